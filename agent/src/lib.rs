@@ -1,1 +1,15 @@
-//! crate
+//! The agent: one per host, runs restic as the coordinator asks and reports what came of it.
+//!
+//! [`connection`] moves messages, [`worker`] owns the jobs, [`journal`] keeps on disk what was promised,
+//! [`runner`] runs one job. `agent::run` puts them together.
+
+pub mod address;
+pub mod config;
+pub mod enroll;
+pub mod files;
+pub mod host;
+pub mod identity;
+pub mod report;
+pub mod runner;
+pub mod settings;
+mod tls;
