@@ -1,1 +1,7 @@
-//! crate
+//! The coordinator of restic-fleet. `docs/architecture.md` is the way in.
+
+pub mod board;
+pub mod config;
+pub mod db;
+pub mod persistence;
+pub mod vault;

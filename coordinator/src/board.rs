@@ -1,0 +1,114 @@
+//! What is true right now and not worth a transaction each time: the progress of running jobs, signs of life, and who
+//! waits for a change. Actors write it, REST reads it; nothing here must survive a restart.
+
+use chrono::Utc;
+use fleet_wire::{JobProgress, Timestamp};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+/// The shared board. Its locks are held for a look-up, never across an await.
+#[derive(Debug, Default)]
+pub struct Board {
+    progress: Mutex<HashMap<Uuid, JobProgress>>,
+    seen: Mutex<HashMap<Uuid, Timestamp>>,
+    watched: Mutex<HashMap<Uuid, Arc<Notify>>>,
+}
+
+/// A panic elsewhere does not make these plain maps wrong.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Board {
+    /// Puts up the latest progress of a job.
+    pub fn set_progress(&self, job_id: Uuid, progress: JobProgress) {
+        lock(&self.progress).insert(job_id, progress);
+    }
+
+    /// The latest progress of a job that runs.
+    pub fn progress(&self, job_id: Uuid) -> Option<JobProgress> {
+        lock(&self.progress).get(&job_id).cloned()
+    }
+
+    /// Takes a job's progress down, at its end.
+    pub fn clear_progress(&self, job_id: Uuid) {
+        lock(&self.progress).remove(&job_id);
+    }
+
+    /// Notes a sign of life.
+    pub fn see(&self, host_id: Uuid) {
+        lock(&self.seen).insert(host_id, Utc::now());
+    }
+
+    /// When a host was last heard of, if that was after the start.
+    pub fn last_seen(&self, host_id: Uuid) -> Option<Timestamp> {
+        lock(&self.seen).get(&host_id).copied()
+    }
+
+    /// All signs of life since the start.
+    pub fn all_seen(&self) -> Vec<(Uuid, Timestamp)> {
+        lock(&self.seen).iter().map(|(&host, &at)| (host, at)).collect()
+    }
+
+    /// Forgets a host that is offline or gone.
+    pub fn forget_host(&self, host_id: Uuid) {
+        lock(&self.seen).remove(&host_id);
+    }
+
+    /// A handle that is notified after every committed change of a job. Take it before reading the job's row, so
+    /// that no change falls between the two.
+    pub fn watch(&self, job_id: Uuid) -> Watch<'_> {
+        let notify = Arc::clone(lock(&self.watched).entry(job_id).or_default());
+        Watch { board: self, job_id, notify }
+    }
+
+    /// Wakes those who watch a job.
+    pub fn job_changed(&self, job_id: Uuid) {
+        if let Some(notify) = lock(&self.watched).get(&job_id) {
+            notify.notify_waiters();
+        }
+    }
+}
+
+/// See [`Board::watch`]. The last watcher of a job takes the entry with it.
+#[derive(Debug)]
+pub struct Watch<'a> {
+    board: &'a Board,
+    job_id: Uuid,
+    notify: Arc<Notify>,
+}
+
+impl Watch<'_> {
+    /// The next change. Made before the row is read, it misses none.
+    pub fn changed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.notify.notified()
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        let mut watched = lock(&self.board.watched);
+        // Two handles are left when this is the last watcher: its own and the map's.
+        if Arc::strong_count(&self.notify) <= 2 {
+            watched.remove(&self.job_id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_watcher_takes_the_entry_with_it() {
+        let board = Board::default();
+        let job = Uuid::from_u128(1);
+        let (first, second) = (board.watch(job), board.watch(job));
+        drop(first);
+        assert_eq!(lock(&board.watched).len(), 1);
+        drop(second);
+        assert!(lock(&board.watched).is_empty());
+    }
+}

@@ -1,0 +1,88 @@
+//! How the coordinator is started.
+
+use clap::{Args, Parser, Subcommand};
+use fleet_wire::Secret;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Coordinates restic over a fleet of hosts.
+#[derive(Debug, Parser)]
+#[command(name = "fleet-coordinator", version, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What `fleet-coordinator` can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve agents and REST clients until SIGTERM.
+    Serve(Config),
+    /// Bring the database to this version's schema, and do nothing else.
+    Migrate(Config),
+}
+
+/// The settings of a coordinator.
+#[derive(Clone, Debug, Args)]
+pub struct Config {
+    /// The address to listen on. Port 0 takes a free one; the file `listen` in the data folder says which.
+    #[arg(long, env = "FLEET_LISTEN", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+
+    /// The folder for the key, the embedded PostgreSQL and the admin token. Default: /var/lib/fleet-coordinator for
+    /// root, else ~/.local/share/fleet-coordinator.
+    #[arg(long, env = "FLEET_DATA_DIR", default_value_os_t = default_data_dir(), hide_default_value = true)]
+    pub data_dir: PathBuf,
+
+    /// A PostgreSQL 15 or later, as postgresql://user:password@host:port/database. Without it the coordinator runs
+    /// one of its own in the data folder.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_parser = parse_secret)]
+    pub database_url: Option<Secret>,
+
+    /// The token that may do everything over REST. Without it one is made in the data folder's file `admin-token`.
+    #[arg(long, env = "FLEET_ADMIN_TOKEN", hide_env_values = true, value_parser = parse_secret)]
+    pub admin_token: Option<Secret>,
+
+    /// The file with the key that seals repository secrets in the database. Default: `secret.key` in the data folder,
+    /// made at the first start. Without it the database's secrets are lost: back it up, apart from the database.
+    #[arg(long, env = "FLEET_KEY_FILE")]
+    pub key_file: Option<PathBuf>,
+}
+
+impl Config {
+    /// Where the key is.
+    pub fn key_path(&self) -> PathBuf {
+        self.key_file.clone().unwrap_or_else(|| self.data_dir.join("secret.key"))
+    }
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "the shape that clap asks for")]
+fn parse_secret(text: &str) -> Result<Secret, String> {
+    Ok(Secret::new(text))
+}
+
+fn default_data_dir() -> PathBuf {
+    if nix::unistd::Uid::effective().is_root() {
+        return PathBuf::from("/var/lib/fleet-coordinator");
+    }
+    let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("."), PathBuf::from);
+    home.join(".local/share/fleet-coordinator")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn secrets_do_not_show_in_debug_output() {
+        let cli = Cli::try_parse_from(["fleet-coordinator", "serve", "--admin-token", "hunter2"]).expect("parses");
+        assert!(!format!("{cli:?}").contains("hunter2"));
+    }
+}

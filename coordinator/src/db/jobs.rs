@@ -1,0 +1,316 @@
+//! Jobs: what they are for ever, and the state they are in.
+
+use super::json::Json;
+use super::schema::jobs;
+use super::storable;
+use diesel::prelude::*;
+use diesel::sql_types::{Array, BigInt, Bool, Jsonb, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use fleet_wire::{CommandRun, JobProgress, Status, Timestamp};
+use std::collections::HashMap;
+use uuid::Uuid;
+
+/// Rows in one `INSERT`; Postgres takes 65,535 parameters a statement.
+const ROWS_A_STATEMENT: usize = 2_000;
+
+/// What a job is from its beginning to its end.
+#[derive(Clone, Debug, PartialEq, Queryable, Selectable, Insertable)]
+#[diesel(table_name = jobs)]
+pub struct NewJob {
+    /// Its id, which is also its id on the wire.
+    pub id: Uuid,
+    /// The host that runs it.
+    pub host_id: Uuid,
+    /// The repository it works on.
+    pub repository_id: Uuid,
+    /// A [`fleet_wire::Kind`].
+    pub kind: String,
+    /// An [`Origin`].
+    pub origin: String,
+    /// The source group, for a backup.
+    pub source_group: Option<String>,
+    /// The schedule that wanted it.
+    pub schedule_id: Option<Uuid>,
+    /// For when the schedule wanted it.
+    pub scheduled_at: Option<Timestamp>,
+    /// 1, or more for a retry.
+    pub attempt: i64,
+    /// The job that this one tries again.
+    pub retry_of: Option<Uuid>,
+    /// Who asked for it.
+    pub requested_by: Option<String>,
+    /// The `command.run` as it is sent.
+    pub command: Json<CommandRun>,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// Why there is a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the words of the REST API")]
+pub enum Origin {
+    Operator,
+    Schedule,
+    Maintenance,
+    FirstConnect,
+    Retry,
+}
+
+impl Origin {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::Schedule => "schedule",
+            Self::Maintenance => "maintenance",
+            Self::FirstConnect => "first_connect",
+            Self::Retry => "retry",
+        }
+    }
+}
+
+/// The state a job is in. All of it is written whenever any of it changes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobState {
+    /// Where it stands.
+    pub status: Status,
+    /// A snapshot was made, but not of everything.
+    pub partial: bool,
+    /// When `command.run` was let go: from then on the agent may have it.
+    pub dispatched_at: Option<Timestamp>,
+    /// When the agent had it on its disk.
+    pub accepted_at: Option<Timestamp>,
+    /// When it began, by the agent's clock.
+    pub started_at: Option<Timestamp>,
+    /// When it ended, by the agent's clock.
+    pub finished_at: Option<Timestamp>,
+    /// When somebody asked for its end.
+    pub cancel_requested_at: Option<Timestamp>,
+    /// When the coordinator learned of its end.
+    pub ended_at: Option<Timestamp>,
+    /// restic's exit code.
+    pub exit_code: Option<i64>,
+    /// What went wrong, for people.
+    pub error: Option<String>,
+    /// restic's summary, as JSON text.
+    pub stats: Option<String>,
+    /// How far it was when this was written.
+    pub progress: Option<JobProgress>,
+}
+
+impl JobState {
+    /// A job that was just made.
+    pub fn new() -> Self {
+        Self {
+            status: Status::Queued,
+            partial: false,
+            dispatched_at: None,
+            accepted_at: None,
+            started_at: None,
+            finished_at: None,
+            cancel_requested_at: None,
+            ended_at: None,
+            exit_code: None,
+            error: None,
+            stats: None,
+            progress: None,
+        }
+    }
+}
+
+impl Default for JobState {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The columns of [`JobState`] as they stand in the row.
+#[derive(Clone, Debug, Queryable, Selectable)]
+#[diesel(table_name = jobs)]
+struct StateRow {
+    status: String,
+    partial: bool,
+    dispatched_at: Option<Timestamp>,
+    accepted_at: Option<Timestamp>,
+    started_at: Option<Timestamp>,
+    finished_at: Option<Timestamp>,
+    cancel_requested_at: Option<Timestamp>,
+    ended_at: Option<Timestamp>,
+    exit_code: Option<i64>,
+    error: Option<String>,
+    stats: Option<String>,
+    progress: Option<Json<JobProgress>>,
+}
+
+impl From<StateRow> for JobState {
+    fn from(row: StateRow) -> Self {
+        Self {
+            // The column's CHECK allows the five literals only.
+            status: row.status.parse().unwrap_or(Status::Failed),
+            partial: row.partial,
+            dispatched_at: row.dispatched_at,
+            accepted_at: row.accepted_at,
+            started_at: row.started_at,
+            finished_at: row.finished_at,
+            cancel_requested_at: row.cancel_requested_at,
+            ended_at: row.ended_at,
+            exit_code: row.exit_code,
+            error: row.error,
+            stats: row.stats,
+            progress: row.progress.map(|Json(progress)| progress),
+        }
+    }
+}
+
+/// A job, whole.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Job {
+    /// What it is.
+    pub new: NewJob,
+    /// The state it is in.
+    pub state: JobState,
+}
+
+impl From<(NewJob, StateRow)> for Job {
+    fn from((new, state): (NewJob, StateRow)) -> Self {
+        Self { new, state: state.into() }
+    }
+}
+
+type Columns = (diesel::dsl::AsSelect<NewJob, diesel::pg::Pg>, diesel::dsl::AsSelect<StateRow, diesel::pg::Pg>);
+
+fn columns() -> Columns {
+    (NewJob::as_select(), StateRow::as_select())
+}
+
+/// Makes rows; one that is there already is left as it is.
+///
+/// # Errors
+/// The database's; a host or repository that is gone violates a foreign key.
+pub async fn insert_many(connection: &mut AsyncPgConnection, new: &[&NewJob]) -> QueryResult<()> {
+    for rows in new.chunks(ROWS_A_STATEMENT) {
+        let rows: Vec<_> = rows.iter().map(|&row| (row.clone(), jobs::status.eq(Status::Queued.as_str()))).collect();
+        diesel::insert_into(jobs::table).values(rows).on_conflict(jobs::id).do_nothing().execute(connection).await?;
+    }
+    Ok(())
+}
+
+/// Writes states. A row in a terminal status keeps that status whatever is asked. A successful init is noted at its
+/// host, in the same statement's transaction.
+///
+/// # Errors
+/// The database's.
+pub async fn update_states(connection: &mut AsyncPgConnection, states: &HashMap<Uuid, &JobState>) -> QueryResult<()> {
+    if states.is_empty() {
+        return Ok(());
+    }
+    fn column<T>(states: &HashMap<Uuid, &JobState>, field: impl Fn(&JobState) -> T) -> Vec<T> {
+        states.values().map(|state| field(state)).collect()
+    }
+    let ids: Vec<Uuid> = states.keys().copied().collect();
+    diesel::sql_query(
+        "UPDATE jobs SET status = news.status, partial = news.partial, dispatched_at = news.dispatched_at,
+             accepted_at = news.accepted_at, started_at = news.started_at, finished_at = news.finished_at,
+             cancel_requested_at = news.cancel_requested_at, ended_at = news.ended_at, exit_code = news.exit_code,
+             error = news.error, stats = news.stats, progress = news.progress
+         FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) AS news (id, status, partial,
+             dispatched_at, accepted_at, started_at, finished_at, cancel_requested_at, ended_at, exit_code, error,
+             stats, progress)
+         WHERE jobs.id = news.id AND (jobs.status IN ('queued', 'running') OR jobs.status = news.status)",
+    )
+    .bind::<Array<SqlUuid>, _>(&ids)
+    .bind::<Array<Text>, _>(column(states, |state| state.status.as_str()))
+    .bind::<Array<Bool>, _>(column(states, |state| state.partial))
+    .bind::<Array<Nullable<Timestamptz>>, _>(column(states, |state| state.dispatched_at))
+    .bind::<Array<Nullable<Timestamptz>>, _>(column(states, |state| state.accepted_at))
+    .bind::<Array<Nullable<Timestamptz>>, _>(column(states, |state| state.started_at))
+    .bind::<Array<Nullable<Timestamptz>>, _>(column(states, |state| state.finished_at))
+    .bind::<Array<Nullable<Timestamptz>>, _>(column(states, |state| state.cancel_requested_at))
+    .bind::<Array<Nullable<Timestamptz>>, _>(column(states, |state| state.ended_at))
+    .bind::<Array<Nullable<BigInt>>, _>(column(states, |state| state.exit_code))
+    .bind::<Array<Nullable<Text>>, _>(column(states, |state| state.error.as_deref().map(storable)))
+    .bind::<Array<Nullable<Text>>, _>(column(states, |state| state.stats.as_deref().map(storable)))
+    .bind::<Array<Nullable<Jsonb>>, _>(column(states, |state| state.progress.clone().map(Json)))
+    .execute(connection)
+    .await?;
+
+    let ended_well = |state: &&JobState| state.status == Status::Succeeded;
+    if states.values().any(|state| ended_well(state)) {
+        diesel::sql_query(
+            "UPDATE hosts SET initialized_repository_id = jobs.repository_id FROM jobs
+             WHERE jobs.id = ANY($1) AND jobs.kind = 'init' AND jobs.status = 'succeeded' AND hosts.id = jobs.host_id",
+        )
+        .bind::<Array<SqlUuid>, _>(&ids)
+        .execute(connection)
+        .await?;
+    }
+    Ok(())
+}
+
+/// One job.
+///
+/// # Errors
+/// The database's.
+pub async fn find(connection: &mut AsyncPgConnection, id: Uuid) -> QueryResult<Option<Job>> {
+    let row = jobs::table.find(id).select(columns()).first::<(NewJob, StateRow)>(connection).await.optional()?;
+    Ok(row.map(Job::from))
+}
+
+/// Every job that is not over, oldest first.
+///
+/// # Errors
+/// The database's.
+pub async fn open(connection: &mut AsyncPgConnection) -> QueryResult<Vec<Job>> {
+    let rows = jobs::table
+        .filter(jobs::status.eq_any([Status::Queued.as_str(), Status::Running.as_str()]))
+        .order((jobs::created_at, jobs::id))
+        .select(columns())
+        .load::<(NewJob, StateRow)>(connection)
+        .await?;
+    Ok(rows.into_iter().map(Job::from).collect())
+}
+
+/// Which jobs a list holds. Absent means any.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs, reason = "the filters of the REST API")]
+pub struct Filter {
+    pub host_id: Option<Uuid>,
+    pub kind: Option<String>,
+    pub status: Option<String>,
+    pub origin: Option<String>,
+    pub since: Option<Timestamp>,
+    /// Only what comes after this (creation time, id) in the list.
+    pub after: Option<(Timestamp, Uuid)>,
+}
+
+/// At most `limit` jobs, newest first.
+///
+/// # Errors
+/// The database's.
+pub async fn list(connection: &mut AsyncPgConnection, filter: &Filter, limit: i64) -> QueryResult<Vec<Job>> {
+    let mut query = jobs::table.select(columns()).into_boxed();
+    if let Some(host_id) = filter.host_id {
+        query = query.filter(jobs::host_id.eq(host_id));
+    }
+    if let Some(kind) = &filter.kind {
+        query = query.filter(jobs::kind.eq(kind));
+    }
+    if let Some(status) = &filter.status {
+        query = query.filter(jobs::status.eq(status));
+    }
+    if let Some(origin) = &filter.origin {
+        query = query.filter(jobs::origin.eq(origin));
+    }
+    if let Some(since) = filter.since {
+        query = query.filter(jobs::created_at.ge(since));
+    }
+    if let Some((created_at, id)) = filter.after {
+        query = query.filter(jobs::created_at.lt(created_at).or(jobs::created_at.eq(created_at).and(jobs::id.lt(id))));
+    }
+    let rows = query
+        .order((jobs::created_at.desc(), jobs::id.desc()))
+        .limit(limit)
+        .load::<(NewJob, StateRow)>(connection)
+        .await?;
+    Ok(rows.into_iter().map(Job::from).collect())
+}

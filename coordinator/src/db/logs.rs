@@ -1,0 +1,154 @@
+//! Log lines, many in one row: each chunk holds lines with consecutive `seq` as compressed JSON lines, in the form in
+//! which REST hands them out.
+
+use super::schema::log_chunks;
+use diesel::prelude::*;
+use diesel::sql_types::{Array, BigInt, Binary, Uuid as SqlUuid};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use fleet_wire::{LogStream, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::io;
+use uuid::Uuid;
+
+/// zstd's fastest regular level: a log line takes well under a microsecond.
+const COMPRESSION_LEVEL: i32 = 1;
+/// No chunk is larger than this when decompressed, whatever stands in the row.
+const LARGEST_CHUNK_BYTES: usize = 64 * 1024 * 1024;
+
+/// One line of a job's log, as stored and as handed out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StoredLine {
+    /// Its place in the log.
+    pub seq: i64,
+    /// The agent's clock, or the coordinator's where the agent gave none.
+    pub ts: Timestamp,
+    /// Which stream.
+    pub stream: LogStream,
+    /// The line, without its end.
+    pub payload: String,
+}
+
+/// Lines with consecutive `seq`.
+#[derive(Clone, Debug, PartialEq, Queryable, Selectable)]
+#[diesel(table_name = log_chunks)]
+pub struct LogChunk {
+    /// Whose lines.
+    pub job_id: Uuid,
+    /// The first line's `seq`.
+    pub first_seq: i64,
+    /// The last line's.
+    pub last_seq: i64,
+    /// The lines, packed.
+    pub data: Vec<u8>,
+}
+
+impl LogChunk {
+    /// Packs `lines`, which must have consecutive `seq`; `None` if there are none.
+    ///
+    /// # Errors
+    /// The compressor's.
+    pub fn pack(job_id: Uuid, lines: &[StoredLine]) -> io::Result<Option<Self>> {
+        let (Some(first), Some(last)) = (lines.first(), lines.last()) else { return Ok(None) };
+        let mut text = Vec::new();
+        for line in lines {
+            serde_json::to_writer(&mut text, line)?;
+            text.push(b'\n');
+        }
+        let data = zstd::bulk::compress(&text, COMPRESSION_LEVEL)?;
+        Ok(Some(Self { job_id, first_seq: first.seq, last_seq: last.seq, data }))
+    }
+
+    /// The lines as JSON lines, each with its `\n`.
+    ///
+    /// # Errors
+    /// The row is damaged.
+    pub fn unpack(&self) -> io::Result<Vec<u8>> {
+        let size = zstd::zstd_safe::get_frame_content_size(&self.data).ok().flatten().unwrap_or(0);
+        let size = usize::try_from(size).unwrap_or(usize::MAX).min(LARGEST_CHUNK_BYTES);
+        zstd::bulk::decompress(&self.data, size)
+    }
+}
+
+/// Stores chunks. One that is there already, from an attempt whose commit was not answered, is left as it is.
+///
+/// # Errors
+/// The database's.
+pub async fn insert_chunks(connection: &mut AsyncPgConnection, chunks: &[&LogChunk]) -> QueryResult<()> {
+    if chunks.is_empty() {
+        return Ok(());
+    }
+    let jobs: Vec<Uuid> = chunks.iter().map(|chunk| chunk.job_id).collect();
+    let first: Vec<i64> = chunks.iter().map(|chunk| chunk.first_seq).collect();
+    let last: Vec<i64> = chunks.iter().map(|chunk| chunk.last_seq).collect();
+    let data: Vec<&[u8]> = chunks.iter().map(|chunk| chunk.data.as_slice()).collect();
+    diesel::sql_query(
+        "INSERT INTO log_chunks (job_id, first_seq, last_seq, data) SELECT * FROM unnest($1, $2, $3, $4)
+         ON CONFLICT (job_id, first_seq) DO NOTHING",
+    )
+    .bind::<Array<SqlUuid>, _>(jobs)
+    .bind::<Array<BigInt>, _>(first)
+    .bind::<Array<BigInt>, _>(last)
+    .bind::<Array<Binary>, _>(data)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// The ranges of `seq`, both ends included, that are stored of a job.
+///
+/// # Errors
+/// The database's.
+pub async fn stored_ranges(connection: &mut AsyncPgConnection, job_id: Uuid) -> QueryResult<Vec<(i64, i64)>> {
+    log_chunks::table
+        .filter(log_chunks::job_id.eq(job_id))
+        .order(log_chunks::first_seq)
+        .select((log_chunks::first_seq, log_chunks::last_seq))
+        .load(connection)
+        .await
+}
+
+/// The first `limit` chunks of a job that hold lines after `after_seq`, in order.
+///
+/// # Errors
+/// The database's.
+pub async fn chunks_after(
+    connection: &mut AsyncPgConnection,
+    job_id: Uuid,
+    after_seq: Option<i64>,
+    limit: i64,
+) -> QueryResult<Vec<LogChunk>> {
+    let mut query = log_chunks::table.filter(log_chunks::job_id.eq(job_id)).into_boxed();
+    if let Some(after) = after_seq {
+        query = query.filter(log_chunks::last_seq.gt(after));
+    }
+    query.order(log_chunks::first_seq).limit(limit).select(LogChunk::as_select()).load(connection).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::DateTime;
+
+    #[test]
+    fn lines_come_back_as_json_lines_even_with_odd_characters() {
+        let ts = DateTime::from_timestamp(1_790_000_000, 123_456_789).expect("a time");
+        let odd = ["", "a\0b", "zeile\u{2028}zwei\n", "\u{1f980}"];
+        let lines: Vec<StoredLine> = (5..)
+            .zip(odd)
+            .map(|(seq, payload)| StoredLine { seq, ts, stream: LogStream::Stderr, payload: payload.to_owned() })
+            .collect();
+        let chunk = LogChunk::pack(Uuid::nil(), &lines).expect("packs").expect("not empty");
+        assert_eq!((chunk.first_seq, chunk.last_seq), (5, 8));
+        let text = String::from_utf8(chunk.unpack().expect("unpacks")).expect("text");
+        let back: Vec<StoredLine> =
+            text.split_terminator('\n').map(|line| serde_json::from_str(line).expect("a line")).collect();
+        assert_eq!(back, lines);
+    }
+
+    #[test]
+    fn no_lines_make_no_chunk_and_damage_is_an_error() {
+        assert_eq!(LogChunk::pack(Uuid::nil(), &[]).expect("packs"), None);
+        let damaged = LogChunk { job_id: Uuid::nil(), first_seq: 0, last_seq: 0, data: vec![1, 2, 3] };
+        assert!(damaged.unpack().is_err());
+    }
+}

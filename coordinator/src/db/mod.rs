@@ -1,0 +1,157 @@
+//! The database: connections, migrations, and one module of queries for each table. Queries return
+//! [`diesel::QueryResult`]; what an error means is decided by who asked.
+
+pub mod hosts;
+pub mod jobs;
+pub mod json;
+pub mod logs;
+pub mod presence;
+pub mod repositories;
+#[allow(missing_docs, reason = "generated")]
+pub mod schema;
+
+use diesel::QueryableByName;
+use diesel::sql_types::Integer;
+use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
+use diesel_async::pooled_connection::AsyncDieselConnectionManager;
+use diesel_async::pooled_connection::deadpool::{Object, Pool};
+use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+use fleet_wire::Secret;
+use std::fmt;
+use std::time::Duration;
+use thiserror::Error;
+
+/// The schema's history, part of the binary.
+pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../migrations");
+
+/// The oldest server that is supported, as `server_version_num` counts.
+const OLDEST_SERVER: i32 = 150_000;
+/// The number of the lock that a migrating process holds: "fleetm" in ASCII.
+const MIGRATION_LOCK: i64 = 0x66_6c_65_65_74_6d;
+/// How long connecting may take.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// Connections for reading. Writes have their own.
+const READERS: usize = 8;
+/// How long a reader may wait for a connection.
+const READER_WAIT: Duration = Duration::from_secs(5);
+
+/// Why the database can't be used.
+#[derive(Debug, Error)]
+pub enum DatabaseError {
+    /// No connection.
+    #[error("can't reach the database: {0}. Is the server running, and is DATABASE_URL right?")]
+    Unreachable(String),
+    /// An older PostgreSQL.
+    #[error("the database server is version {}, at least 15 is needed", .0 / 10_000)]
+    TooOld(i32),
+    /// The schema can't be brought up to date.
+    #[error("migrating the database failed: {0}")]
+    Migration(String),
+    /// A query failed.
+    #[error("a query failed: {0}")]
+    Query(#[from] diesel::result::Error),
+}
+
+/// A connection for reading, which goes back to the pool when dropped.
+pub type Reader = Object<AsyncPgConnection>;
+
+/// Where the data is. Cheap to clone.
+#[derive(Clone)]
+pub struct Database {
+    url: Secret,
+    readers: Pool<AsyncPgConnection>,
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Database(…)")
+    }
+}
+
+#[derive(QueryableByName)]
+struct ServerVersion {
+    #[diesel(sql_type = Integer)]
+    number: i32,
+}
+
+impl Database {
+    /// The database at `url`. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// The pool of readers can't be made.
+    pub fn new(url: Secret) -> Result<Self, DatabaseError> {
+        let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new(url.expose());
+        let readers = Pool::builder(manager)
+            .max_size(READERS)
+            .wait_timeout(Some(READER_WAIT))
+            .create_timeout(Some(CONNECT_LIMIT))
+            .recycle_timeout(Some(CONNECT_LIMIT))
+            .runtime(deadpool::Runtime::Tokio1)
+            .build()
+            .map_err(|error| DatabaseError::Unreachable(error.to_string()))?;
+        Ok(Self { url, readers })
+    }
+
+    /// A new connection of one's own.
+    ///
+    /// # Errors
+    /// The server can't be reached in time, or is too old.
+    pub async fn connect(&self) -> Result<AsyncPgConnection, DatabaseError> {
+        let connecting = AsyncPgConnection::establish(self.url.expose());
+        let mut connection = tokio::time::timeout(CONNECT_LIMIT, connecting)
+            .await
+            .map_err(|_| DatabaseError::Unreachable(format!("no answer for {} s", CONNECT_LIMIT.as_secs())))?
+            .map_err(|error| DatabaseError::Unreachable(error.to_string()))?;
+        let query = diesel::sql_query("SELECT current_setting('server_version_num')::int4 AS number");
+        let ServerVersion { number } = query.get_result(&mut connection).await?;
+        if number < OLDEST_SERVER {
+            return Err(DatabaseError::TooOld(number));
+        }
+        Ok(connection)
+    }
+
+    /// A connection for reading.
+    ///
+    /// # Errors
+    /// None became free or could be made in time.
+    pub async fn reader(&self) -> Result<Reader, DatabaseError> {
+        self.readers.get().await.map_err(|error| DatabaseError::Unreachable(error.to_string()))
+    }
+
+    /// Brings the schema up to date and returns the names of the migrations that ran. Two processes may do this at
+    /// the same time: a lock makes the second wait and find nothing left to do.
+    ///
+    /// # Errors
+    /// The server can't be reached or a migration fails; a failed one leaves the schema as it was.
+    pub async fn migrate(&self) -> Result<Vec<String>, DatabaseError> {
+        let connection = self.connect().await?;
+        let run = move || {
+            let mut connection = AsyncConnectionWrapper::<AsyncPgConnection>::from(connection);
+            let lock = format!("SELECT pg_advisory_lock({MIGRATION_LOCK})");
+            diesel::connection::SimpleConnection::batch_execute(&mut connection, &lock)
+                .map_err(|error| DatabaseError::Migration(error.to_string()))?;
+            let versions = connection
+                .run_pending_migrations(MIGRATIONS)
+                .map_err(|error| DatabaseError::Migration(error.to_string()))?;
+            // The lock goes with the connection.
+            Ok(versions.iter().map(ToString::to_string).collect())
+        };
+        tokio::task::spawn_blocking(run).await.map_err(|error| DatabaseError::Migration(error.to_string()))?
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// It does not.
+    pub async fn ping(&self) -> Result<(), DatabaseError> {
+        let mut reader = self.reader().await?;
+        diesel::sql_query("SELECT 1").execute(&mut reader).await?;
+        Ok(())
+    }
+}
+
+/// Text as Postgres can store it: it refuses NUL, which becomes U+FFFD.
+pub fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}

@@ -1,0 +1,172 @@
+// @generated automatically by Diesel CLI.
+
+diesel::table! {
+    enrollment_tokens (token_hash) {
+        token_hash -> Bytea,
+        labels -> Jsonb,
+        repository_id -> Nullable<Uuid>,
+        host_id -> Nullable<Uuid>,
+        created_at -> Timestamptz,
+        expires_at -> Timestamptz,
+        used_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    hosts (id) {
+        id -> Uuid,
+        hostname -> Text,
+        os -> Text,
+        arch -> Text,
+        labels -> Jsonb,
+        repository_id -> Nullable<Uuid>,
+        token_hash -> Nullable<Bytea>,
+        agent_version -> Nullable<Text>,
+        restic_version -> Nullable<Text>,
+        protocol_version -> Nullable<Int8>,
+        capabilities -> Jsonb,
+        journal -> Nullable<Text>,
+        boot_time -> Nullable<Timestamptz>,
+        online -> Bool,
+        last_seen_at -> Nullable<Timestamptz>,
+        hook_shell -> Nullable<Text>,
+        pre_hook -> Nullable<Text>,
+        post_hook -> Nullable<Text>,
+        bandwidth_up_kbps -> Nullable<Int8>,
+        bandwidth_down_kbps -> Nullable<Int8>,
+        schedule_version -> Int8,
+        applied_schedule_version -> Nullable<Int8>,
+        initialized_repository_id -> Nullable<Uuid>,
+        snapshots_as_of -> Nullable<Timestamptz>,
+        created_at -> Timestamptz,
+        decommissioned_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    jobs (id) {
+        id -> Uuid,
+        host_id -> Uuid,
+        repository_id -> Uuid,
+        kind -> Text,
+        status -> Text,
+        partial -> Bool,
+        origin -> Text,
+        source_group -> Nullable<Text>,
+        schedule_id -> Nullable<Uuid>,
+        scheduled_at -> Nullable<Timestamptz>,
+        attempt -> Int8,
+        retry_of -> Nullable<Uuid>,
+        requested_by -> Nullable<Text>,
+        command -> Jsonb,
+        created_at -> Timestamptz,
+        dispatched_at -> Nullable<Timestamptz>,
+        accepted_at -> Nullable<Timestamptz>,
+        started_at -> Nullable<Timestamptz>,
+        finished_at -> Nullable<Timestamptz>,
+        cancel_requested_at -> Nullable<Timestamptz>,
+        ended_at -> Nullable<Timestamptz>,
+        exit_code -> Nullable<Int8>,
+        error -> Nullable<Text>,
+        stats -> Nullable<Text>,
+        progress -> Nullable<Jsonb>,
+    }
+}
+
+diesel::table! {
+    log_chunks (job_id, first_seq) {
+        job_id -> Uuid,
+        first_seq -> Int8,
+        last_seq -> Int8,
+        data -> Bytea,
+    }
+}
+
+diesel::table! {
+    repositories (id) {
+        id -> Uuid,
+        name -> Text,
+        url -> Text,
+        username -> Nullable<Text>,
+        password -> Bytea,
+        credential -> Nullable<Bytea>,
+        admin_url -> Nullable<Text>,
+        admin_username -> Nullable<Text>,
+        admin_password -> Nullable<Bytea>,
+        admin_credential -> Nullable<Bytea>,
+        has_admin -> Bool,
+        append_only -> Bool,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    repository_stats (repository_id, host_id, field) {
+        repository_id -> Uuid,
+        host_id -> Uuid,
+        field -> Text,
+        value -> Jsonb,
+        as_of -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    settings (name) {
+        name -> Text,
+        value -> Bytea,
+    }
+}
+
+diesel::table! {
+    snapshots (host_id, id) {
+        host_id -> Uuid,
+        id -> Text,
+        short_id -> Text,
+        time -> Nullable<Timestamptz>,
+        hostname -> Text,
+        paths -> Jsonb,
+        tags -> Jsonb,
+        size_bytes -> Int8,
+        file_count -> Int8,
+    }
+}
+
+diesel::table! {
+    source_groups (host_id, name) {
+        host_id -> Uuid,
+        name -> Text,
+        includes -> Jsonb,
+        excludes -> Jsonb,
+        retention -> Nullable<Jsonb>,
+        retry_max -> Int8,
+        retry_backoff_seconds -> Int8,
+        pre_hook -> Nullable<Text>,
+        post_hook -> Nullable<Text>,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::joinable!(enrollment_tokens -> hosts (host_id));
+diesel::joinable!(enrollment_tokens -> repositories (repository_id));
+diesel::joinable!(hosts -> repositories (repository_id));
+diesel::joinable!(jobs -> hosts (host_id));
+diesel::joinable!(jobs -> repositories (repository_id));
+diesel::joinable!(log_chunks -> jobs (job_id));
+diesel::joinable!(repository_stats -> hosts (host_id));
+diesel::joinable!(repository_stats -> repositories (repository_id));
+diesel::joinable!(snapshots -> hosts (host_id));
+diesel::joinable!(source_groups -> hosts (host_id));
+
+diesel::allow_tables_to_appear_in_same_query!(
+    enrollment_tokens,
+    hosts,
+    jobs,
+    log_chunks,
+    repositories,
+    repository_stats,
+    settings,
+    snapshots,
+    source_groups,
+);

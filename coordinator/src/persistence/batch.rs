@@ -1,0 +1,231 @@
+//! The writes of one transaction, and how they are committed together.
+//!
+//! Writes with a result of their own go first, each in a savepoint so that one that is refused takes no other with
+//! it. Then come the job writes, grouped: one statement for all new rows, one for all states, one for all log chunks.
+
+use super::WriteError;
+use super::error::{Failure, is_constraint};
+use super::messages::{Patience, Save, SaveJob, SavePresence, Write};
+use crate::db::{jobs, logs, presence};
+use diesel::QueryResult;
+use diesel_async::{AnsiTransactionManager, AsyncConnection, AsyncPgConnection, TransactionManager};
+use futures_util::future::BoxFuture;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+type Reply<T> = oneshot::Sender<Result<T, WriteError>>;
+
+/// A write that waits for its transaction, whatever its result type.
+pub(super) trait Waiting: Send {
+    /// Applies it and keeps its result.
+    fn apply<'a>(&'a mut self, connection: &'a mut AsyncPgConnection) -> BoxFuture<'a, QueryResult<()>>;
+    /// Tells its asker what came of it.
+    fn settle(self: Box<Self>, outcome: Result<(), WriteError>);
+}
+
+struct Single<W: Write> {
+    write: W,
+    output: Option<W::Output>,
+    reply: Reply<W::Output>,
+}
+
+impl<W: Write> Waiting for Single<W> {
+    fn apply<'a>(&'a mut self, connection: &'a mut AsyncPgConnection) -> BoxFuture<'a, QueryResult<()>> {
+        Box::pin(async move {
+            self.output = Some(self.write.apply(connection).await?);
+            Ok(())
+        })
+    }
+
+    fn settle(self: Box<Self>, outcome: Result<(), WriteError>) {
+        let Self { output, reply, .. } = *self;
+        let _ = reply.send(outcome.and_then(|()| output.ok_or(WriteError::Unknown))); // the asker may have gone
+    }
+}
+
+struct JobWrite {
+    save: SaveJob,
+    reply: Reply<()>,
+}
+
+struct PresenceWrite {
+    save: SavePresence,
+    reply: Reply<()>,
+}
+
+enum Entry {
+    Single(Box<dyn Waiting>),
+    Job(JobWrite),
+    Presence(PresenceWrite),
+}
+
+impl Entry {
+    fn settle(self, outcome: Result<(), WriteError>) {
+        match self {
+            Self::Single(write) => write.settle(outcome),
+            Self::Job(JobWrite { reply, .. }) | Self::Presence(PresenceWrite { reply, .. }) => {
+                let _ = reply.send(outcome);
+            }
+        }
+    }
+}
+
+struct Queued {
+    entry: Entry,
+    /// When its asker stops waiting.
+    deadline: Option<Instant>,
+    /// A commit that held it was not answered: it may be done.
+    doubtful: bool,
+}
+
+/// The writes of one transaction, in the order in which they were asked.
+#[derive(Default)]
+pub(super) struct Batch(Vec<Queued>);
+
+impl Batch {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn push_single<W: Write>(&mut self, save: Save<W>, reply: Reply<W::Output>) {
+        let Save { write, patience } = save;
+        self.push(Entry::Single(Box::new(Single { write, output: None, reply })), patience);
+    }
+
+    pub(super) fn push_job(&mut self, save: SaveJob, reply: Reply<()>) {
+        let patience = save.patience;
+        self.push(Entry::Job(JobWrite { save, reply }), patience);
+    }
+
+    pub(super) fn push_presence(&mut self, save: SavePresence, reply: Reply<()>) {
+        self.push(Entry::Presence(PresenceWrite { save, reply }), Patience::Endless);
+    }
+
+    fn push(&mut self, entry: Entry, patience: Patience) {
+        let deadline = match patience {
+            Patience::Endless => None,
+            Patience::Within(limit) => Some(Instant::now() + limit),
+        };
+        self.0.push(Queued { entry, deadline, doubtful: false });
+    }
+
+    /// Puts `later` behind these.
+    pub(super) fn append(&mut self, mut later: Self) {
+        self.0.append(&mut later.0);
+    }
+
+    /// Splits it into batches of one write.
+    pub(super) fn into_singles(self) -> impl Iterator<Item = Self> {
+        self.0.into_iter().map(|queued| Self(vec![queued]))
+    }
+
+    /// After a commit without an answer: every write may be done.
+    pub(super) fn mark_doubtful(&mut self) {
+        self.0.iter_mut().for_each(|queued| queued.doubtful = true);
+    }
+
+    /// Gives up the writes whose askers have stopped waiting. One that may be done is kept: what became of it must be
+    /// found out, and applying it again does no harm.
+    pub(super) fn expire(&mut self, now: Instant, why: &str) {
+        let (kept, expired) = std::mem::take(&mut self.0)
+            .into_iter()
+            .partition(|queued| queued.doubtful || queued.deadline.is_none_or(|deadline| now < deadline));
+        self.0 = kept;
+        for queued in expired {
+            queued.entry.settle(Err(WriteError::NotDone(why.to_owned())));
+        }
+    }
+
+    /// Tells the asker of a batch of one write that the database refuses it.
+    pub(super) fn reject(self, error: diesel::result::Error) {
+        let mut error = Some(error);
+        for queued in self.0 {
+            queued.entry.settle(Err(error.take().map_or(WriteError::Unknown, WriteError::Rejected)));
+        }
+    }
+
+    /// Commits everything in one transaction of at most `limit`. On success every asker is told; on failure nobody is,
+    /// and the batch is as before.
+    pub(super) async fn commit(&mut self, connection: &mut AsyncPgConnection, limit: Duration) -> Result<(), Failure> {
+        let mut committing = false;
+        let attempt = self.transaction(connection, &mut committing);
+        let rejected = match tokio::time::timeout(limit, attempt).await {
+            Ok(outcome) => outcome?,
+            Err(_) => {
+                let why = format!("no answer from the database for {} s", limit.as_secs());
+                return Err(if committing { Failure::Unknown(why) } else { Failure::NotDone(why) });
+            }
+        };
+        let mut rejected: HashMap<usize, diesel::result::Error> = rejected.into_iter().collect();
+        for (index, queued) in std::mem::take(&mut self.0).into_iter().enumerate() {
+            queued.entry.settle(rejected.remove(&index).map_or(Ok(()), |error| Err(WriteError::Rejected(error))));
+        }
+        Ok(())
+    }
+
+    async fn transaction(
+        &mut self,
+        connection: &mut AsyncPgConnection,
+        committing: &mut bool,
+    ) -> Result<Vec<(usize, diesel::result::Error)>, Failure> {
+        AnsiTransactionManager::begin_transaction(connection).await.map_err(Failure::before_commit)?;
+        let rejected = match self.apply(connection).await {
+            Ok(rejected) => rejected,
+            Err(error) => {
+                // A rollback that fails leaves a broken connection; the database rolls back by itself then.
+                let _ = AnsiTransactionManager::rollback_transaction(connection).await;
+                return Err(Failure::before_commit(error));
+            }
+        };
+        *committing = true;
+        match AnsiTransactionManager::commit_transaction(connection).await {
+            Ok(()) => Ok(rejected),
+            Err(error) => Err(Failure::Unknown(error.to_string())),
+        }
+    }
+
+    async fn apply(&mut self, connection: &mut AsyncPgConnection) -> QueryResult<Vec<(usize, diesel::result::Error)>> {
+        let mut rejected = Vec::new();
+        for (index, queued) in self.0.iter_mut().enumerate() {
+            if let Entry::Single(write) = &mut queued.entry {
+                match connection.transaction(async |savepoint| write.apply(savepoint).await).await {
+                    Ok(()) => {}
+                    Err(error) if is_constraint(&error) => rejected.push((index, error)),
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        self.apply_grouped(connection).await?;
+        Ok(rejected)
+    }
+
+    async fn apply_grouped(&self, connection: &mut AsyncPgConnection) -> QueryResult<()> {
+        let mut new = Vec::new();
+        let mut states = HashMap::new();
+        let mut chunks = Vec::new();
+        let mut hosts = HashMap::new();
+        for queued in &self.0 {
+            match &queued.entry {
+                Entry::Single(_) => {}
+                Entry::Job(JobWrite { save, .. }) => {
+                    new.extend(save.new.as_deref());
+                    // A later state of the same job stands for the earlier one too.
+                    states.extend(save.state.as_deref().map(|state| (save.job_id, state)));
+                    chunks.extend(&save.chunks);
+                }
+                Entry::Presence(PresenceWrite { save, .. }) => {
+                    hosts.extend(save.0.iter().map(|presence| (presence.host_id, presence)));
+                }
+            }
+        }
+        jobs::insert_many(connection, &new).await?;
+        jobs::update_states(connection, &states).await?;
+        logs::insert_chunks(connection, &chunks).await?;
+        presence::update_many(connection, hosts.into_values()).await
+    }
+}

@@ -1,0 +1,84 @@
+//! What can be asked of the persistence actor.
+
+use super::WriteError;
+use crate::db::jobs::{JobState, NewJob};
+use crate::db::logs::LogChunk;
+use crate::db::presence::Presence;
+use actix::Message;
+use diesel::QueryResult;
+use diesel_async::AsyncPgConnection;
+use std::future::Future;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// A write with a result of its own, done inside the batch's transaction. It may be applied more than once when the
+/// outcome of a commit was unknown, so applying it twice must be the same as once.
+pub trait Write: Send + Sync + 'static {
+    /// What its asker learns after the commit.
+    type Output: Send + 'static;
+
+    /// Does it.
+    fn apply(&self, connection: &mut AsyncPgConnection) -> impl Future<Output = QueryResult<Self::Output>> + Send;
+}
+
+/// How long a write may wait for a database that is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// Until it is back: what agents report.
+    Endless,
+    /// At most this long, then [`WriteError::NotDone`]: what REST clients ask.
+    Within(Duration),
+}
+
+impl Patience {
+    /// What a REST client gets.
+    pub const REST: Self = Self::Within(Duration::from_secs(5));
+}
+
+/// Applies one write.
+#[derive(Debug)]
+pub struct Save<W> {
+    /// The write.
+    pub write: W,
+    /// How long it may wait.
+    pub patience: Patience,
+}
+
+impl<W: Write> Message for Save<W> {
+    type Result = Result<W::Output, WriteError>;
+}
+
+/// All that one step of one job changes, written together: many of these become one statement a kind.
+#[derive(Debug)]
+pub struct SaveJob {
+    /// The job.
+    pub job_id: Uuid,
+    /// The row to make, if the job is new.
+    pub new: Option<Box<NewJob>>,
+    /// The state it is in now, if that changed.
+    pub state: Option<Box<JobState>>,
+    /// New log lines.
+    pub chunks: Vec<LogChunk>,
+    /// How long it may wait.
+    pub patience: Patience,
+}
+
+impl Message for SaveJob {
+    type Result = Result<(), WriteError>;
+}
+
+/// The latest sign of life of many hosts, in one statement.
+#[derive(Debug)]
+pub struct SavePresence(pub Vec<Presence>);
+
+impl Message for SavePresence {
+    type Result = Result<(), WriteError>;
+}
+
+/// Answers when everything that was asked before is settled.
+#[derive(Debug)]
+pub struct Drain;
+
+impl Message for Drain {
+    type Result = ();
+}
