@@ -9,6 +9,7 @@ pub mod enroll;
 pub mod files;
 pub mod host;
 pub mod identity;
+pub mod journal;
 pub mod report;
 pub mod runner;
 pub mod settings;

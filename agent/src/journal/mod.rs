@@ -1,0 +1,159 @@
+//! What must not be lost, on disk: accepted jobs, their outcomes and logs, and every message on its way.
+//!
+//! [`Journal`] is the handle that the agent's loops share. Behind it one task (`writer`) gathers what arrives
+//! while a transaction is in flight and commits it in the next one, so a log line does not cost an fsync of its own.
+//! `store` is the file, `transaction` what each write does to it, `trim` what goes when it grows too large.
+//!
+//! Whatever returns after `.await` here is on disk, except where it says otherwise.
+
+mod record;
+mod store;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod transaction;
+mod trim;
+mod writer;
+
+pub use record::Leftover;
+pub use store::JournalError;
+
+use crate::runner::Outcome;
+use chrono::Utc;
+use fleet_wire::{CommandRun, JobId, JournalId, LogStream, Timestamp, ToCoordinator};
+use record::Write;
+use std::path::Path;
+use store::Store;
+use tokio::sync::{mpsc, oneshot, watch};
+use writer::{Control, Entry};
+
+/// Reports that wait for the next transaction. When they are that many, whoever reports waits.
+const REPORTS_WAITING: usize = 512;
+
+/// Requests that wait for the writer.
+const CONTROLS_WAITING: usize = 64;
+
+/// What the journal made of a `command.run`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// It is on disk, and its `command.result` with it: run it.
+    New,
+    /// It was there before; its `command.result` is in the outbox again.
+    Known,
+    /// The given refusal is in the outbox.
+    Refused,
+    /// The disk does not take it. Nothing is in the outbox: the answer has to be sent past it.
+    NotStored {
+        /// Whether the job was there before.
+        known: bool,
+        /// What is wrong, for people.
+        reason: String,
+    },
+}
+
+/// The journal, to be shared by cloning.
+#[derive(Clone, Debug)]
+pub struct Journal {
+    id: JournalId,
+    control: mpsc::Sender<Control>,
+    reports: mpsc::Sender<Entry>,
+    head: watch::Receiver<u64>,
+}
+
+impl Journal {
+    /// Opens the journal at `path`, makes it if there is none, and starts its writer on the current runtime. Also
+    /// gives the jobs that were not over when the agent ended. `limit_bytes` bounds what waits for the coordinator.
+    ///
+    /// # Errors
+    /// It can't be opened: see [`JournalError`].
+    pub fn open(path: &Path, limit_bytes: u64) -> Result<(Self, Vec<Leftover>), JournalError> {
+        let mut store = Store::open(path, limit_bytes)?;
+        let leftovers = store.leftovers()?;
+        let (control, controls) = mpsc::channel(CONTROLS_WAITING);
+        let (reports, entries) = mpsc::channel(REPORTS_WAITING);
+        let (head_sender, head) = watch::channel(store.head());
+        let id = store.id();
+        tokio::spawn(writer::run(store, controls, entries, head_sender));
+        Ok((Self { id, control, reports, head }, leftovers))
+    }
+
+    /// The journal's id.
+    pub fn id(&self) -> &JournalId {
+        &self.id
+    }
+
+    /// The id of the newest envelope in the outbox, as it rises.
+    pub fn head(&self) -> watch::Receiver<u64> {
+        self.head.clone()
+    }
+
+    /// Stores a job, unless it is known or there is a reason to refuse it, and the answer to it.
+    pub async fn accept(&self, run: CommandRun, refusal: Option<String>) -> Accepted {
+        let (reply, answer) = oneshot::channel();
+        let write = Write::Accept { run: Box::new(run), refusal };
+        let _ = self.control.send(Control::Accept { write, reply }).await;
+        let gone = || Accepted::NotStored { known: false, reason: "the agent is stopping".to_owned() };
+        answer.await.unwrap_or_else(|_| gone())
+    }
+
+    /// A job's execution begins. Does nothing for a job that is not waiting.
+    pub async fn started(&self, job_id: &JobId) {
+        self.put_and_wait(Write::Started { job_id: job_id.clone(), at: Utc::now() }).await;
+    }
+
+    /// A job is over. Does nothing if it was before.
+    pub async fn finish(&self, job_id: &JobId, outcome: Outcome) {
+        self.put_and_wait(Write::Finish { job_id: job_id.clone(), outcome, at: Utc::now() }).await;
+    }
+
+    /// Adds a line to a job's log. Returns before it is on disk, and waits while the disk is behind.
+    pub async fn log(&self, job_id: &JobId, ts: Timestamp, stream: LogStream, line: String) {
+        self.put(Write::Log { job_id: job_id.clone(), ts, stream, line }, None).await;
+    }
+
+    /// Puts any other message into the outbox. Returns before it is on disk, and waits while the disk is behind.
+    pub async fn send(&self, message: impl Into<ToCoordinator>) {
+        self.put(Write::Send(Box::new(message.into())), None).await;
+    }
+
+    /// Waits until all that was put before is on disk.
+    pub async fn flush(&self) {
+        self.put_and_wait(Write::Ack { up_to: 0 }).await;
+    }
+
+    /// The coordinator has every envelope up to `up_to`. Returns before it is on disk: an `ack` that is forgotten
+    /// in a crash only means that these are sent again.
+    pub async fn ack(&self, up_to: u64) {
+        let _ = self.control.send(Control::Ack(up_to)).await;
+    }
+
+    /// The envelopes after the one with id `after`, as they go over the wire: about `max_bytes` of them.
+    ///
+    /// # Errors
+    /// The disk does not give them; it may the next time.
+    pub async fn outbox(&self, after: u64, max_bytes: usize) -> Result<Vec<(u64, String)>, JournalError> {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.control.send(Control::Read { after, max_bytes, reply }).await;
+        answer.await.unwrap_or_else(|_| Ok(Vec::new()))
+    }
+
+    /// The jobs whose outcome the coordinator does not have yet: what `hello.jobs` lists. A job that is over stays
+    /// among them until its `job.finished` is acknowledged, or the coordinator would take it for lost.
+    pub async fn open_jobs(&self) -> Vec<JobId> {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.control.send(Control::OpenJobs { reply }).await;
+        answer.await.unwrap_or_default()
+    }
+
+    async fn put(&self, write: Write, done: Option<oneshot::Sender<()>>) {
+        if self.reports.send(Entry { write, done }).await.is_err() {
+            log::error!("the journal has ended; a report is lost");
+        }
+    }
+
+    async fn put_and_wait(&self, write: Write) {
+        let (done, committed) = oneshot::channel();
+        self.put(write, Some(done)).await;
+        let _ = committed.await;
+    }
+}

@@ -1,0 +1,86 @@
+//! What stands in the journal, and what is written into it.
+
+use crate::runner::Outcome;
+use fleet_wire::{CommandRun, JobId, Kind, LogStream, MaybeKnown, Timestamp, ToCoordinator};
+use serde::{Deserialize, Serialize};
+
+/// Where a job stands in the journal. It only ever moves down this list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum JobState {
+    /// On disk, promised to the coordinator.
+    Accepted,
+    /// Its execution has begun.
+    Started,
+    /// Its outcome is in the outbox.
+    Finished,
+    /// The coordinator has the outcome; the record is kept so that the job is never run again.
+    Settled,
+}
+
+/// One job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct JobRecord {
+    /// Counts the jobs of this journal, in the order of their acceptance.
+    pub(super) number: u64,
+    pub(super) kind: MaybeKnown<Kind>,
+    pub(super) state: JobState,
+    /// The `seq` of its next log line.
+    pub(super) next_seq: i64,
+    /// Log lines that had to go because the journal was full.
+    #[serde(default)]
+    pub(super) dropped: u64,
+    /// The id of the envelope with its outcome.
+    #[serde(default)]
+    pub(super) outcome_id: Option<u64>,
+}
+
+/// What the journal says of itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Meta {
+    /// Of the layout on disk.
+    pub(super) version: u32,
+    pub(super) journal: String,
+    /// The id of the next envelope.
+    pub(super) next_id: u64,
+    /// The number of the next job.
+    pub(super) next_number: u64,
+    /// What the outbox holds, in bytes, by [`super::tables::cost`].
+    pub(super) outbox_bytes: u64,
+}
+
+/// One change; many make a transaction.
+#[derive(Clone, Debug)]
+pub(super) enum Write {
+    /// A job that the coordinator sent; refused if there is a reason, and answered either way.
+    Accept { run: Box<CommandRun>, refusal: Option<String> },
+    /// A job's execution begins.
+    Started { job_id: JobId, at: Timestamp },
+    /// A line for a job's log.
+    Log { job_id: JobId, ts: Timestamp, stream: LogStream, line: String },
+    /// A job is over.
+    Finish { job_id: JobId, outcome: Outcome, at: Timestamp },
+    /// Any other message that must arrive.
+    Send(Box<ToCoordinator>),
+    /// The coordinator has all envelopes up to this id.
+    Ack { up_to: u64 },
+}
+
+/// What came of an [`Write::Accept`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    New,
+    Known,
+    Refused,
+}
+
+/// A job that was not over when the agent ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Leftover {
+    /// The job.
+    pub job_id: JobId,
+    /// Whether its execution had begun.
+    pub started: bool,
+    /// What to run; `None` if the journal does not hold it in a form that this agent reads.
+    pub run: Option<CommandRun>,
+}

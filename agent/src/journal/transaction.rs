@@ -1,0 +1,239 @@
+//! One transaction: what each kind of write does to the tables.
+
+use super::record::{JobRecord, JobState, Meta, Verdict, Write};
+use super::tables::{DURABLE, JOBS, LINE, META, META_KEY, OUTBOX, RUNS, SETTLED, cost};
+use super::trim;
+use crate::runner::Outcome;
+use fleet_wire::{
+    CommandResult, CommandRun, EnvelopeId, JobFinished, JobId, JobStarted, LogLine, Timestamp, ToCoordinator, encode,
+};
+use redb::{Database, ReadableTable, Table};
+use std::collections::BTreeMap;
+
+/// Settled jobs that are remembered, so that a repeated `command.run` is answered and not run again.
+const REMEMBERED: u64 = 10_000;
+
+pub(super) type Result<T> = std::result::Result<T, redb::Error>;
+
+/// What a transaction has changed, to be taken over into memory once it is on disk.
+pub(super) struct Changes {
+    pub(super) meta: Meta,
+    pub(super) touched: BTreeMap<JobId, JobRecord>,
+    pub(super) verdicts: Vec<Verdict>,
+}
+
+impl Changes {
+    /// Makes `writes` and commits them; on an error nothing of them is on disk.
+    pub(super) fn make<'a>(
+        database: &Database,
+        meta: Meta,
+        live: &BTreeMap<JobId, JobRecord>,
+        limit_bytes: u64,
+        writes: impl IntoIterator<Item = &'a Write>,
+    ) -> Result<Self> {
+        let transaction = database.begin_write()?;
+        let changes = {
+            let mut tables = Tables {
+                jobs: transaction.open_table(JOBS)?,
+                runs: transaction.open_table(RUNS)?,
+                settled: transaction.open_table(SETTLED)?,
+                outbox: transaction.open_table(OUTBOX)?,
+                live,
+                changes: Self { meta, touched: BTreeMap::new(), verdicts: Vec::new() },
+            };
+            for write in writes {
+                tables.apply(write)?;
+            }
+            if tables.changes.meta.outbox_bytes > limit_bytes {
+                trim::trim(&mut tables, limit_bytes)?;
+            }
+            let changes = tables.store_touched()?;
+            let row = serde_json::to_vec(&changes.meta).unwrap_or_default();
+            transaction.open_table(META)?.insert(META_KEY, row.as_slice())?;
+            changes
+        };
+        transaction.commit()?;
+        Ok(changes)
+    }
+}
+
+/// The open tables of a transaction.
+pub(super) struct Tables<'t> {
+    jobs: Table<'t, &'static str, &'static [u8]>,
+    runs: Table<'t, &'static str, &'static [u8]>,
+    settled: Table<'t, u64, &'static str>,
+    pub(super) outbox: Table<'t, u64, (u8, &'static str, &'static str)>,
+    live: &'t BTreeMap<JobId, JobRecord>,
+    pub(super) changes: Changes,
+}
+
+impl Tables<'_> {
+    fn apply(&mut self, write: &Write) -> Result<()> {
+        match write {
+            Write::Accept { run, refusal } => {
+                let verdict = self.accept(run, refusal.as_deref())?;
+                self.changes.verdicts.push(verdict);
+                Ok(())
+            }
+            Write::Started { job_id, at } => self.started(job_id, *at),
+            Write::Log { job_id, ts, stream, line } => {
+                let Some(record) = self.record_mut(job_id) else { return Ok(()) };
+                let seq = record.next_seq;
+                record.next_seq += 1;
+                let line =
+                    LogLine { job_id: job_id.clone(), seq, ts: Some(*ts), stream: *stream, payload: line.clone() };
+                self.push(LINE, job_id.as_str(), &line.into()).map(drop)
+            }
+            Write::Finish { job_id, outcome, at } => self.finish(job_id, outcome, *at),
+            Write::Send(message) => self.push(DURABLE, "", message).map(drop),
+            Write::Ack { up_to } => self.ack(*up_to),
+        }
+    }
+
+    /// Stores a job unless it is known, and answers it in any case.
+    fn accept(&mut self, run: &CommandRun, refusal: Option<&str>) -> Result<Verdict> {
+        let job_id = &run.job_id;
+        let verdict = if self.record(job_id).is_some() || self.jobs.get(job_id.as_str())?.is_some() {
+            Verdict::Known
+        } else if refusal.is_some() {
+            Verdict::Refused
+        } else {
+            Verdict::New
+        };
+        if verdict == Verdict::New {
+            let number = self.changes.meta.next_number;
+            self.changes.meta.next_number += 1;
+            let record = JobRecord {
+                number,
+                kind: run.kind.clone(),
+                state: JobState::Accepted,
+                next_seq: 0,
+                dropped: 0,
+                outcome_id: None,
+            };
+            self.changes.touched.insert(job_id.clone(), record);
+            let row = serde_json::to_vec(run).unwrap_or_default();
+            self.runs.insert(job_id.as_str(), row.as_slice())?;
+        }
+        let accepted = verdict != Verdict::Refused;
+        let error = refusal.filter(|_| !accepted).map(str::to_owned);
+        self.push(DURABLE, "", &CommandResult { job_id: job_id.clone(), accepted, error }.into())?;
+        Ok(verdict)
+    }
+
+    fn started(&mut self, job_id: &JobId, at: Timestamp) -> Result<()> {
+        let Some(record) = self.record_mut(job_id).filter(|record| record.state == JobState::Accepted) else {
+            return Ok(());
+        };
+        record.state = JobState::Started;
+        let started = JobStarted { job_id: job_id.clone(), kind: record.kind.clone(), started_at: Some(at) };
+        self.push(DURABLE, "", &started.into()).map(drop)
+    }
+
+    fn finish(&mut self, job_id: &JobId, outcome: &Outcome, at: Timestamp) -> Result<()> {
+        if self.record(job_id).is_none_or(|record| record.state >= JobState::Finished) {
+            return Ok(());
+        }
+        let finished = JobFinished {
+            job_id: job_id.clone(),
+            status: outcome.status,
+            exit_code: outcome.exit_code,
+            finished_at: Some(at),
+            stats: outcome.stats.clone(),
+            error: outcome.error.clone(),
+        };
+        let id = self.push(DURABLE, "", &finished.into())?;
+        if let Some(record) = self.record_mut(job_id) {
+            record.state = JobState::Finished;
+            record.outcome_id = Some(id);
+        }
+        self.runs.remove(job_id.as_str())?;
+        Ok(())
+    }
+
+    fn ack(&mut self, up_to: u64) -> Result<()> {
+        let mut freed = 0;
+        for row in self.outbox.extract_from_if(..=up_to, |_, _| true)? {
+            let (_, value) = row?;
+            let (_, job, text) = value.value();
+            freed += cost(job, text);
+        }
+        let bytes = &mut self.changes.meta.outbox_bytes;
+        *bytes = bytes.saturating_sub(freed);
+        let is_settled = |record: &JobRecord| record.outcome_id.is_some_and(|id| id <= up_to);
+        let mut settled: Vec<JobId> =
+            self.live.iter().filter(|(_, record)| is_settled(record)).map(|(job_id, _)| job_id.clone()).collect();
+        settled.extend(
+            self.changes.touched.iter().filter(|(_, record)| is_settled(record)).map(|(job_id, _)| job_id.clone()),
+        );
+        for job_id in settled {
+            self.settle(&job_id)?;
+        }
+        Ok(())
+    }
+
+    /// Remembers the job as one that is over and known to be, and forgets the oldest such one.
+    fn settle(&mut self, job_id: &JobId) -> Result<()> {
+        let Some(record) = self.record_mut(job_id) else { return Ok(()) };
+        record.state = JobState::Settled;
+        let number = record.number;
+        self.settled.insert(number, job_id.as_str())?;
+        while redb::ReadableTableMetadata::len(&self.settled)? > REMEMBERED {
+            let oldest = self.settled.pop_first()?.map(|(_, job_id)| job_id.value().to_owned());
+            if let Some(oldest) = oldest {
+                self.jobs.remove(oldest.as_str())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a message into the outbox, under an id that it returns.
+    fn push(&mut self, what: u8, job: &str, message: &ToCoordinator) -> Result<u64> {
+        let id = self.changes.meta.next_id;
+        self.changes.meta.next_id += 1;
+        self.put(id, what, job, message)?;
+        Ok(id)
+    }
+
+    /// Puts a message into the outbox in a place that is free.
+    pub(super) fn put(&mut self, id: u64, what: u8, job: &str, message: &ToCoordinator) -> Result<()> {
+        let text = encode(Some(&EnvelopeId::from(id)), message);
+        self.changes.meta.outbox_bytes += cost(job, &text);
+        self.outbox.insert(id, (what, job, text.as_str()))?;
+        Ok(())
+    }
+
+    /// The job's record as it stands in this transaction; settled jobs have none.
+    pub(super) fn record(&self, job_id: &JobId) -> Option<&JobRecord> {
+        let record = self.changes.touched.get(job_id).or_else(|| self.live.get(job_id));
+        record.filter(|record| record.state != JobState::Settled)
+    }
+
+    /// The same, to be changed.
+    pub(super) fn record_mut(&mut self, job_id: &JobId) -> Option<&mut JobRecord> {
+        if !self.changes.touched.contains_key(job_id) {
+            self.changes.touched.insert(job_id.clone(), self.live.get(job_id)?.clone());
+        }
+        self.changes.touched.get_mut(job_id).filter(|record| record.state != JobState::Settled)
+    }
+
+    /// The jobs that are not settled and whose state is one of those, in the order of their ids.
+    pub(super) fn jobs_in(&self, wanted: impl Fn(JobState) -> bool) -> Vec<JobId> {
+        let untouched = self.live.iter().filter(|(job_id, _)| !self.changes.touched.contains_key(*job_id));
+        let mut jobs: Vec<JobId> = untouched
+            .chain(&self.changes.touched)
+            .filter(|(_, record)| record.state != JobState::Settled && wanted(record.state))
+            .map(|(job_id, _)| job_id.clone())
+            .collect();
+        jobs.sort_unstable();
+        jobs
+    }
+
+    fn store_touched(mut self) -> Result<Changes> {
+        for (job_id, record) in &self.changes.touched {
+            let row = serde_json::to_vec(record).unwrap_or_default();
+            self.jobs.insert(job_id.as_str(), row.as_slice())?;
+        }
+        Ok(self.changes)
+    }
+}
