@@ -3,5 +3,6 @@
 pub mod board;
 pub mod config;
 pub mod db;
+pub mod embedded_postgres;
 pub mod persistence;
 pub mod vault;
