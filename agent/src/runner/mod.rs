@@ -1,7 +1,29 @@
 //! One job from its start to its outcome.
+//!
+//! [`refusal`] says which jobs are not even begun. [`run`] finds restic, calls the repository's server, and hands the
+//! job to the module of its kind; each of them asks restic, doubts the answer where some version misleads, and
+//! reports what is true. `stats` and `snapshots` hold what several kinds report.
 
+mod backup;
+mod check;
+mod forget;
+mod hooks;
+mod init;
+mod job;
+mod limits;
+mod prune;
+mod refusal;
+mod snapshots;
+mod stats;
+mod unlock;
+
+pub use limits::Limits;
+pub use refusal::refusal;
+
+use self::job::Job;
 use crate::report::Reporter;
-use fleet_wire::{CommandRun, RawJson, Secret, Status};
+use crate::restic::redact::Redactor;
+use fleet_wire::{CommandRun, Kind, RawJson, Secret, Status};
 use std::path::PathBuf;
 use tokio::sync::watch;
 
@@ -65,4 +87,75 @@ pub struct Outcome {
     pub stats: Option<RawJson>,
     /// What went wrong, for people.
     pub error: Option<String>,
+}
+
+impl Outcome {
+    fn succeeded(stats: Option<RawJson>) -> Self {
+        Self { status: Status::Succeeded, exit_code: 0, stats, error: None }
+    }
+
+    fn failed(exit_code: i64, error: impl Into<String>) -> Self {
+        Self { status: Status::Failed, exit_code, stats: None, error: Some(error.into()) }
+    }
+
+    /// The end of a job that was told to stop.
+    fn stopped(stop: Stop, exit_code: i64) -> Self {
+        match stop {
+            Stop::AgentStops => Self::failed(exit_code, "agent stopped"),
+            Stop::Cancel | Stop::No => {
+                Self { status: Status::Cancelled, exit_code, stats: None, error: Some("cancelled".into()) }
+            }
+        }
+    }
+
+    /// Adds to what is said to people; the status stays.
+    fn note(&mut self, note: &str) {
+        match &mut self.error {
+            Some(error) => {
+                error.push_str("; ");
+                error.push_str(note);
+            }
+            None => self.error = Some(note.to_owned()),
+        }
+    }
+}
+
+/// Runs a job to its end. It always returns.
+pub async fn run(context: JobContext) -> Outcome {
+    run_with(context, Limits::default()).await
+}
+
+/// The same with other time limits.
+pub async fn run_with(context: JobContext, limits: Limits) -> Outcome {
+    let outcome = match context.run.kind.known() {
+        None => Outcome::failed(-1, format!("unknown kind of job {:?}", context.run.kind.to_string())),
+        Some(Kind::Backup) => backup::run(&context, limits).await,
+        Some(kind) => match Job::prepare(&context, limits).await {
+            Ok(job) => run_kind(kind, &job).await,
+            Err(outcome) => outcome,
+        },
+    };
+    without_secrets(outcome, &Redactor::new(&context.credentials))
+}
+
+async fn run_kind(kind: Kind, job: &Job<'_>) -> Outcome {
+    match kind {
+        Kind::Backup => Outcome::failed(-1, "a backup has its own way"),
+        Kind::Init => init::run(job).await,
+        Kind::Forget => forget::run(job).await,
+        Kind::Prune => prune::run(job).await,
+        Kind::Check => check::run(job).await,
+        Kind::Unlock => unlock::run(job).await,
+    }
+}
+
+fn without_secrets(outcome: Outcome, redactor: &Redactor) -> Outcome {
+    Outcome {
+        stats: outcome.stats.and_then(|stats| {
+            let redacted = redactor.redact(stats.as_str());
+            if redacted == stats.as_str() { Some(stats) } else { RawJson::new(redacted).ok() }
+        }),
+        error: outcome.error.map(|error| redactor.redact(&error)),
+        ..outcome
+    }
 }

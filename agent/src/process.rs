@@ -1,0 +1,399 @@
+//! Runs one child process to its end.
+//!
+//! The child gets a process group and an environment of its own. Both its outputs are read at all times, whatever
+//! happens: a full pipe would block it. When it is to stop, or is over its time, the whole group is interrupted,
+//! given a grace, and killed.
+
+use crate::runner::Stop;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use std::ffi::OsString;
+use std::future::Future;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio::sync::{oneshot, watch};
+use tokio::time::{sleep, timeout};
+
+/// A longer line is cut into pieces of at most this many bytes.
+pub const MAX_LINE_BYTES: usize = 1024 * 1024;
+
+/// A child is over, but something it left behind holds its outputs open: how long silence there is waited for.
+const SILENCE_AFTER_EXIT: Duration = Duration::from_secs(2);
+
+/// How much is read at once.
+const READ_BYTES: usize = 16 * 1024;
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// The executable; a name without a slash is looked for in `PATH`.
+    pub path: PathBuf,
+    /// Its arguments. Never a secret: every user can read them.
+    pub args: Vec<OsString>,
+    /// Its whole environment.
+    pub env: Vec<(OsString, OsString)>,
+}
+
+/// How a child is ended early.
+#[derive(Clone, Copy, Debug)]
+pub struct Ending {
+    /// The first signal to its process group.
+    pub signal: Signal,
+    /// How long after that the group is killed.
+    pub grace: Duration,
+    /// How long it may run at most.
+    pub limit: Option<Duration>,
+}
+
+/// How a child ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// Its exit code; `None` if a signal ended it.
+    pub code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// Why it was signalled, if it was asked to stop.
+    pub stop: Option<Stop>,
+    /// It was signalled because it was over its time limit.
+    pub over_time: bool,
+}
+
+/// Which output a line came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// Takes what a child writes.
+pub trait Sink: Send {
+    /// Takes a line without its end, or a piece of one that is too long (`ends` is false until its last piece).
+    fn line(&mut self, origin: Origin, piece: Vec<u8>, ends: bool) -> impl Future<Output = ()> + Send;
+
+    /// How many bytes beyond [`MAX_LINE_BYTES`] must be known to find the place for a cut.
+    fn overlap(&self) -> usize {
+        0
+    }
+
+    /// Where to cut `line`, which is too long: at most `wanted`.
+    fn cut(&self, line: &[u8], wanted: usize) -> usize {
+        char_boundary(line, wanted)
+    }
+}
+
+/// Tells a job that it is to stop, as seen by one step of it.
+#[derive(Clone, Debug)]
+pub struct StopWatch {
+    receiver: watch::Receiver<Stop>,
+    known: Stop,
+}
+
+impl StopWatch {
+    /// Heeds every stop.
+    pub fn new(receiver: watch::Receiver<Stop>) -> Self {
+        Self { receiver, known: Stop::No }
+    }
+
+    /// Heeds only what comes on top of what is known now: for work that must be done after a stop.
+    pub fn from_now(&self) -> Self {
+        Self { receiver: self.receiver.clone(), known: *self.receiver.borrow() }
+    }
+
+    /// The stop that is to be heeded now.
+    pub fn now(&self) -> Option<Stop> {
+        let stop = *self.receiver.borrow();
+        (stop != Stop::No && stop != self.known).then_some(stop)
+    }
+
+    /// Returns when there is a stop to heed; never, when nobody can ask for one any more.
+    pub async fn wait(&mut self) -> Stop {
+        loop {
+            if let Some(stop) = self.now() {
+                return stop;
+            }
+            if self.receiver.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+/// Runs `program` to its end and hands what it writes to `sink`.
+///
+/// # Errors
+/// It could not be started.
+pub async fn run(program: &Program, stop: StopWatch, ending: Ending, sink: &mut impl Sink) -> io::Result<Ended> {
+    let mut child = spawn(program)?;
+    let outputs = (child.stdout.take(), child.stderr.take());
+    let (exited, child_exited) = oneshot::channel::<()>();
+    let supervised = async {
+        let ended = supervise(&mut child, stop, ending).await;
+        drop(exited);
+        ended
+    };
+    let (ended, ()) = tokio::join!(supervised, drain(outputs, child_exited, sink));
+    ended
+}
+
+fn spawn(program: &Program) -> io::Result<Child> {
+    Command::new(&program.path)
+        .args(&program.args)
+        .env_clear()
+        .envs(program.env.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+}
+
+/// Waits for the child's end, or brings it about.
+async fn supervise(child: &mut Child, mut stop: StopWatch, ending: Ending) -> io::Result<Ended> {
+    let group = child.id();
+    let over_time = async {
+        match ending.limit {
+            Some(limit) => sleep(limit).await,
+            None => std::future::pending().await,
+        }
+    };
+    let why = tokio::select! {
+        biased;
+        status = child.wait() => return status.map(|status| ended(status, None, false)),
+        stop = stop.wait() => Some(stop),
+        () = over_time => None,
+    };
+    signal_group(group, ending.signal);
+    let status = match timeout(ending.grace, child.wait()).await {
+        Ok(status) => status?,
+        Err(_) => {
+            signal_group(group, Signal::SIGKILL);
+            child.wait().await?
+        }
+    };
+    // Its own children may have ignored the first signal (a shell starts background jobs that way).
+    signal_group(group, Signal::SIGKILL);
+    Ok(ended(status, why, why.is_none()))
+}
+
+fn ended(status: ExitStatus, stop: Option<Stop>, over_time: bool) -> Ended {
+    Ended { code: status.code(), signal: status.signal(), stop, over_time }
+}
+
+/// Signals the process group whose leader was started as `leader`. A group that is gone is no error.
+fn signal_group(leader: Option<u32>, signal: Signal) {
+    if let Some(leader) = leader.and_then(|id| i32::try_from(id).ok())
+        && let Err(error) = killpg(Pid::from_raw(leader), signal)
+    {
+        log::debug!(group = leader, signal = signal.as_str(); "no signal was delivered: {error}");
+    }
+}
+
+/// Reads both outputs until they are closed, or silent after the child's end.
+async fn drain(
+    outputs: (Option<ChildStdout>, Option<ChildStderr>),
+    mut exited: oneshot::Receiver<()>,
+    sink: &mut impl Sink,
+) {
+    let (mut stdout, mut stderr) = outputs;
+    let (mut from_stdout, mut from_stderr) = (Lines::new(Origin::Stdout), Lines::new(Origin::Stderr));
+    let (mut stdout_bytes, mut stderr_bytes) = (vec![0; READ_BYTES], vec![0; READ_BYTES]);
+    let mut over = false;
+    while stdout.is_some() || stderr.is_some() {
+        tokio::select! {
+            biased;
+            read = read_some(&mut stdout, &mut stdout_bytes), if stdout.is_some() => match read {
+                Some(bytes) => from_stdout.push(bytes, sink).await,
+                None => stdout = None,
+            },
+            read = read_some(&mut stderr, &mut stderr_bytes), if stderr.is_some() => match read {
+                Some(bytes) => from_stderr.push(bytes, sink).await,
+                None => stderr = None,
+            },
+            _ = &mut exited, if !over => over = true,
+            () = sleep(SILENCE_AFTER_EXIT), if over => break,
+        }
+    }
+    from_stdout.finish(sink).await;
+    from_stderr.finish(sink).await;
+}
+
+/// What there is to read; `None` at the end.
+async fn read_some<'a>(output: &mut Option<impl AsyncReadExt + Unpin>, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
+    match output.as_mut()?.read(buffer).await {
+        Ok(0) | Err(_) => None,
+        Ok(length) => Some(&buffer[..length]),
+    }
+}
+
+/// Cuts an output into lines.
+struct Lines {
+    origin: Origin,
+    held: Vec<u8>,
+}
+
+impl Lines {
+    fn new(origin: Origin) -> Self {
+        Self { origin, held: Vec::new() }
+    }
+
+    async fn push(&mut self, mut bytes: &[u8], sink: &mut impl Sink) {
+        while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+            self.held.extend_from_slice(&bytes[..end]);
+            bytes = &bytes[end + 1..];
+            self.cut_long(sink).await;
+            let line = std::mem::take(&mut self.held);
+            sink.line(self.origin, line, true).await;
+        }
+        self.held.extend_from_slice(bytes);
+        self.cut_long(sink).await;
+    }
+
+    /// Hands on pieces of a line that is too long, ended or not.
+    async fn cut_long(&mut self, sink: &mut impl Sink) {
+        while self.held.len() > MAX_LINE_BYTES + sink.overlap() {
+            let cut = sink.cut(&self.held, MAX_LINE_BYTES).clamp(1, MAX_LINE_BYTES);
+            let rest = self.held.split_off(cut);
+            let piece = std::mem::replace(&mut self.held, rest);
+            sink.line(self.origin, piece, false).await;
+        }
+    }
+
+    async fn finish(self, sink: &mut impl Sink) {
+        if !self.held.is_empty() {
+            sink.line(self.origin, self.held, true).await;
+        }
+    }
+}
+
+/// The last place at or before `wanted` that is not inside a UTF-8 character.
+pub(crate) fn char_boundary(bytes: &[u8], wanted: usize) -> usize {
+    let is_continuation = |at: usize| bytes.get(at).is_some_and(|byte| byte & 0b1100_0000 == 0b1000_0000);
+    (wanted.saturating_sub(3)..=wanted).rev().find(|at| !is_continuation(*at)).unwrap_or(wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[derive(Default)]
+    struct Heard(Vec<(Origin, Vec<u8>, bool)>);
+
+    impl Sink for Heard {
+        async fn line(&mut self, origin: Origin, piece: Vec<u8>, ends: bool) {
+            self.0.push((origin, piece, ends));
+        }
+    }
+
+    impl Heard {
+        fn text(&self, origin: Origin) -> String {
+            let lines = self.0.iter().filter(|line| line.0 == origin).map(|line| String::from_utf8_lossy(&line.1));
+            lines.collect::<Vec<_>>().join("|")
+        }
+    }
+
+    fn sh(script: &str) -> Program {
+        let path = ("PATH".into(), "/usr/bin:/bin".into());
+        Program { path: "/bin/sh".into(), args: vec!["-c".into(), script.into()], env: vec![path] }
+    }
+
+    fn ending(grace_ms: u64, limit: Option<Duration>) -> Ending {
+        Ending { signal: Signal::SIGINT, grace: Duration::from_millis(grace_ms), limit }
+    }
+
+    fn no_stop() -> StopWatch {
+        StopWatch::new(watch::channel(Stop::No).1)
+    }
+
+    #[tokio::test]
+    async fn both_outputs_and_the_exit_code_are_reported() {
+        let mut heard = Heard::default();
+        let script = "echo one; echo two >&2; printf 'no end'; test -z \"$HOME\" || echo leaked; exit 7";
+        let ended = run(&sh(script), no_stop(), ending(100, None), &mut heard).await.unwrap();
+        assert_eq!(ended, Ended { code: Some(7), ..Ended::default() });
+        assert_eq!(heard.text(Origin::Stdout), "one|no end");
+        assert_eq!(heard.text(Origin::Stderr), "two");
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_not_there_is_an_error() {
+        let program = Program { path: "/no/such/program".into(), args: Vec::new(), env: Vec::new() };
+        let error = run(&program, no_stop(), ending(100, None), &mut Heard::default()).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    /// Asks for a stop as soon as the child says something: then its traps are set.
+    struct StopAtFirstLine(watch::Sender<Stop>);
+
+    impl Sink for StopAtFirstLine {
+        async fn line(&mut self, _: Origin, _: Vec<u8>, _: bool) {
+            self.0.send(Stop::Cancel).unwrap();
+        }
+    }
+
+    async fn stopped(script: &str, grace_ms: u64) -> Ended {
+        let (stop, receiver) = watch::channel(Stop::No);
+        let mut sink = StopAtFirstLine(stop);
+        run(&sh(script), StopWatch::new(receiver), ending(grace_ms, None), &mut sink).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_stop_interrupts_and_then_kills_the_whole_group() {
+        let started = Instant::now();
+        // Neither the shell nor its children heed SIGINT: only the kill of the group closes the outputs.
+        let ended = stopped("trap '' INT; echo ready; sleep 600 & sleep 600", 200).await;
+        assert_eq!(ended, Ended { code: None, signal: Some(9), stop: Some(Stop::Cancel), over_time: false });
+        assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_stop_that_meets_a_good_end_keeps_its_exit_code() {
+        let ended = stopped("trap 'exit 0' INT; echo ready; while :; do sleep 0.05; done", 20_000).await;
+        assert_eq!(ended, Ended { code: Some(0), signal: None, stop: Some(Stop::Cancel), over_time: false });
+    }
+
+    #[tokio::test]
+    async fn a_time_limit_ends_it() {
+        let limit = Some(Duration::from_millis(100));
+        let ended = run(&sh("exec sleep 600"), no_stop(), ending(1000, limit), &mut Heard::default()).await.unwrap();
+        assert_eq!(ended, Ended { code: None, signal: Some(2), stop: None, over_time: true });
+    }
+
+    #[tokio::test]
+    async fn what_a_child_leaves_behind_does_not_hold_it_up() {
+        let mut heard = Heard::default();
+        let started = Instant::now();
+        let ended = run(&sh("echo done; sleep 30 &"), no_stop(), ending(100, None), &mut heard).await.unwrap();
+        assert_eq!((ended.code, heard.text(Origin::Stdout).as_str()), (Some(0), "done"));
+        assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    }
+
+    #[tokio::test]
+    async fn long_lines_are_cut_between_characters() {
+        let mut heard = Heard::default();
+        let mut lines = Lines::new(Origin::Stdout);
+        let line = "x".to_owned() + &"é".repeat(MAX_LINE_BYTES);
+        lines.push(line.as_bytes(), &mut heard).await;
+        lines.push(b"\nnext\n", &mut heard).await;
+        let pieces: Vec<_> = heard.0.iter().map(|(_, piece, ends)| (piece.len(), *ends)).collect();
+        assert_eq!(pieces, [(MAX_LINE_BYTES - 1, false), (MAX_LINE_BYTES, false), (2, true), (4, true)]);
+        assert!(heard.0.iter().all(|(_, piece, _)| std::str::from_utf8(piece).is_ok()));
+    }
+
+    #[tokio::test]
+    async fn a_stop_that_was_known_is_heeded_once() {
+        let (stop, receiver) = watch::channel(Stop::Cancel);
+        let mut later = StopWatch::new(receiver).from_now();
+        assert_eq!(later.now(), None);
+        stop.send(Stop::AgentStops).unwrap();
+        assert_eq!(later.wait().await, Stop::AgentStops);
+    }
+}

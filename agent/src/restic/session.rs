@@ -1,0 +1,216 @@
+//! restic with everything that one job needs around it: credentials, log, stop.
+
+use super::environment::{self, Environment, Inherited};
+use super::failure::Failure;
+use super::listen::{Heard, Listen, Listener};
+use super::redact::Redactor;
+use super::version::Version;
+use super::{Found, command, find};
+use crate::process::{self, Ended, Ending, Program, StopWatch};
+use crate::report::Reporter;
+use crate::runner::{Credentials, Stop};
+use fleet_wire::JobId;
+use nix::sys::signal::Signal;
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How long `restic unlock` may take after a restic that had to be killed.
+const UNLOCK_LIMIT: Duration = Duration::from_secs(60);
+
+/// What restic is called with.
+#[derive(Clone, Debug)]
+pub struct Setup<'a> {
+    /// The job that it is for.
+    pub job: &'a JobId,
+    /// The executable.
+    pub path: &'a Path,
+    /// Its version.
+    pub version: Version,
+    /// The repository and its secrets.
+    pub credentials: &'a Credentials,
+    /// The private folder with `cache/` and `tmp/`.
+    pub data_dir: &'a Path,
+    /// Where its output goes.
+    pub reporter: &'a Reporter,
+    /// How long it gets between SIGINT and SIGKILL.
+    pub grace: Duration,
+}
+
+/// A restic that is ready to be called.
+#[derive(Clone, Debug)]
+pub struct Restic {
+    job: JobId,
+    path: PathBuf,
+    environment: Environment,
+    redactor: Redactor,
+    reporter: Reporter,
+    repository: String,
+    grace: Duration,
+}
+
+/// One call.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The command line.
+    pub args: Vec<OsString>,
+    /// What is done with its standard output.
+    pub listen: Listen,
+    /// The stops that it heeds.
+    pub stop: StopWatch,
+    /// How long it may take.
+    pub limit: Option<Duration>,
+}
+
+/// A call that is over.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// How it ended.
+    pub ended: Ended,
+    /// What it said.
+    pub heard: Heard,
+}
+
+impl Finished {
+    /// Its exit code, -1 if a signal ended it.
+    pub fn exit_code(&self) -> i64 {
+        self.ended.code.map_or(-1, i64::from)
+    }
+
+    /// Whether restic says that all went well.
+    pub fn is_success(&self) -> bool {
+        self.ended.code == Some(0)
+    }
+
+    /// Whether it ended early because it was told to. restic 0.18 ends a cancelled backup with 1 like any other
+    /// failure: only having sent the signal tells. A good end that met the signal stays one.
+    pub fn stopped(&self) -> Option<Stop> {
+        self.ended.stop.filter(|_| !self.is_success())
+    }
+
+    /// Why it failed, by its words.
+    pub fn failure(&self) -> Failure {
+        if let (None, Some(signal)) = (self.ended.code, self.ended.signal) {
+            return Failure::Other(format!("it was ended by signal {signal}{}", hint(signal)));
+        }
+        self.heard.words().judge(self.ended.code)
+    }
+}
+
+fn hint(signal: i32) -> &'static str {
+    if signal == Signal::SIGKILL as i32 { " (perhaps the host ran out of memory)" } else { "" }
+}
+
+impl Restic {
+    /// Gets restic ready: makes its folders and builds its environment.
+    ///
+    /// # Errors
+    /// A folder can't be made.
+    pub fn new(setup: &Setup<'_>) -> io::Result<Self> {
+        make_folders(setup.data_dir)?;
+        let inherited = Inherited::from_process();
+        let mut environment = environment::for_restic(setup.credentials, setup.version, setup.data_dir, &inherited);
+        // So that a restic that outlived its agent can be recognised.
+        environment.push(("FLEET_JOB_ID".into(), setup.job.as_str().into()));
+        Ok(Self {
+            job: setup.job.clone(),
+            path: setup.path.to_owned(),
+            environment,
+            redactor: Redactor::new(setup.credentials),
+            reporter: setup.reporter.clone(),
+            repository: environment::public_url(setup.credentials.url.as_deref().unwrap_or_default()),
+            grace: setup.grace,
+        })
+    }
+
+    /// The repository's address without credentials.
+    pub fn repository(&self) -> &str {
+        &self.repository
+    }
+
+    /// `text` without the repository's secrets.
+    pub fn redact(&self, text: &str) -> String {
+        self.redactor.redact(text)
+    }
+
+    /// Runs restic once. After an end by a signal its lock is left behind: then plain `unlock` follows.
+    ///
+    /// # Errors
+    /// It could not be started.
+    pub async fn call(&self, call: Call) -> io::Result<Finished> {
+        let finished = self.call_once(&call).await?;
+        if finished.ended.signal.is_some() {
+            self.unlock_own(&call.stop).await;
+        }
+        Ok(finished)
+    }
+
+    async fn call_once(&self, call: &Call) -> io::Result<Finished> {
+        let program = Program { path: self.path.clone(), args: call.args.clone(), env: self.environment.clone() };
+        // SIGINT, for restic before 0.17 dies at once of SIGTERM and leaves its lock.
+        let ending = Ending { signal: Signal::SIGINT, grace: self.grace, limit: call.limit };
+        let mut listener = Listener::new(self.job.clone(), &self.reporter, &self.redactor, call.listen);
+        let ended = process::run(&program, call.stop.clone(), ending, &mut listener).await?;
+        Ok(Finished { ended, heard: listener.heard() })
+    }
+
+    /// Removes the lock of a restic of this host that was killed. Live locks stay.
+    async fn unlock_own(&self, stop: &StopWatch) {
+        let call =
+            Call { args: command::unlock(), listen: Listen::Log, stop: stop.from_now(), limit: Some(UNLOCK_LIMIT) };
+        match self.call_once(&call).await {
+            Ok(finished) if finished.is_success() => {}
+            Ok(finished) => log::warn!(job = self.job.as_str(); "no unlock after a killed restic: {}",
+                finished.failure().sentence(&self.repository)),
+            Err(error) => log::warn!(job = self.job.as_str(); "no unlock after a killed restic: {error}"),
+        }
+    }
+}
+
+/// Makes the folders of restic's cache and of temporary files, for this user alone.
+fn make_folders(data_dir: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    for folder in [environment::cache_folder(data_dir), environment::temporary_folder(data_dir)] {
+        builder
+            .create(&folder)
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", folder.display())))?;
+    }
+    Ok(())
+}
+
+/// Removes the lock of a restic that the agent left behind when it crashed; to be called when that restic is gone.
+/// It has the environment of a job, and removes stale locks only.
+///
+/// # Errors
+/// A sentence that says why there was no unlock.
+pub async fn unlock_stale(
+    job: &JobId,
+    path: &Path,
+    credentials: &Credentials,
+    data_dir: &Path,
+    reporter: &Reporter,
+) -> Result<(), String> {
+    let version = match find(path).await {
+        Found::Usable(version) => version,
+        found => return Err(found.problem().unwrap_or_default()),
+    };
+    let grace = Duration::from_secs(10);
+    let setup = Setup { job, path, version, credentials, data_dir, reporter, grace };
+    let restic = Restic::new(&setup).map_err(|error| error.to_string())?;
+    let call = Call {
+        args: command::unlock(),
+        listen: Listen::Log,
+        stop: StopWatch::new(watch::channel(Stop::No).1),
+        limit: Some(UNLOCK_LIMIT),
+    };
+    let finished = restic.call_once(&call).await.map_err(|error| format!("restic could not be started: {error}"))?;
+    if finished.is_success() {
+        Ok(())
+    } else {
+        Err(restic.redactor.redact(&finished.failure().sentence(&restic.repository)))
+    }
+}

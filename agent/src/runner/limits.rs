@@ -1,0 +1,35 @@
+//! How long things may take. Tests shorten them.
+
+use crate::restic::probe::ProbeLimits;
+use std::time::Duration;
+
+/// The time limits of one job.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Between SIGINT and SIGKILL. With an upload limit restic 0.14 to 0.19 needs up to 33 s for the packs that it
+    /// has in hand.
+    pub stop_grace: Duration,
+    /// For each hook.
+    pub hook: Duration,
+    /// Between a hook's SIGTERM and SIGKILL.
+    pub hook_grace: Duration,
+    /// For the post-hook when the agent stops.
+    pub hook_when_stopping: Duration,
+    /// For each query beside the job's own command: snapshots, statistics, locks.
+    pub query: Duration,
+    /// For the call of the repository's server.
+    pub probe: ProbeLimits,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            stop_grace: Duration::from_secs(60),
+            hook: Duration::from_secs(600),
+            hook_grace: Duration::from_secs(5),
+            hook_when_stopping: Duration::from_secs(20),
+            query: Duration::from_secs(300),
+            probe: ProbeLimits::default(),
+        }
+    }
+}
