@@ -1,10 +1,12 @@
 //! The agent: one per host, runs restic as the coordinator asks and reports what came of it.
 //!
 //! [`connection`] moves messages, [`worker`] owns the jobs, [`journal`] keeps on disk what was promised,
-//! [`runner`] runs one job. `agent::run` puts them together.
+//! [`runner`] runs one job. [`agent::run`] puts them together.
 
 pub mod address;
+pub mod agent;
 pub mod config;
+pub mod connection;
 pub mod enroll;
 pub mod files;
 pub mod host;
@@ -16,3 +18,4 @@ pub mod restic;
 pub mod runner;
 pub mod settings;
 mod tls;
+pub mod worker;

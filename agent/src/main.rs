@@ -1,6 +1,7 @@
 //! The program `fleet-agent`.
 
 use clap::Parser;
+use fleet_agent::agent;
 use fleet_agent::config::{Cli, Command};
 use fleet_agent::enroll::enroll;
 use std::process::ExitCode;
@@ -12,7 +13,7 @@ fn main() -> ExitCode {
         Command::Enroll(args) => enroll(&args)
             .map(|identity| say(&format!("enrolled as host {} at {}", identity.host_id, identity.server)))
             .map_err(|error| error.to_string()),
-        Command::Run(_) => Err(String::new()),
+        Command::Run(args) => agent::run(&args).map_err(|error| error.to_string()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,138 @@
+//! `fleet-agent run`: puts journal, worker and connection together, and takes them apart again on SIGTERM.
+
+use crate::address::{AddressError, Server};
+use crate::config::RunArgs;
+use crate::connection::{self, Connection};
+use crate::files::{self, FileError};
+use crate::identity::Identity;
+use crate::journal::{Journal, JournalError};
+use crate::settings::Settings;
+use crate::worker::{Surroundings, Worker};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use thiserror::Error;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+/// Orders that wait for the worker.
+const ORDERS_WAITING: usize = 256;
+/// Time to send what is in the outbox before the agent ends.
+const DRAIN_TIME: Duration = Duration::from_secs(5);
+/// Time to bring the last reports to disk before the agent ends.
+const FLUSH_TIME: Duration = Duration::from_secs(10);
+
+/// Why the agent did not run, or did not end well; the message says what to do.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// Host name, data folder or the system can't be used.
+    #[error("{0}")]
+    Setup(String),
+    /// There is no identity.
+    #[error("this host is not enrolled ({} is not there); run `fleet-agent enroll` first", .0.display())]
+    NotEnrolled(PathBuf),
+    /// The address is not one to use.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// One of the agent's files.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A job would not end, or its outcome could not be stored.
+    #[error("a job did not end in time, or its outcome could not be stored: it is reported at the next start")]
+    Unfinished,
+}
+
+/// What the agent is, read from command line and files.
+struct Setup {
+    data_dir: PathBuf,
+    hostname: String,
+    server: Server,
+    identity: Identity,
+    settings: Settings,
+}
+
+/// Runs the agent until SIGTERM or SIGINT.
+///
+/// # Errors
+/// It could not start, or not end well.
+pub fn run(args: &RunArgs) -> Result<(), RunError> {
+    let setup = prepare(args)?;
+    let system = |error: std::io::Error| RunError::Setup(format!("the system does not let the agent run: {error}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(system)?;
+    runtime.block_on(async {
+        let signals = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
+        let [terminate, interrupt] = signals;
+        serve(args, setup, (terminate.map_err(system)?, interrupt.map_err(system)?)).await
+    })
+}
+
+fn prepare(args: &RunArgs) -> Result<Setup, RunError> {
+    let data_dir = args.common.data_dir().map_err(RunError::Setup)?;
+    let hostname = args.common.hostname().map_err(RunError::Setup)?;
+    let identity = Identity::load(&data_dir)?.ok_or_else(|| RunError::NotEnrolled(Identity::path(&data_dir)))?;
+    let server = Server::parse(&identity.server, args.common.allow_plain_http)?;
+    files::make_private_dir(&data_dir)?;
+    let settings = Settings::load(&data_dir)?;
+    Ok(Setup { data_dir, hostname, server, identity, settings })
+}
+
+async fn serve(args: &RunArgs, setup: Setup, signals: (Signal, Signal)) -> Result<(), RunError> {
+    let Setup { data_dir, hostname, server, identity, settings } = setup;
+    let (journal, leftovers) = Journal::open(&journal_path(&data_dir), args.journal_limit_mib * 1024 * 1024)?;
+    log::info!(host = identity.host_id.as_str(), journal = journal.id().as_str(); "agent starts");
+    let (outlet, inlet) = connection::channel();
+    let (orders_in, orders_out) = mpsc::channel(ORDERS_WAITING);
+    let (stop, stopped) = watch::channel(false);
+    let (drain, drained) = watch::channel(false);
+    tokio::spawn(watch_signals(signals, stop));
+
+    let connection = Connection {
+        server,
+        token: identity.agent_token,
+        hostname: hostname.clone(),
+        restic: args.restic.clone(),
+        journal: journal.clone(),
+        inlet,
+        orders: orders_in,
+        drain: drained,
+    };
+    let surroundings =
+        Surroundings { journal: journal.clone(), outlet, data_dir, hostname, restic: args.restic.clone() };
+    let worker = Worker::new(surroundings, settings, orders_out, stopped);
+
+    let work = async {
+        let (orders, ended) = worker.run(leftovers).await;
+        let flushed = timeout(FLUSH_TIME, journal.flush()).await.is_ok();
+        (orders, ended && flushed)
+    };
+    tokio::pin! {
+        let connection = connection.run();
+    }
+    // The connection goes on until it is told to drain, so the worker ends first.
+    let (_orders, well) = tokio::select! {
+        result = work => result,
+        () = &mut connection => return Err(RunError::Unfinished),
+    };
+    drain.send_replace(true);
+    if timeout(DRAIN_TIME, connection).await.is_err() {
+        log::warn!("not everything could be sent in time; the rest goes out at the next start");
+    }
+    log::info!("agent ends");
+    if well { Ok(()) } else { Err(RunError::Unfinished) }
+}
+
+fn journal_path(data_dir: &Path) -> PathBuf {
+    data_dir.join("journal.redb")
+}
+
+async fn watch_signals((mut terminate, mut interrupt): (Signal, Signal), stop: watch::Sender<bool>) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    log::info!("told to stop; running jobs are ended first");
+    stop.send_replace(true);
+}

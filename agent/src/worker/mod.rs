@@ -1,0 +1,252 @@
+//! The owner of settings and jobs.
+//!
+//! One loop takes orders, the news that a job is over, and the word to stop. A job is checked, journalled and answered
+//! (`command.result`), then runs in a task of its own (`task`) as soon as its repository is free (`lanes`). Told to
+//! stop, the loop ends the running jobs and returns when they are over; jobs that wait stay in the journal for the
+//! agent's next start.
+
+mod lanes;
+mod task;
+
+pub use task::Surroundings;
+
+use crate::connection::Order;
+use crate::journal::{Accepted, Leftover};
+use crate::runner::{self, Stop};
+use crate::settings::Settings;
+use crate::{files::FileError, restic};
+use chrono::Utc;
+use fleet_wire::{CommandResult, CommandRun, ConfigUpdate, JobId, Kind, LogStream, ScheduleAck, ScheduleSet};
+use lanes::{Admission, Lanes};
+use std::collections::HashMap;
+use std::time::Duration;
+use task::{cancelled_before_start, failed};
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+/// What a job is told that ran when the agent was killed.
+const KILLED: &str = "agent was killed while the job ran";
+
+/// The runner gives restic 60 s once the agent stops; what comes after that must not take longer than this more.
+const STOP_TIME: Duration = Duration::from_secs(90);
+
+/// The worker's state.
+pub struct Worker {
+    surroundings: Surroundings,
+    settings: Settings,
+    orders: mpsc::Receiver<Order>,
+    /// Turns true when the agent stops.
+    stop: watch::Receiver<bool>,
+    lanes: Lanes,
+    /// How to end each running job.
+    running: HashMap<JobId, watch::Sender<Stop>>,
+    over: mpsc::UnboundedReceiver<JobId>,
+    tell_over: mpsc::UnboundedSender<JobId>,
+    stopping: bool,
+}
+
+impl Worker {
+    /// A worker with nothing to do.
+    pub fn new(
+        surroundings: Surroundings,
+        settings: Settings,
+        orders: mpsc::Receiver<Order>,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        // Holds one id for each running job at most.
+        let (tell_over, over) = mpsc::unbounded_channel();
+        let (lanes, running) = (Lanes::default(), HashMap::new());
+        Self { surroundings, settings, orders, stop, lanes, running, over, tell_over, stopping: false }
+    }
+
+    /// Runs until [`Self::stop`] and the end of the jobs that ran then. Gives back the orders' end, which must live as
+    /// long as the connection does; false beside it if a job would not end.
+    pub async fn run(mut self, leftovers: Vec<Leftover>) -> (mpsc::Receiver<Order>, bool) {
+        for leftover in leftovers {
+            self.resume(leftover).await;
+        }
+        while !self.stopping {
+            self.turn().await;
+        }
+        for stop in self.running.values() {
+            stop.send_replace(Stop::AgentStops);
+        }
+        let ended = timeout(STOP_TIME, async {
+            while !self.running.is_empty() {
+                self.turn().await;
+            }
+        });
+        let ended = ended.await.is_ok();
+        (self.orders, ended)
+    }
+
+    async fn turn(&mut self) {
+        tokio::select! {
+            Some(job_id) = self.over.recv() => self.over(&job_id).await,
+            Some(order) = self.orders.recv() => self.order(order).await,
+            () = told_to_stop(&mut self.stop), if !self.stopping => self.stopping = true,
+        }
+    }
+
+    /// A job of an earlier life of this agent.
+    async fn resume(&mut self, Leftover { job_id, started, run }: Leftover) {
+        match run {
+            Some(run) if !started => {
+                log::info!(job = job_id.as_str(); "a job that was accepted before the agent ended runs now");
+                self.admit(run).await;
+            }
+            Some(_) => {
+                log::warn!(job = job_id.as_str(); "{KILLED}");
+                self.surroundings.journal.finish(&job_id, failed(KILLED)).await;
+            }
+            None => {
+                log::error!(job = job_id.as_str(); "the journal holds a job that this agent can't read");
+                let outcome = failed("the agent could not read this job back from its journal");
+                self.surroundings.journal.finish(&job_id, outcome).await;
+            }
+        }
+    }
+
+    async fn order(&mut self, order: Order) {
+        match order {
+            Order::Run(run) if self.stopping => {
+                // Without an answer the coordinator sends it again once the agent is back.
+                log::info!(job = run.job_id.as_str(); "left a job unanswered: the agent is stopping");
+            }
+            Order::Run(run) => self.accept(*run).await,
+            Order::Cancel(job_id) => self.cancel(&job_id).await,
+            Order::Configure(update) => self.configure(*update).await,
+            Order::Schedule(set) => self.schedule(set).await,
+        }
+    }
+
+    /// Answers a `command.run`, and runs the job if it is new.
+    async fn accept(&mut self, run: CommandRun) {
+        let refusal = self.refusal(&run).await;
+        let job_id = run.job_id.clone();
+        match self.surroundings.journal.accept(run.clone(), refusal.clone()).await {
+            Accepted::New => self.admit(run).await,
+            Accepted::Known => log::info!(job = job_id.as_str(); "a job came again that is known; it is not run twice"),
+            Accepted::Refused => {
+                log::warn!(job = job_id.as_str(); "refused a job: {}", refusal.unwrap_or_default());
+            }
+            Accepted::NotStored { known, reason } => {
+                log::error!(job = job_id.as_str(); "can't store a job: {reason}");
+                let error = (!known).then(|| format!("the agent can't store the job: {reason}"));
+                self.surroundings.outlet.send(CommandResult { job_id, accepted: known, error });
+            }
+        }
+    }
+
+    async fn refusal(&self, run: &CommandRun) -> Option<String> {
+        let found = restic::find(&self.surroundings.restic).await;
+        runner::refusal(run, &self.settings.admin, &self.settings.repo, &found)
+    }
+
+    /// Runs an accepted job now or when its repository is free.
+    async fn admit(&mut self, run: CommandRun) {
+        // Unlock is for when another job hangs: waiting for that one would defeat it.
+        if run.kind.known() == Some(Kind::Unlock) {
+            return self.start(run).await;
+        }
+        let job_id = run.job_id.clone();
+        let repository = self.settings.repository().unwrap_or_default().to_owned();
+        match self.lanes.enter(&repository, run) {
+            Admission::Start(run) => self.start(*run).await,
+            Admission::Wait { behind } => {
+                log::info!(job = job_id.as_str(), behind = behind.as_str(); "a job waits for its repository");
+                let line = format!("fleet-agent: this job waits for job {behind}, which runs in the same repository");
+                self.surroundings.journal.log(&job_id, Utc::now(), LogStream::Stderr, line).await;
+            }
+        }
+    }
+
+    async fn start(&mut self, run: CommandRun) {
+        let mut next = Some(run);
+        while let Some(run) = next.take() {
+            // Again, for a job that waited: the settings may be others by now.
+            let Some(reason) = self.refusal(&run).await else { return self.spawn(run) };
+            self.surroundings.journal.finish(&run.job_id, failed(&reason)).await;
+            next = self.lanes.leave(&run.job_id);
+        }
+    }
+
+    fn spawn(&mut self, run: CommandRun) {
+        let (stop, stopped) = watch::channel(Stop::No);
+        let job_id = run.job_id.clone();
+        self.running.insert(job_id.clone(), stop);
+        let job = self.surroundings.clone().run(run, self.settings.clone(), stopped);
+        let tell_over = self.tell_over.clone();
+        tokio::spawn(async move {
+            job.await;
+            let _ = tell_over.send(job_id);
+        });
+    }
+
+    async fn over(&mut self, job_id: &JobId) {
+        self.running.remove(job_id);
+        if self.stopping {
+            // Its successors run at the agent's next start.
+            return;
+        }
+        if let Some(next) = self.lanes.leave(job_id) {
+            self.start(next).await;
+        }
+    }
+
+    async fn cancel(&mut self, job_id: &JobId) {
+        if self.lanes.withdraw(job_id) {
+            log::info!(job = job_id.as_str(); "cancelled a job that waited");
+            self.surroundings.journal.finish(job_id, cancelled_before_start()).await;
+        } else if let Some(stop) = self.running.get(job_id) {
+            log::info!(job = job_id.as_str(); "cancelling a job");
+            // A stop of the agent goes on: it ends the job as well.
+            stop.send_if_modified(|stop| {
+                *stop == Stop::No && {
+                    *stop = Stop::Cancel;
+                    true
+                }
+            });
+        } else {
+            log::info!(job = job_id.as_str(); "nothing to cancel: the job is over or was never here");
+        }
+    }
+
+    async fn configure(&mut self, update: ConfigUpdate) {
+        let settings = self.settings.clone().updated(update);
+        if let Err(error) = self.replace_settings(settings.clone()).await {
+            // The coordinator says all of it again at the next connect; until then it counts from memory.
+            log::error!("settings count until the agent ends only: {error}");
+            self.settings = settings;
+        }
+    }
+
+    async fn schedule(&mut self, set: ScheduleSet) {
+        let version = set.version;
+        match self.replace_settings(self.settings.clone().scheduled(set)).await {
+            Ok(()) => {
+                log::info!(version; "schedules applied");
+                self.surroundings.journal.send(ScheduleAck { version, applied_at: Some(Utc::now()) }).await;
+            }
+            Err(error) => log::error!(version; "schedules are not applied: {error}"),
+        }
+    }
+
+    /// Stores other settings, then lets them count.
+    async fn replace_settings(&mut self, settings: Settings) -> Result<(), FileError> {
+        if settings != self.settings {
+            let (data_dir, copy) = (self.surroundings.data_dir.clone(), settings.clone());
+            let stored = tokio::task::spawn_blocking(move || copy.store(&data_dir)).await;
+            stored.unwrap_or_else(|error| {
+                let path = Settings::path(&self.surroundings.data_dir);
+                Err(FileError::Write { path, source: std::io::Error::other(error) })
+            })?;
+            self.settings = settings;
+        }
+        Ok(())
+    }
+}
+
+async fn told_to_stop(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}

@@ -1,0 +1,331 @@
+//! A coordinator of the tests' own on a real socket, and the real agent as a process.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file includes this and uses a part of it")]
+
+use fleet_wire::{Ack, CommandRun, ConfigUpdate, EnvelopeId, JobId, Kind, Secret, ToAgent, encode};
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+
+/// Everything here happens within this time or the test fails.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The token in the identity that tests write.
+pub const TOKEN: &str = "token-of-the-agent";
+
+/// Waits for `what`, then fails with what `seen` says.
+pub async fn within<T>(what: &str, future: impl Future<Output = T>, seen: impl Fn() -> String) -> T {
+    match timeout(DEADLINE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("no {what} in time; {}", seen()),
+    }
+}
+
+/// Where agents connect to.
+pub struct Coordinator {
+    listener: TcpListener,
+    pub url: String,
+}
+
+impl Coordinator {
+    pub async fn bind() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        Self { listener, url }
+    }
+
+    /// The next connection, past its `hello`.
+    pub async fn hello(&self, agent: &Agent) -> (Peer, Value) {
+        let mut peer = self.accept(agent).await;
+        let hello = peer.next().await;
+        assert_eq!(hello["type"], "hello", "{hello}");
+        assert!(hello.get("id").is_none(), "{hello}");
+        (peer, hello["payload"].clone())
+    }
+
+    /// The next connection.
+    pub async fn accept(&self, agent: &Agent) -> Peer {
+        let stream = within("connection", self.listener.accept(), || agent.log()).await.unwrap().0;
+        #[allow(clippy::result_large_err, reason = "the library's signature")]
+        let check = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
+            assert_eq!(request.uri().path(), "/v1/agent/connect");
+            assert_eq!(request.headers()["authorization"], format!("Bearer {TOKEN}"));
+            Ok(response)
+        };
+        let socket = tokio_tungstenite::accept_hdr_async(stream, check).await.unwrap();
+        Peer { socket, seen: Vec::new(), log: agent.log_path() }
+    }
+
+    /// Answers the next request with `head` and `body`, and gives the request.
+    pub async fn answer(&self, head: &str, body: &str) -> String {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut stream = within("request", self.listener.accept(), || "nobody came".into()).await.unwrap().0;
+        let mut request = Vec::new();
+        let mut buffer = [0; 4096];
+        while !complete(&request) {
+            let read = stream.read(&mut buffer).await.unwrap();
+            assert!(read > 0, "{}", String::from_utf8_lossy(&request));
+            request.extend_from_slice(&buffer[..read]);
+        }
+        let answer = format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        String::from_utf8(request).unwrap()
+    }
+}
+
+fn complete(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().unwrap())
+    });
+    body.len() >= length.unwrap_or(0)
+}
+
+/// The coordinator's side of one connection.
+pub struct Peer {
+    socket: WebSocketStream<TcpStream>,
+    /// Every envelope so far.
+    pub seen: Vec<Value>,
+    log: PathBuf,
+}
+
+impl Peer {
+    pub async fn send(&mut self, message: impl Into<ToAgent>) {
+        self.send_text(&encode(None, &message.into())).await;
+    }
+
+    pub async fn send_text(&mut self, text: &str) {
+        self.socket.send(Message::text(text)).await.unwrap();
+    }
+
+    /// The next envelope.
+    pub async fn next(&mut self) -> Value {
+        match self.next_or_close().await {
+            Ok(envelope) => envelope,
+            Err(code) => panic!("closed with {code:?}; {}", self.story()),
+        }
+    }
+
+    async fn next_or_close(&mut self) -> Result<Value, Option<u16>> {
+        loop {
+            let message = match timeout(DEADLINE, self.socket.next()).await {
+                Ok(message) => message,
+                Err(_) => panic!("no message in time; {}", self.story()),
+            };
+            match message {
+                Some(Ok(Message::Text(text))) => {
+                    let envelope: Value = serde_json::from_str(&text).unwrap();
+                    self.seen.push(envelope.clone());
+                    return Ok(envelope);
+                }
+                Some(Ok(Message::Close(frame))) => return Err(frame.map(|frame| frame.code.into())),
+                Some(Ok(_)) => {}
+                None | Some(Err(_)) => return Err(None),
+            }
+        }
+    }
+
+    /// The next envelope of a type and, where it has one, about a job.
+    pub async fn expect(&mut self, type_name: &str, job: Option<&str>) -> Value {
+        loop {
+            let envelope = self.next().await;
+            let about = envelope["payload"]["job_id"].as_str();
+            if envelope["type"] == type_name && (job.is_none() || about == job) {
+                return envelope;
+            }
+        }
+    }
+
+    /// Reads to the close and gives its code; `None` if the connection just broke.
+    pub async fn closed(&mut self) -> Option<u16> {
+        loop {
+            if let Err(code) = self.next_or_close().await {
+                return code;
+            }
+        }
+    }
+
+    /// Acknowledges everything up to this envelope.
+    pub async fn ack(&mut self, envelope: &Value) {
+        let up_to: EnvelopeId = envelope["id"].as_str().unwrap().into();
+        self.send(Ack { up_to }).await;
+    }
+
+    pub async fn close(mut self, code: u16) {
+        let frame = CloseFrame { code: code.into(), reason: "test".into() };
+        self.socket.close(Some(frame)).await.unwrap();
+        while let Some(Ok(_)) = self.socket.next().await {}
+    }
+
+    /// How many envelopes of a type came so far.
+    pub fn count(&self, type_name: &str) -> usize {
+        self.seen.iter().filter(|envelope| envelope["type"] == type_name).count()
+    }
+
+    /// The `seq`s of a job's log lines so far.
+    pub fn seqs(&self, job: &str) -> Vec<i64> {
+        self.lines(job).iter().map(|line| line["seq"].as_i64().unwrap()).collect()
+    }
+
+    /// The log lines of a job so far.
+    pub fn lines(&self, job: &str) -> Vec<Value> {
+        let of_job = |envelope: &&Value| envelope["type"] == "log.stream" && envelope["payload"]["job_id"] == job;
+        self.seen.iter().filter(of_job).map(|envelope| envelope["payload"].clone()).collect()
+    }
+
+    fn story(&self) -> String {
+        let last: Vec<_> = self.seen.iter().rev().take(20).rev().map(Value::to_string).collect();
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        format!("last seen:\n{}\nagent's log:\n{log}", last.join("\n"))
+    }
+}
+
+/// An enrolled agent's home, and its process.
+pub struct Agent {
+    pub home: TempDir,
+    process: Option<Child>,
+}
+
+impl Agent {
+    /// An agent that is enrolled at `url` and not started.
+    pub fn enrolled(url: &str) -> Self {
+        let agent = Self { home: tempfile::tempdir().unwrap(), process: None };
+        std::fs::create_dir(agent.data_dir()).unwrap();
+        let identity = json!({"server": url, "host_id": "h1", "agent_token": TOKEN});
+        std::fs::write(agent.data_dir().join("identity.json"), identity.to_string()).unwrap();
+        agent
+    }
+
+    /// An agent that is enrolled and runs.
+    pub fn running(coordinator: &Coordinator) -> Self {
+        let mut agent = Self::enrolled(&coordinator.url);
+        agent.start();
+        agent
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.home.path().join("data")
+    }
+
+    pub fn log_path(&self) -> PathBuf {
+        self.home.path().join("agent.log")
+    }
+
+    /// All that its processes wrote to stderr.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// `fleet-agent run`, for the test to change and start.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fleet-agent"));
+        self.prepare(&mut command);
+        command.arg("run");
+        command
+    }
+
+    /// Environment and output of an agent.
+    pub fn prepare(&self, command: &mut Command) {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.home.path())
+            .env("FLEET_AGENT_DATA_DIR", self.data_dir())
+            .env("FLEET_HOSTNAME", "testhost")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+    }
+
+    pub fn start(&mut self) {
+        let mut command = self.command();
+        self.start_as(&mut command);
+    }
+
+    pub fn start_as(&mut self, command: &mut Command) {
+        assert!(self.process.is_none());
+        self.process = Some(command.spawn().unwrap());
+    }
+
+    pub fn pid(&self) -> nix::unistd::Pid {
+        nix::unistd::Pid::from_raw(i32::try_from(self.process.as_ref().unwrap().id()).unwrap())
+    }
+
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        nix::sys::signal::kill(self.pid(), signal).unwrap();
+    }
+
+    /// Kills it as hard as can be.
+    pub async fn kill(&mut self) {
+        self.signal(nix::sys::signal::Signal::SIGKILL);
+        self.ended().await;
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let mut process = self.process.take().unwrap();
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            if let Some(status) = process.try_wait().unwrap() {
+                return status;
+            }
+            if Instant::now() > deadline {
+                let _ = process.kill();
+                panic!("the agent does not end; its log:\n{}", self.log());
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until its log has `text`.
+    pub async fn logs(&self, text: &str) {
+        let deadline = Instant::now() + DEADLINE;
+        while !self.log().contains(text) {
+            assert!(Instant::now() < deadline, "no {text:?} in the agent's log:\n{}", self.log());
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+/// A job of `kind`.
+pub fn job(id: &str, kind: Kind) -> CommandRun {
+    CommandRun::new(JobId::from(id), kind)
+}
+
+/// A backup of `path`.
+pub fn backup(id: &str, path: &Path) -> CommandRun {
+    let includes = vec![path.to_str().unwrap().to_owned()];
+    CommandRun { includes, tag: Some("group".into()), ..job(id, Kind::Backup) }
+}
+
+/// The settings of a repository in a folder of its own.
+pub fn repository(path: &Path) -> ConfigUpdate {
+    ConfigUpdate {
+        repo_url: Some(path.to_str().unwrap().to_owned()),
+        repo_password: Some(Secret::new("sesame")),
+        ..ConfigUpdate::default()
+    }
+}
