@@ -1,8 +1,9 @@
 //! Hosts: who they are, what their agents last said, and their settings.
 
 use super::json::Json;
-use super::schema::hosts;
+use super::schema::{enrollment_tokens, hosts};
 use super::storable;
+use crate::persistence::Write;
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use fleet_wire::{Hello, Timestamp};
@@ -91,4 +92,134 @@ pub async fn greet(connection: &mut AsyncPgConnection, id: Uuid, hello: &Hello, 
         .returning(Host::as_returning())
         .get_result(connection)
         .await
+}
+
+/// Notes the version of the schedules that an agent has applied.
+///
+/// # Errors
+/// The database's.
+pub async fn schedule_applied(connection: &mut AsyncPgConnection, id: Uuid, version: i64) -> QueryResult<()> {
+    diesel::update(hosts::table.find(id)).set(hosts::applied_schedule_version.eq(version)).execute(connection).await?;
+    Ok(())
+}
+
+/// Which hosts a list holds. Absent means any. Decommissioned ones are in no list.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Only those that are online, or only those that are not.
+    pub online: Option<bool>,
+    /// Only those with all of these labels.
+    pub labels: Vec<(String, String)>,
+    /// Only what comes after this (creation time, id) in the list.
+    pub after: Option<(Timestamp, Uuid)>,
+}
+
+/// At most `limit` hosts, oldest first.
+///
+/// # Errors
+/// The database's.
+pub async fn list(connection: &mut AsyncPgConnection, filter: &Filter, limit: i64) -> QueryResult<Vec<Host>> {
+    let mut query = hosts::table.filter(hosts::decommissioned_at.is_null()).select(Host::as_select()).into_boxed();
+    if let Some(online) = filter.online {
+        query = query.filter(hosts::online.eq(online));
+    }
+    for (name, value) in &filter.labels {
+        let label = BTreeMap::from([(name.clone(), value.clone())]);
+        query = query.filter(hosts::labels.contains(Json(label)));
+    }
+    if let Some((created_at, id)) = filter.after {
+        query =
+            query.filter(hosts::created_at.gt(created_at).or(hosts::created_at.eq(created_at).and(hosts::id.gt(id))));
+    }
+    query.order((hosts::created_at, hosts::id)).limit(limit).load(connection).await
+}
+
+/// How many hosts there are: (online, offline).
+///
+/// # Errors
+/// The database's.
+pub async fn count(connection: &mut AsyncPgConnection) -> QueryResult<(i64, i64)> {
+    let all = hosts::table.filter(hosts::decommissioned_at.is_null());
+    let online = all.filter(hosts::online).count().get_result(connection).await?;
+    let offline = all.filter(hosts::online.eq(false)).count().get_result(connection).await?;
+    Ok((online, offline))
+}
+
+/// The hosts that use a repository, without the decommissioned ones.
+///
+/// # Errors
+/// The database's.
+pub async fn using(connection: &mut AsyncPgConnection, repository_id: Uuid) -> QueryResult<Vec<Uuid>> {
+    hosts::table
+        .filter(hosts::repository_id.eq(repository_id).and(hosts::decommissioned_at.is_null()))
+        .select(hosts::id)
+        .load(connection)
+        .await
+}
+
+/// What an operator changes of a host. `None` leaves a column alone, `Some(None)` empties it.
+#[derive(Clone, Debug, Default, PartialEq, AsChangeset)]
+#[diesel(table_name = hosts)]
+#[allow(missing_docs, reason = "the columns")]
+pub struct Changes {
+    pub labels: Option<Json<BTreeMap<String, String>>>,
+    pub repository_id: Option<Option<Uuid>>,
+    pub hook_shell: Option<Option<String>>,
+    pub pre_hook: Option<Option<String>>,
+    pub post_hook: Option<Option<String>>,
+    pub bandwidth_up_kbps: Option<Option<i64>>,
+    pub bandwidth_down_kbps: Option<Option<i64>>,
+}
+
+/// Changes a host.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The host.
+    pub id: Uuid,
+    /// What to change of it.
+    pub changes: Changes,
+}
+
+impl Write for Change {
+    /// The host as it is then; `None` if there is no such host.
+    type Output = Option<Host>;
+
+    async fn apply(&self, connection: &mut AsyncPgConnection) -> QueryResult<Self::Output> {
+        if self.changes == Changes::default() {
+            return Ok(find(connection, self.id).await?.filter(|host| host.decommissioned_at.is_none()));
+        }
+        diesel::update(hosts::table.find(self.id).filter(hosts::decommissioned_at.is_null()))
+            .set(self.changes.clone())
+            .returning(Host::as_returning())
+            .get_result(connection)
+            .await
+            .optional()
+    }
+}
+
+/// Takes a host out of service: its token is no longer good and no list shows it; its history stays.
+#[derive(Clone, Debug)]
+pub struct Decommission {
+    /// The host.
+    pub id: Uuid,
+    /// Now.
+    pub at: Timestamp,
+}
+
+impl Write for Decommission {
+    /// Whether there was such a host.
+    type Output = bool;
+
+    async fn apply(&self, connection: &mut AsyncPgConnection) -> QueryResult<Self::Output> {
+        // The second condition makes a repeated write say what the first one said.
+        let there = hosts::decommissioned_at.is_null().or(hosts::decommissioned_at.eq(self.at));
+        let found = diesel::update(hosts::table.find(self.id).filter(there))
+            .set((hosts::decommissioned_at.eq(self.at), hosts::token_hash.eq(None::<Vec<u8>>), hosts::online.eq(false)))
+            .execute(connection)
+            .await?;
+        diesel::delete(enrollment_tokens::table.filter(enrollment_tokens::host_id.eq(self.id)))
+            .execute(connection)
+            .await?;
+        Ok(found > 0)
+    }
 }

@@ -1,6 +1,7 @@
 //! The database: connections, migrations, and one module of queries for each table. Queries return
 //! [`diesel::QueryResult`]; what an error means is decided by who asked.
 
+pub mod enrollment;
 pub mod hosts;
 pub mod jobs;
 pub mod json;
@@ -9,6 +10,10 @@ pub mod presence;
 pub mod repositories;
 #[allow(missing_docs, reason = "generated")]
 pub mod schema;
+pub mod snapshots;
+pub mod source_groups;
+pub mod stats;
+pub mod settings;
 
 use diesel::QueryableByName;
 use diesel::sql_types::Integer;

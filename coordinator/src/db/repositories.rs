@@ -1,10 +1,13 @@
 //! Repositories, with their secrets sealed.
 
-use super::schema::repositories;
+use super::hosts;
+use super::schema::{hosts as host_rows, jobs, repositories};
+use crate::persistence::Write;
 use crate::vault::{Place, UnsealError, Vault};
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use fleet_wire::{Secret, Timestamp};
+use std::sync::atomic::{AtomicBool, Ordering};
 use uuid::Uuid;
 
 /// The columns that hold sealed secrets.
@@ -74,4 +77,158 @@ impl Repository {
 /// The database's.
 pub async fn find(connection: &mut AsyncPgConnection, id: Uuid) -> QueryResult<Option<Repository>> {
     repositories::table.find(id).select(Repository::as_select()).first(connection).await.optional()
+}
+
+/// At most `limit` repositories, oldest first, from behind `after` (creation time, id).
+///
+/// # Errors
+/// The database's.
+pub async fn list(
+    connection: &mut AsyncPgConnection,
+    after: Option<(Timestamp, Uuid)>,
+    limit: i64,
+) -> QueryResult<Vec<Repository>> {
+    let mut query = repositories::table.select(Repository::as_select()).into_boxed();
+    if let Some((created_at, id)) = after {
+        let later = repositories::created_at.eq(created_at).and(repositories::id.gt(id));
+        query = query.filter(repositories::created_at.gt(created_at).or(later));
+    }
+    query.order((repositories::created_at, repositories::id)).limit(limit).load(connection).await
+}
+
+/// Makes a repository. A name that is taken violates `repositories_name_key`.
+#[derive(Clone, Debug)]
+pub struct Create(pub Repository);
+
+impl Write for Create {
+    type Output = ();
+
+    async fn apply(&self, connection: &mut AsyncPgConnection) -> QueryResult<()> {
+        diesel::insert_into(repositories::table)
+            .values(&self.0)
+            .on_conflict(repositories::id)
+            .do_nothing()
+            .execute(connection)
+            .await?;
+        Ok(())
+    }
+}
+
+/// What an operator changes of a repository. `None` leaves a column alone, `Some(None)` empties it.
+#[derive(Clone, Debug, Default, PartialEq, AsChangeset)]
+#[diesel(table_name = repositories)]
+#[allow(missing_docs, reason = "the columns")]
+pub struct Changes {
+    pub name: Option<String>,
+    pub url: Option<String>,
+    pub username: Option<Option<String>>,
+    pub password: Option<Vec<u8>>,
+    pub credential: Option<Option<Vec<u8>>>,
+    pub admin_url: Option<Option<String>>,
+    pub admin_username: Option<Option<String>>,
+    pub admin_password: Option<Option<Vec<u8>>>,
+    pub admin_credential: Option<Option<Vec<u8>>>,
+    pub has_admin: Option<bool>,
+    pub append_only: Option<bool>,
+    pub updated_at: Option<Timestamp>,
+}
+
+impl Changes {
+    /// Takes the admin credential away, whatever there is of it.
+    #[must_use]
+    pub fn without_admin(self) -> Self {
+        Self {
+            admin_url: Some(None),
+            admin_username: Some(None),
+            admin_password: Some(None),
+            admin_credential: Some(None),
+            has_admin: Some(false),
+            ..self
+        }
+    }
+}
+
+/// Changes a repository. One that moves to another place has to be initialised there again.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The repository.
+    pub id: Uuid,
+    /// What to change of it.
+    pub changes: Changes,
+}
+
+impl Write for Change {
+    /// The repository as it is then and the hosts that use it; `None` if there is no such repository.
+    type Output = Option<(Repository, Vec<Uuid>)>;
+
+    async fn apply(&self, connection: &mut AsyncPgConnection) -> QueryResult<Self::Output> {
+        let Some(before) = find(connection, self.id).await? else { return Ok(None) };
+        let after = if self.changes == Changes::default() {
+            before.clone()
+        } else {
+            diesel::update(repositories::table.find(self.id))
+                .set(&self.changes)
+                .returning(Repository::as_returning())
+                .get_result(connection)
+                .await?
+        };
+        if after.url != before.url {
+            diesel::update(host_rows::table.filter(host_rows::initialized_repository_id.eq(self.id)))
+                .set(host_rows::initialized_repository_id.eq(None::<Uuid>))
+                .execute(connection)
+                .await?;
+        }
+        Ok(Some((after, hosts::using(connection, self.id).await?)))
+    }
+}
+
+/// What came of a [`Delete`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deleted {
+    /// It is gone.
+    Done,
+    /// There was none.
+    NotFound,
+    /// Hosts are assigned to it, this many.
+    UsedByHosts(i64),
+    /// Jobs have worked on it, this many: their history needs it.
+    UsedByJobs(i64),
+}
+
+/// Deletes a repository that nothing uses.
+#[derive(Debug)]
+pub struct Delete {
+    id: Uuid,
+    /// Set once the row was seen, so that a repeated write says what the first one said.
+    seen: AtomicBool,
+}
+
+impl Delete {
+    /// Deletes the repository `id`.
+    pub fn new(id: Uuid) -> Self {
+        Self { id, seen: AtomicBool::new(false) }
+    }
+}
+
+impl Write for Delete {
+    type Output = Deleted;
+
+    async fn apply(&self, connection: &mut AsyncPgConnection) -> QueryResult<Self::Output> {
+        let used = hosts::using(connection, self.id).await?.len();
+        if used > 0 {
+            return Ok(Deleted::UsedByHosts(i64::try_from(used).unwrap_or(i64::MAX)));
+        }
+        let used = jobs::table.filter(jobs::repository_id.eq(self.id)).count().get_result(connection).await?;
+        if used > 0 {
+            return Ok(Deleted::UsedByJobs(used));
+        }
+        // Hosts that are out of service let go of it.
+        diesel::update(host_rows::table.filter(host_rows::repository_id.eq(self.id)))
+            .set(host_rows::repository_id.eq(None::<Uuid>))
+            .execute(connection)
+            .await?;
+        let gone = diesel::delete(repositories::table.find(self.id)).execute(connection).await? > 0;
+        let seen = self.seen.fetch_or(gone, Ordering::Relaxed) || gone;
+        Ok(if seen { Deleted::Done } else { Deleted::NotFound })
+    }
 }
