@@ -75,12 +75,22 @@ struct Outgoing<'a, M> {
 /// # Errors
 /// The text is no envelope, or its payload does not fit its type.
 pub fn decode<M: Message>(text: &str) -> Result<Decoded<M>, DecodeError> {
-    let Incoming { type_name, id, payload } = serde_json::from_str(text).map_err(DecodeError::Envelope)?;
+    let envelope = object(text).and_then(serde_json::from_str);
+    let Incoming { type_name, id, payload } = envelope.map_err(DecodeError::Envelope)?;
     match M::read(&type_name, payload.map_or("{}", RawValue::get)) {
         Some(Ok(message)) => Ok(Decoded::Known { id, message }),
         Some(Err(source)) => Err(DecodeError::Payload { type_name: type_name.into_owned(), id, source }),
         None => Ok(Decoded::Unknown { id, type_name: type_name.into_owned() }),
     }
+}
+
+/// `text`, unless it is a list: serde's derived reading would take it for a struct, field by field.
+pub(crate) fn object(text: &str) -> serde_json::Result<&str> {
+    // JSON's own white space, of which `trim` would take more.
+    if text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('[') {
+        return Err(serde::de::Error::custom("a list where an object should be"));
+    }
+    Ok(text)
 }
 
 /// Writes one text message.
@@ -107,7 +117,7 @@ macro_rules! messages {
             // Not serde's own tagged reading: that copies the payload first, and raw JSON does not survive it.
             fn read(type_name: &str, payload: &str) -> Option<serde_json::Result<Self>> {
                 match type_name {
-                    $($text => Some(serde_json::from_str(payload).map(Self::$variant)),)+
+                    $($text => Some($crate::codec::object(payload).and_then(serde_json::from_str).map(Self::$variant)),)+
                     _ => None,
                 }
             }
