@@ -52,9 +52,12 @@ impl Board {
         lock(&self.seen).iter().map(|(&host, &at)| (host, at)).collect()
     }
 
-    /// Forgets a host that is offline or gone.
-    pub fn forget_host(&self, host_id: Uuid) {
-        lock(&self.seen).remove(&host_id);
+    /// Forgets a host that is offline, unless it was heard of after `last`.
+    pub fn forget_host_unless_seen_since(&self, host_id: Uuid, last: Timestamp) {
+        let mut seen = lock(&self.seen);
+        if seen.get(&host_id).is_some_and(|at| *at <= last) {
+            seen.remove(&host_id);
+        }
     }
 
     /// A handle that is notified after every committed change of a job. Take it before reading the job's row, so

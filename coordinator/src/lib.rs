@@ -3,6 +3,14 @@
 pub mod board;
 pub mod config;
 pub mod db;
+pub mod dispatcher;
 pub mod embedded_postgres;
+pub mod http;
+pub mod job;
 pub mod persistence;
+pub mod registry;
+pub mod services;
+pub mod session;
+pub mod start;
+pub mod ticker;
 pub mod vault;

@@ -235,7 +235,7 @@ pub async fn update_states(connection: &mut AsyncPgConnection, states: &HashMap<
     .await?;
 
     let ended_well = |state: &&JobState| state.status == Status::Succeeded;
-    if states.values().any(|state| ended_well(state)) {
+    if states.values().any(ended_well) {
         diesel::sql_query(
             "UPDATE hosts SET initialized_repository_id = jobs.repository_id FROM jobs
              WHERE jobs.id = ANY($1) AND jobs.kind = 'init' AND jobs.status = 'succeeded' AND hosts.id = jobs.host_id",

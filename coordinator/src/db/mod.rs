@@ -10,10 +10,10 @@ pub mod presence;
 pub mod repositories;
 #[allow(missing_docs, reason = "generated")]
 pub mod schema;
+pub mod settings;
 pub mod snapshots;
 pub mod source_groups;
 pub mod stats;
-pub mod settings;
 
 use diesel::QueryableByName;
 use diesel::sql_types::Integer;

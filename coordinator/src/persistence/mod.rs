@@ -60,7 +60,9 @@ impl Persistence {
             return;
         }
         if self.gathered.is_empty() {
-            self.drained.drain(..).for_each(|asker| drop(asker.send(())));
+            for asker in self.drained.drain(..) {
+                let _ = asker.send(()); // it may have stopped waiting
+            }
             return;
         }
         self.in_flight = true;

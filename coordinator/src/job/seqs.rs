@@ -1,0 +1,76 @@
+//! Which log lines of a job are known, as ranges of `seq`: lines may come late, twice and in any order.
+
+use std::collections::BTreeMap;
+
+/// A set of numbers that is mostly one range.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Seqs(BTreeMap<i64, i64>);
+
+impl Seqs {
+    /// The set of these ranges, both ends included.
+    pub(super) fn from_ranges(ranges: impl IntoIterator<Item = (i64, i64)>) -> Self {
+        let mut seqs = Self::default();
+        for (first, last) in ranges {
+            seqs.insert_range(first, last);
+        }
+        seqs
+    }
+
+    /// Whether `seq` is in it.
+    pub(super) fn contains(&self, seq: i64) -> bool {
+        self.0.range(..=seq).next_back().is_some_and(|(_, &last)| seq <= last)
+    }
+
+    /// Adds `seq`; false if it was in already.
+    pub(super) fn insert(&mut self, seq: i64) -> bool {
+        let new = !self.contains(seq);
+        if new {
+            self.insert_range(seq, seq);
+        }
+        new
+    }
+
+    fn insert_range(&mut self, mut first: i64, mut last: i64) {
+        // Joins what touches the new range from the left, then all that it covers or touches on the right.
+        if let Some((&start, &end)) = self.0.range(..=first).next_back()
+            && end >= first.saturating_sub(1)
+        {
+            first = start;
+            last = last.max(end);
+        }
+        while let Some((&start, &end)) = self.0.range(first..=last.saturating_add(1)).next() {
+            self.0.remove(&start);
+            last = last.max(end);
+        }
+        self.0.insert(first, last);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn the_ends_of_the_number_line_are_numbers_like_any() {
+        let mut seqs = Seqs::default();
+        assert!(seqs.insert(i64::MAX) && seqs.insert(i64::MIN));
+        assert!(!seqs.insert(i64::MAX) && !seqs.insert(i64::MIN));
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_like_a_set(numbers in prop::collection::vec(-20_i64..20, 0..60)) {
+            let (mut seqs, mut set) = (Seqs::default(), BTreeSet::new());
+            for number in numbers {
+                prop_assert_eq!(seqs.insert(number), set.insert(number));
+            }
+            for number in -21..21 {
+                prop_assert_eq!(seqs.contains(number), set.contains(&number));
+            }
+            let gaps = set.iter().zip(set.iter().skip(1)).filter(|(a, b)| **a + 1 < **b).count();
+            prop_assert_eq!(seqs.0.len(), if set.is_empty() { 0 } else { gaps + 1 });
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! What an event makes of a job. Pure: the actor carries it out.
+//!
+//! `queued → running → succeeded | failed | cancelled`; queued may go straight to a terminal status; nothing leaves
+//! one. Agents' times are kept as reported, everything that is decided goes by the coordinator's clock.
+
+use crate::db::jobs::JobState;
+use fleet_wire::{CommandResult, JobFinished, JobStarted, Status, Timestamp};
+
+/// restic's exit code for a snapshot that lacks some of the files.
+const EXIT_PARTIAL: i64 = 3;
+
+/// Something that may change a job's state.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// `command.run` is let go.
+    Dispatched,
+    /// The agent has it, or refuses it.
+    Answered(CommandResult),
+    /// Execution has begun.
+    Started(JobStarted),
+    /// The terminal report.
+    Finished(JobFinished),
+    /// Somebody wants it to end.
+    CancelRequested,
+    /// The coordinator knows that no report will come.
+    GivenUp {
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+/// The state after `event`; `None` if it changes nothing.
+pub fn apply(state: &JobState, event: &Event, now: Timestamp) -> Option<JobState> {
+    if state.status.is_terminal() {
+        return fill_in(state, event);
+    }
+    let mut next = state.clone();
+    match event {
+        Event::Dispatched => {
+            next.dispatched_at.get_or_insert(now);
+        }
+        Event::Answered(CommandResult { accepted: true, .. }) => {
+            next.accepted_at.get_or_insert(now);
+        }
+        // A refusal after the start makes no sense: the report decides.
+        Event::Answered(_) if state.status == Status::Running => {}
+        Event::Answered(CommandResult { error, .. }) => {
+            let reason = error.clone().unwrap_or_else(|| "the agent gave no reason".to_owned());
+            end(&mut next, Status::Failed, now);
+            next.error = Some(format!("refused by the agent: {reason}"));
+        }
+        Event::Started(JobStarted { started_at, .. }) => {
+            next.status = Status::Running;
+            next.accepted_at.get_or_insert(now);
+            next.started_at = Some(started_at.unwrap_or(now));
+        }
+        Event::Finished(report) => finish(&mut next, report, now),
+        Event::CancelRequested if state.dispatched_at.is_none() => {
+            next.cancel_requested_at = Some(now);
+            end(&mut next, Status::Cancelled, now);
+        }
+        Event::CancelRequested => {
+            next.cancel_requested_at.get_or_insert(now);
+        }
+        Event::GivenUp { reason } => {
+            end(&mut next, Status::Failed, now);
+            next.error = Some(reason.clone());
+        }
+    }
+    (next != *state).then_some(next)
+}
+
+/// A `job.started` that comes after the end still tells when it began.
+fn fill_in(state: &JobState, event: &Event) -> Option<JobState> {
+    match event {
+        Event::Started(JobStarted { started_at: Some(started_at), .. }) if state.started_at.is_none() => {
+            Some(JobState { started_at: Some(*started_at), ..state.clone() })
+        }
+        _ => None,
+    }
+}
+
+fn end(state: &mut JobState, status: Status, now: Timestamp) {
+    state.status = status;
+    state.ended_at = Some(now);
+}
+
+fn finish(state: &mut JobState, report: &JobFinished, now: Timestamp) {
+    end(state, report.status, now);
+    state.accepted_at.get_or_insert(now);
+    state.finished_at = Some(report.finished_at.unwrap_or(now));
+    state.exit_code = Some(report.exit_code);
+    state.partial = report.status == Status::Succeeded && report.exit_code == EXIT_PARTIAL;
+    state.error.clone_from(&report.error);
+    if state.partial && state.error.is_none() {
+        state.error = Some("restic could not read some of the files (exit code 3); the log names them".to_owned());
+    }
+    state.stats = report.stats.as_ref().map(|stats| stats.as_str().to_owned());
+}
+
+/// What the coordinator knows of a job's host when it connects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reconnect {
+    /// The agent understands `ack`: a repeated `command.run` is answered, not run again.
+    pub ack: bool,
+    /// The agent's journal has the job among those that are not over.
+    pub listed: bool,
+    /// The journal is the one that the job was sent to.
+    pub same_journal: bool,
+    /// `command.run` may have reached the agent before.
+    pub sent_before: bool,
+}
+
+/// What follows from a reconnect for a job that is out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AfterReconnect {
+    /// Send `command.run` (again).
+    pub send_run: bool,
+    /// Send `command.cancel` (again).
+    pub send_cancel: bool,
+    /// It is lost: the agent has no memory of what it accepted.
+    pub lost: bool,
+}
+
+/// Decides what to do about a job that is out when its host connects.
+pub fn after_reconnect(state: &JobState, reconnect: Reconnect) -> AfterReconnect {
+    if state.status.is_terminal() {
+        return AfterReconnect::default();
+    }
+    let accepted = state.accepted_at.is_some();
+    // In the same journal an accepted job that is not listed has ended, and its report is on the way.
+    let lost = reconnect.ack && accepted && !reconnect.listed && !reconnect.same_journal;
+    let send_run = !accepted && !reconnect.listed && (reconnect.ack || !reconnect.sent_before);
+    AfterReconnect { send_run, send_cancel: !lost && state.cancel_requested_at.is_some(), lost }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::DateTime;
+    use proptest::prelude::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        DateTime::from_timestamp(1_790_000_000 + seconds, 0).expect("a time")
+    }
+
+    fn finished(status: Status, exit_code: i64) -> Event {
+        Event::Finished(JobFinished {
+            job_id: "j".into(),
+            status,
+            exit_code,
+            finished_at: Some(at(50)),
+            stats: None,
+            error: None,
+        })
+    }
+
+    fn started() -> Event {
+        Event::Started(JobStarted { job_id: "j".into(), kind: fleet_wire::Kind::Backup.into(), started_at: None })
+    }
+
+    fn answered(accepted: bool) -> Event {
+        Event::Answered(CommandResult { job_id: "j".into(), accepted, error: None })
+    }
+
+    fn run(events: &[Event]) -> JobState {
+        events
+            .iter()
+            .zip(1..)
+            .fold(JobState::new(), |state, (event, second)| apply(&state, event, at(second)).unwrap_or(state))
+    }
+
+    #[test]
+    fn a_partial_backup_is_succeeded_and_never_silent() {
+        let state = run(&[Event::Dispatched, answered(true), started(), finished(Status::Succeeded, 3)]);
+        assert_eq!((state.status, state.partial), (Status::Succeeded, true));
+        assert!(state.error.is_some());
+    }
+
+    #[test]
+    fn a_refusal_ends_a_job_that_did_not_start_and_says_why() {
+        let state = run(&[Event::Dispatched, answered(false)]);
+        assert_eq!(state.status, Status::Failed);
+        assert!(state.error.is_some_and(|error| error.contains("refused")));
+        let running = run(&[Event::Dispatched, started(), answered(false)]);
+        assert_eq!(running.status, Status::Running);
+    }
+
+    #[test]
+    fn a_cancel_ends_a_queued_job_at_once_and_leaves_a_sent_one_to_its_agent() {
+        assert_eq!(run(&[Event::CancelRequested]).status, Status::Cancelled);
+        let sent = run(&[Event::Dispatched, Event::CancelRequested]);
+        assert_eq!((sent.status, sent.cancel_requested_at), (Status::Queued, Some(at(2))));
+        let crossed = run(&[Event::Dispatched, started(), Event::CancelRequested, finished(Status::Succeeded, 0)]);
+        assert_eq!(crossed.status, Status::Succeeded);
+    }
+
+    #[test]
+    fn a_start_that_comes_after_the_end_is_kept_as_a_time_only() {
+        let late = Event::Started(JobStarted {
+            job_id: "j".into(),
+            kind: fleet_wire::Kind::Backup.into(),
+            started_at: Some(at(-7)),
+        });
+        let state = run(&[Event::Dispatched, finished(Status::Failed, 1), late]);
+        assert_eq!((state.status, state.started_at), (Status::Failed, Some(at(-7))));
+    }
+
+    #[test]
+    fn a_sent_run_is_repeated_only_to_agents_that_know_what_they_have() {
+        let sent = run(&[Event::Dispatched]);
+        let reconnect = Reconnect { ack: true, listed: false, same_journal: true, sent_before: true };
+        assert!(after_reconnect(&sent, reconnect).send_run);
+        assert!(!after_reconnect(&sent, Reconnect { ack: false, ..reconnect }).send_run);
+        assert!(after_reconnect(&sent, Reconnect { ack: false, sent_before: false, ..reconnect }).send_run);
+        assert!(!after_reconnect(&sent, Reconnect { listed: true, ..reconnect }).send_run);
+    }
+
+    #[test]
+    fn an_accepted_job_is_lost_only_with_its_journal() {
+        let accepted = run(&[Event::Dispatched, answered(true), Event::CancelRequested]);
+        let reconnect = Reconnect { ack: true, listed: false, same_journal: true, sent_before: true };
+        assert_eq!(
+            after_reconnect(&accepted, reconnect),
+            AfterReconnect { send_run: false, send_cancel: true, lost: false }
+        );
+        let other = Reconnect { same_journal: false, ..reconnect };
+        assert_eq!(after_reconnect(&accepted, other), AfterReconnect { lost: true, ..AfterReconnect::default() });
+    }
+
+    fn any_event() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            Just(Event::Dispatched),
+            any::<bool>().prop_map(answered),
+            Just(started()),
+            Just(finished(Status::Succeeded, 0)),
+            Just(finished(Status::Failed, 1)),
+            Just(finished(Status::Cancelled, 130)),
+            Just(Event::CancelRequested),
+            Just(Event::GivenUp { reason: "lost".to_owned() }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_terminal_status_stays_and_every_end_has_its_time(events in prop::collection::vec(any_event(), 0..12)) {
+            let mut state = JobState::new();
+            for (event, second) in events.iter().zip(1..) {
+                let next = apply(&state, event, at(second)).unwrap_or_else(|| state.clone());
+                if state.status.is_terminal() {
+                    prop_assert_eq!((next.status, &next.error, next.ended_at), (state.status, &state.error, state.ended_at));
+                }
+                prop_assert!(!(state.status == Status::Running && next.status == Status::Queued));
+                prop_assert_eq!(next.status.is_terminal(), next.ended_at.is_some());
+                state = next;
+            }
+            let over = apply(&state, &finished(Status::Succeeded, 0), at(99)).unwrap_or(state);
+            prop_assert!(over.status.is_terminal());
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! What sessions and REST handlers share: the addresses of the actors and the few things that are not actors.
+
+use crate::board::Board;
+use crate::db::Database;
+use crate::dispatcher::Dispatcher;
+use crate::persistence::Persistence;
+use crate::registry::Registry;
+use crate::vault::Vault;
+use actix::Addr;
+use std::sync::Arc;
+
+/// Handles to the running coordinator. Cheap to clone.
+#[derive(Clone)]
+pub struct Services {
+    /// For reading. Writes go through [`persistence`](Self::persistence).
+    pub database: Database,
+    /// Opens and seals secrets.
+    pub vault: Arc<Vault>,
+    /// The one writer.
+    pub persistence: Addr<Persistence>,
+    /// Which host is connected where.
+    pub registry: Addr<Registry>,
+    /// Decides which job goes out when.
+    pub dispatcher: Addr<Dispatcher>,
+    /// What is true right now.
+    pub board: Arc<Board>,
+    /// The hash of the token that may do everything.
+    pub admin_token_hash: Arc<[u8]>,
+}

@@ -1,0 +1,90 @@
+//! Back-pressure towards one agent: a stream that can be held shut. While it is, nothing is read from the socket, so
+//! TCP slows the agent down, and its journal keeps the rest.
+
+use actix_web::web::Bytes;
+use futures_util::Stream;
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+#[derive(Debug, Default)]
+struct State {
+    shut: bool,
+    waiting: Option<Waker>,
+}
+
+/// The session's handle on the gate.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Gate(Rc<RefCell<State>>);
+
+impl Gate {
+    /// Stops reading.
+    pub(super) fn shut(&self) {
+        self.0.borrow_mut().shut = true;
+    }
+
+    /// Reads on.
+    pub(super) fn open(&self) {
+        let waiting = {
+            let mut state = self.0.borrow_mut();
+            state.shut = false;
+            state.waiting.take()
+        };
+        if let Some(waker) = waiting {
+            waker.wake();
+        }
+    }
+
+    /// Whether it is we who do not read.
+    pub(super) fn is_shut(&self) -> bool {
+        self.0.borrow().shut
+    }
+
+    /// `stream`, behind this gate.
+    pub(super) fn guard<S>(&self, stream: S) -> Gated<S> {
+        Gated { stream: Box::pin(stream), gate: self.clone() }
+    }
+}
+
+/// A stream behind a [`Gate`].
+pub(super) struct Gated<S> {
+    stream: Pin<Box<S>>,
+    gate: Gate,
+}
+
+impl<S, E> Stream for Gated<S>
+where
+    S: Stream<Item = Result<Bytes, E>>,
+{
+    type Item = Result<Bytes, E>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        {
+            let mut state = this.gate.0.borrow_mut();
+            if state.shut {
+                state.waiting = Some(context.waker().clone());
+                return Poll::Pending;
+            }
+        }
+        this.stream.as_mut().poll_next(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::{FutureExt, StreamExt, stream};
+
+    #[test]
+    fn nothing_passes_a_shut_gate_and_everything_an_open_one() {
+        let gate = Gate::default();
+        let mut gated = gate.guard(stream::iter([Ok::<_, ()>(Bytes::from_static(b"a")), Ok(Bytes::from_static(b"b"))]));
+        assert_eq!(gated.next().now_or_never(), Some(Some(Ok(Bytes::from_static(b"a")))));
+        gate.shut();
+        assert_eq!(gated.next().now_or_never(), None);
+        gate.open();
+        assert_eq!(gated.next().now_or_never(), Some(Some(Ok(Bytes::from_static(b"b")))));
+    }
+}

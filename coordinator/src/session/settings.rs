@@ -1,0 +1,159 @@
+//! What an agent is told about its host: one `config.update` a credential slot, then the schedules.
+
+use crate::db::hosts::Host;
+use crate::db::repositories::{Repository, SecretColumn};
+use crate::vault::{UnsealError, Vault};
+use fleet_wire::{Cap, ConfigField, ConfigUpdate, MaybeKnown, ScheduleSet, Secret, Slot, ToAgent};
+
+/// The credentials of one slot, opened.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Credentials {
+    url: Option<String>,
+    password: Option<Secret>,
+    username: Option<String>,
+    credential: Option<Secret>,
+}
+
+impl Credentials {
+    fn everyday(repository: &Repository, vault: &Vault) -> Result<Self, UnsealError> {
+        Ok(Self {
+            url: Some(repository.url.clone()),
+            password: repository.secret(vault, SecretColumn::Password)?,
+            username: repository.username.clone(),
+            credential: repository.secret(vault, SecretColumn::Credential)?,
+        })
+    }
+
+    /// The credential that may delete: the repository's own, filled up from the everyday one. Without one, an
+    /// append-only repository has none, and any other takes the everyday one.
+    fn admin(repository: &Repository, vault: &Vault) -> Result<Option<Self>, UnsealError> {
+        let everyday = Self::everyday(repository, vault)?;
+        if !repository.has_admin {
+            return Ok((!repository.append_only).then_some(everyday));
+        }
+        let username = repository.admin_username.clone();
+        let credential = repository.secret(vault, SecretColumn::AdminCredential)?;
+        // A user of its own does not go with the everyday user's password.
+        let own_login = username.is_some() || credential.is_some();
+        Ok(Some(Self {
+            url: repository.admin_url.clone().or(everyday.url),
+            password: repository.secret(vault, SecretColumn::AdminPassword)?.or(everyday.password),
+            username: username.or(everyday.username),
+            credential: if own_login { credential } else { everyday.credential },
+        }))
+    }
+
+    /// The update that leaves an agent with exactly these credentials in `slot`.
+    fn update(self, slot: Slot) -> ConfigUpdate {
+        let absent = [
+            (ConfigField::RepoUrl, self.url.is_none()),
+            (ConfigField::RepoPassword, self.password.is_none()),
+            (ConfigField::RepoUsername, self.username.is_none()),
+            (ConfigField::RepoCredential, self.credential.is_none()),
+        ];
+        ConfigUpdate {
+            repo_url: self.url,
+            repo_password: self.password,
+            repo_username: self.username,
+            repo_credential: self.credential,
+            slot: Some(slot),
+            clear: absent
+                .into_iter()
+                .filter(|(_, absent)| *absent)
+                .map(|(field, _)| MaybeKnown::Known(field))
+                .collect(),
+            ..ConfigUpdate::default()
+        }
+    }
+}
+
+/// The messages that follow a hello, in their order. An agent that understands `clear` (`ack`) is also told which
+/// credentials it has no longer.
+///
+/// # Errors
+/// A secret does not open with this coordinator's key.
+pub(super) fn burst(
+    host: &Host,
+    repository: Option<&Repository>,
+    vault: &Vault,
+    ack: bool,
+) -> Result<Vec<ToAgent>, UnsealError> {
+    let admin = repository.map(|repository| Credentials::admin(repository, vault)).transpose()?.flatten();
+    let everyday = repository.map(|repository| Credentials::everyday(repository, vault)).transpose()?;
+    let mut messages = Vec::new();
+    if admin.is_some() || ack {
+        messages.push(admin.unwrap_or_default().update(Slot::Admin).into());
+    }
+    let mut update = everyday.unwrap_or_default().update(Slot::Repo);
+    if host.hook_shell.is_none() {
+        update.clear.push(MaybeKnown::Known(ConfigField::HookShell));
+    }
+    update.hook_shell.clone_from(&host.hook_shell);
+    update.bandwidth_up_kbps = cap(host.bandwidth_up_kbps);
+    update.bandwidth_down_kbps = cap(host.bandwidth_down_kbps);
+    messages.push(update.into());
+    messages.push(ScheduleSet { version: host.schedule_version, schedules: Vec::new() }.into());
+    Ok(messages)
+}
+
+/// The host's cap as it must be set: none is said too, for the agent may have an older one.
+fn cap(limit: Option<i64>) -> Cap {
+    limit.map_or(Cap::Unlimited, Cap::present)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::Utc;
+    use uuid::Uuid;
+
+    fn vault() -> Vault {
+        Vault::with_key([9; 32])
+    }
+
+    fn repository(append_only: bool, admin: bool) -> Repository {
+        let id = Uuid::from_u128(1);
+        let seal =
+            |column: SecretColumn, text: &str| vault().seal(column.place(id), text.as_bytes()).expect("random numbers");
+        Repository {
+            id,
+            name: "r".to_owned(),
+            url: "rest:http://backup:8000/r".to_owned(),
+            username: Some("host".to_owned()),
+            password: seal(SecretColumn::Password, "pw"),
+            credential: Some(seal(SecretColumn::Credential, "login")),
+            admin_url: admin.then(|| "rest:http://backup:8001/r".to_owned()),
+            admin_username: admin.then(|| "boss".to_owned()),
+            admin_password: None,
+            admin_credential: admin.then(|| seal(SecretColumn::AdminCredential, "boss-login")),
+            has_admin: admin,
+            append_only,
+            created_at: Utc::now(),
+            updated_at: Utc::now(),
+        }
+    }
+
+    #[test]
+    fn the_admin_slot_is_the_repositorys_own_or_the_everyday_one_or_empty() {
+        let own = Credentials::admin(&repository(true, true), &vault()).expect("opens").expect("there");
+        assert_eq!(own.url.as_deref(), Some("rest:http://backup:8001/r"));
+        assert_eq!(own.password, Some(Secret::new("pw")));
+        assert_eq!((own.username.as_deref(), own.credential), (Some("boss"), Some(Secret::new("boss-login"))));
+        let shared = Credentials::admin(&repository(false, false), &vault()).expect("opens").expect("there");
+        assert_eq!(shared, Credentials::everyday(&repository(false, false), &vault()).expect("opens"));
+        assert_eq!(Credentials::admin(&repository(true, false), &vault()), Ok(None));
+    }
+
+    #[test]
+    fn another_key_opens_nothing() {
+        let other = Vault::with_key([1; 32]);
+        assert_eq!(Credentials::everyday(&repository(false, false), &other), Err(UnsealError));
+    }
+
+    #[test]
+    fn what_a_slot_lacks_is_cleared_by_name() {
+        let update = Credentials { url: Some("/srv/r".to_owned()), ..Credentials::default() }.update(Slot::Repo);
+        let cleared = [ConfigField::RepoPassword, ConfigField::RepoUsername, ConfigField::RepoCredential];
+        assert_eq!(update.clear, cleared.map(MaybeKnown::Known));
+    }
+}

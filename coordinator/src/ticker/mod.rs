@@ -1,0 +1,64 @@
+//! The maintenance ticker: takes no input, but looks at intervals what is due and does it. What is due is computed
+//! from the ledger and the board, so a restart neither forgets nor repeats anything.
+
+mod presence;
+
+use crate::board::Board;
+use crate::persistence::{Persistence, SavePresence};
+use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, WrapFuture};
+use chrono::Utc;
+use fleet_wire::Timestamp;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// How often signs of life are written down, and silence is noticed.
+const PRESENCE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// See the module's text.
+pub struct Ticker {
+    persistence: Addr<Persistence>,
+    board: Arc<Board>,
+    /// What was last written of each host that counts as online.
+    written: HashMap<Uuid, Timestamp>,
+}
+
+impl Ticker {
+    /// A ticker that takes the hosts in `online` as heard of just now: after a start they get the time that any
+    /// silent host gets.
+    pub fn new(persistence: Addr<Persistence>, board: Arc<Board>, online: &[Uuid]) -> Self {
+        online.iter().for_each(|host| board.see(*host));
+        Self { persistence, board, written: HashMap::new() }
+    }
+
+    fn note_presence(&mut self, context: &mut Context<Self>) {
+        let due = presence::due(&self.board.all_seen(), &self.written, Utc::now());
+        if due.is_empty() {
+            return;
+        }
+        let write = self.persistence.send(SavePresence(due.clone()));
+        context.spawn(write.into_actor(self).map(move |outcome, actor, _| {
+            if !matches!(outcome, Ok(Ok(()))) {
+                return; // it is still due in the next round
+            }
+            for host in due {
+                if host.online {
+                    actor.written.insert(host.host_id, host.last_seen_at);
+                } else {
+                    log::warn!(host:% = host.host_id; "host is offline");
+                    actor.written.remove(&host.host_id);
+                    actor.board.forget_host_unless_seen_since(host.host_id, host.last_seen_at);
+                }
+            }
+        }));
+    }
+}
+
+impl Actor for Ticker {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        context.run_interval(PRESENCE_INTERVAL, |actor, context| actor.note_presence(context));
+    }
+}
