@@ -44,6 +44,7 @@ pub(super) struct Entry {
 
 /// The disk has refused.
 struct Trouble {
+    reason: String,
     retry_at: Instant,
     pause: Duration,
 }
@@ -55,6 +56,8 @@ struct Turn {
     entries: Vec<Entry>,
     /// False while the entries wait for their next try.
     write_entries: bool,
+    /// Why no new job is taken: one that just fits would stand still with its first report.
+    refusal: Option<String>,
     /// Who is to be told that its entry is on disk.
     committed: Vec<oneshot::Sender<()>>,
 }
@@ -90,7 +93,8 @@ pub(super) async fn run(
         {
             requests.push(request);
         }
-        let turn = Turn { store, controls: requests, entries, write_entries, committed: Vec::new() };
+        let refusal = trouble.as_ref().map(|trouble| trouble.reason.clone());
+        let turn = Turn { store, controls: requests, entries, write_entries, refusal, committed: Vec::new() };
         let Ok((turn, result)) = tokio::task::spawn_blocking(move || turn.take()).await else {
             log::error!("the journal's writer has ended abnormally; restart the agent");
             return;
@@ -122,7 +126,7 @@ fn gather(reports: &mut Receiver<Entry>, entries: &mut Vec<Entry>) {
 fn after(before: Option<Trouble>, result: Result<(), JournalError>, all_written: bool) -> Option<Trouble> {
     match (result, before) {
         (Ok(()), Some(_)) if all_written => {
-            log::info!("the journal can be written again");
+            log::info!("the journal is used again");
             None
         }
         (Ok(()), before) => before,
@@ -131,7 +135,7 @@ fn after(before: Option<Trouble>, result: Result<(), JournalError>, all_written:
         (Err(error), before) => {
             let pause = before.map_or(RETRY_FIRST, |trouble| (trouble.pause * 2).min(RETRY_MAX));
             log::error!(retry_in_seconds = pause.as_secs(); "{error}; new jobs are refused until then");
-            Some(Trouble { retry_at: Instant::now() + pause, pause })
+            Some(Trouble { reason: error.to_string(), retry_at: Instant::now() + pause, pause })
         }
     }
 }
@@ -170,39 +174,42 @@ impl Turn {
         });
         let ack = acks.max().map(|up_to| Write::Ack { up_to });
         let accepts = self.controls.iter().filter_map(|request| match request {
-            Control::Accept { write, .. } => Some(write),
+            Control::Accept { write, .. } if self.refusal.is_none() => Some(write),
             _ => None,
         });
         let entries = if self.write_entries { self.entries.as_slice() } else { &[] };
         let entries = entries.iter().map(|entry| &entry.write);
         let writes: Vec<&Write> = ack.iter().chain(accepts).chain(entries).collect();
-        if writes.is_empty() {
-            return Ok(());
-        }
-        let result = self.store.commit(writes);
-        self.answer_accepts(&result);
+        let result = if writes.is_empty() { Ok(Vec::new()) } else { self.store.commit(writes) };
+        let verdicts = match (&self.refusal, &result) {
+            (Some(reason), _) => Err(reason.clone()),
+            (None, Ok(verdicts)) => Ok(verdicts.as_slice()),
+            (None, Err(error)) => Err(error.to_string()),
+        };
+        answer_accepts(&mut self.controls, &mut self.store, verdicts);
         if result.is_ok() && self.write_entries {
             self.committed.extend(self.entries.drain(..).filter_map(|entry| entry.done));
         }
         result.map(drop)
     }
+}
 
-    fn answer_accepts(&mut self, result: &Result<Vec<Verdict>, JournalError>) {
-        let mut verdicts = result.as_ref().map(|verdicts| verdicts.iter());
-        for request in std::mem::take(&mut self.controls) {
-            let Control::Accept { write, reply } = request else {
-                self.controls.push(request);
-                continue;
-            };
-            let answer = match &mut verdicts {
-                Ok(verdicts) => match verdicts.next() {
-                    Some(Verdict::New) => Accepted::New,
-                    Some(Verdict::Known) | None => Accepted::Known,
-                    Some(Verdict::Refused) => Accepted::Refused,
-                },
-                Err(error) => Accepted::NotStored { known: self.store.knows_run(&write), reason: error.to_string() },
-            };
-            let _ = reply.send(answer);
-        }
+/// Answers the jobs among the requests: by their verdicts, or with the reason why they are not stored.
+fn answer_accepts(controls: &mut Vec<Control>, store: &mut Store, verdicts: Result<&[Verdict], String>) {
+    let mut verdicts = verdicts.map(|verdicts| verdicts.iter());
+    for request in std::mem::take(controls) {
+        let Control::Accept { write, reply } = request else {
+            controls.push(request);
+            continue;
+        };
+        let answer = match &mut verdicts {
+            Ok(verdicts) => match verdicts.next() {
+                Some(Verdict::New) => Accepted::New,
+                Some(Verdict::Known) | None => Accepted::Known,
+                Some(Verdict::Refused) => Accepted::Refused,
+            },
+            Err(reason) => Accepted::NotStored { known: store.knows_run(&write), reason: reason.clone() },
+        };
+        let _ = reply.send(answer);
     }
 }
