@@ -1,5 +1,6 @@
 //! How the agent is started.
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand};
 use fleet_wire::Secret;
 use std::path::PathBuf;
@@ -62,7 +63,7 @@ pub struct CommonArgs {
     #[arg(long, env = "FLEET_AGENT_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Talk unencrypted to a coordinator on another machine
-    #[arg(long, env = "FLEET_ALLOW_PLAIN_HTTP")]
+    #[arg(long, env = "FLEET_ALLOW_PLAIN_HTTP", value_parser = BoolishValueParser::new())]
     pub allow_plain_http: bool,
     /// The name of this host [default: what the system calls it]
     #[arg(long, env = "FLEET_HOSTNAME", value_name = "NAME")]

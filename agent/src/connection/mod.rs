@@ -73,6 +73,8 @@ impl Connection {
     /// One connection; `None` once the agent has stopped and all is sent.
     async fn connect_once(&mut self) -> Option<Ending> {
         let mut drain = self.drain.clone();
+        // Before there is a connection: a slow answer must not keep the coordinator waiting for `hello`.
+        let restic_version = restic::find(&self.restic).await.version_text();
         let connected = tokio::select! {
             connected = timeout(CONNECT_TIME, self.connect()) => connected,
             _ = drain.wait_for(|drain| *drain) => return None,
@@ -88,7 +90,7 @@ impl Connection {
                 return Some(Ending::Lost);
             }
         };
-        let hello = self.hello().await;
+        let hello = self.hello(restic_version).await;
         log::info!("connected to {}", self.server.base());
         self.inlet.clear();
         let link = Link { journal: &self.journal, inlet: &mut self.inlet, orders: &self.orders, drain };
@@ -119,11 +121,11 @@ impl Connection {
         }
     }
 
-    async fn hello(&self) -> Hello {
+    async fn hello(&self, restic_version: String) -> Hello {
         Hello {
             protocol_version: PROTOCOL_VERSION,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            restic_version: restic::find(&self.restic).await.version_text(),
+            restic_version,
             hostname: self.hostname.clone(),
             os: host::os(),
             arch: host::arch(),

@@ -6,6 +6,7 @@
 //!
 //! Whatever returns after `.await` here is on disk, except where it says otherwise.
 
+mod fit;
 mod record;
 mod store;
 mod tables;
@@ -23,12 +24,16 @@ use chrono::Utc;
 use fleet_wire::{CommandRun, JobId, JournalId, LogStream, Timestamp, ToCoordinator};
 use record::Write;
 use std::path::Path;
+use std::sync::Arc;
 use store::Store;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use writer::{Control, Entry};
 
 /// Reports that wait for the next transaction. When they are that many, whoever reports waits.
 const REPORTS_WAITING: usize = 512;
+
+/// Bytes of log lines among them. Few long lines fill memory as well as many short ones do.
+const REPORT_BYTES_WAITING: u32 = 4 * 1024 * 1024;
 
 /// Requests that wait for the writer.
 const CONTROLS_WAITING: usize = 64;
@@ -57,6 +62,7 @@ pub struct Journal {
     id: JournalId,
     control: mpsc::Sender<Control>,
     reports: mpsc::Sender<Entry>,
+    room: Arc<Semaphore>,
     head: watch::Receiver<u64>,
 }
 
@@ -74,7 +80,8 @@ impl Journal {
         let (head_sender, head) = watch::channel(store.head());
         let id = store.id();
         tokio::spawn(writer::run(store, controls, entries, head_sender));
-        Ok((Self { id, control, reports, head }, leftovers))
+        let room = Arc::new(Semaphore::new(REPORT_BYTES_WAITING as usize));
+        Ok((Self { id, control, reports, room, head }, leftovers))
     }
 
     /// The journal's id.
@@ -146,7 +153,9 @@ impl Journal {
     }
 
     async fn put(&self, write: Write, done: Option<oneshot::Sender<()>>) {
-        if self.reports.send(Entry { write, done }).await.is_err() {
+        let bytes = u32::try_from(write.line_bytes()).unwrap_or(u32::MAX).clamp(1, REPORT_BYTES_WAITING);
+        let room = self.room.clone().acquire_many_owned(bytes).await.ok();
+        if self.reports.send(Entry { write, done, _room: room }).await.is_err() {
             log::error!("the journal has ended; a report is lost");
         }
     }

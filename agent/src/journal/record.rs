@@ -66,6 +66,16 @@ pub(super) enum Write {
     Ack { up_to: u64 },
 }
 
+impl Write {
+    /// The bytes of its log line, if it is one; anything else is small or rare.
+    pub(super) fn line_bytes(&self) -> usize {
+        match self {
+            Self::Log { line, .. } => line.len(),
+            _ => 0,
+        }
+    }
+}
+
 /// What came of an [`Write::Accept`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {

@@ -6,6 +6,8 @@ use super::transaction::Changes;
 use fleet_wire::{JobId, JournalId};
 use redb::{Database, ReadableDatabase, ReadableTable, TableError};
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 use uuid::Uuid;
@@ -188,7 +190,9 @@ impl Store {
 }
 
 fn open_database(path: &Path) -> Result<Database, JournalError> {
-    let opened = Database::builder().set_cache_size(CACHE_BYTES).create(path);
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+    let file = file.map_err(|error| classify(path, error.into()))?;
+    let opened = Database::builder().set_cache_size(CACHE_BYTES).create_file(file);
     opened.map_err(|error| classify(path, error.into()))
 }
 

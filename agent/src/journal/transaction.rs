@@ -2,10 +2,10 @@
 
 use super::record::{JobRecord, JobState, Meta, Verdict, Write};
 use super::tables::{DURABLE, JOBS, LINE, META, META_KEY, OUTBOX, RUNS, SETTLED, cost};
-use super::trim;
+use super::{fit, trim};
 use crate::runner::Outcome;
 use fleet_wire::{
-    CommandResult, CommandRun, EnvelopeId, JobFinished, JobId, JobStarted, LogLine, Timestamp, ToCoordinator, encode,
+    CommandResult, CommandRun, EnvelopeId, JobFinished, JobId, JobStarted, LogLine, Timestamp, ToCoordinator,
 };
 use redb::{Database, ReadableTable, Table};
 use std::collections::BTreeMap;
@@ -197,7 +197,7 @@ impl Tables<'_> {
 
     /// Puts a message into the outbox in a place that is free.
     pub(super) fn put(&mut self, id: u64, what: u8, job: &str, message: &ToCoordinator) -> Result<()> {
-        let text = encode(Some(&EnvelopeId::from(id)), message);
+        let text = fit::encoded(&EnvelopeId::from(id), message);
         self.changes.meta.outbox_bytes += cost(job, &text);
         self.outbox.insert(id, (what, job, text.as_str()))?;
         Ok(())

@@ -11,7 +11,7 @@ use super::store::{JournalError, Store};
 use fleet_wire::JobId;
 use std::time::Duration;
 use tokio::sync::mpsc::{Receiver, error::TryRecvError};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 /// Reports in one transaction, at most.
@@ -40,6 +40,8 @@ pub(super) struct Entry {
     pub(super) write: Write,
     /// Told when it is on disk.
     pub(super) done: Option<oneshot::Sender<()>>,
+    /// Its part of the memory for waiting reports, free again when it is dropped.
+    pub(super) _room: Option<OwnedSemaphorePermit>,
 }
 
 /// The disk has refused.
@@ -110,11 +112,11 @@ pub(super) async fn run(
 }
 
 fn gather(reports: &mut Receiver<Entry>, entries: &mut Vec<Entry>) {
-    let mut bytes: usize = entries.iter().map(Entry::bytes).sum();
+    let mut bytes: usize = entries.iter().map(|entry| entry.write.line_bytes()).sum();
     while entries.len() < BATCH_ENTRIES && bytes < BATCH_BYTES {
         match reports.try_recv() {
             Ok(entry) => {
-                bytes += entry.bytes();
+                bytes += entry.write.line_bytes();
                 entries.push(entry);
             }
             Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
@@ -136,15 +138,6 @@ fn after(before: Option<Trouble>, result: Result<(), JournalError>, all_written:
             let pause = before.map_or(RETRY_FIRST, |trouble| (trouble.pause * 2).min(RETRY_MAX));
             log::error!(retry_in_seconds = pause.as_secs(); "{error}; new jobs are refused until then");
             Some(Trouble { reason: error.to_string(), retry_at: Instant::now() + pause, pause })
-        }
-    }
-}
-
-impl Entry {
-    fn bytes(&self) -> usize {
-        match &self.write {
-            Write::Log { line, .. } => line.len(),
-            _ => 0,
         }
     }
 }
