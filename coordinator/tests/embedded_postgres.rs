@@ -399,3 +399,23 @@ async fn a_dropped_server_ends_by_itself() {
     drop(server);
     wait_for("the server to end", async || if lives(pid) { Err(format!("{pid} lives")) } else { Ok(()) }).await;
 }
+
+#[tokio::test]
+async fn a_server_on_its_way_out_is_waited_for() {
+    let root = sandbox();
+    let data_dir = root.path().to_owned();
+    // A runtime that ends without a stop: the server is told to end, and nobody waits for it.
+    let abandoned = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let server = runtime.block_on(start(&data_dir));
+        let pid = postmaster(&data_dir);
+        drop(runtime);
+        drop(server);
+        pid
+    });
+    let old = abandoned.join().expect("the first one started");
+    let server = start(root.path()).await;
+    assert_ne!(postmaster(root.path()), old);
+    connect(server.url()).await.expect("connects");
+    server.stop().await;
+}
