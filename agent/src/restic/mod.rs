@@ -13,4 +13,4 @@ mod session;
 pub mod version;
 
 pub use find::{Found, find};
-pub use session::{Call, Finished, Restic, Setup, unlock_stale};
+pub use session::{Call, Finished, Restic, Setup, clear_temporary, unlock_stale};

@@ -182,6 +182,26 @@ fn make_folders(data_dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Removes what killed children left in the agent's private folder: temporary files, and the caches that `check`
+/// makes for itself, which can be large. Only to be called while no job runs.
+pub fn clear_temporary(data_dir: &Path) {
+    let is_check_cache =
+        |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("restic-check-cache-"));
+    let temporary = entries(&environment::temporary_folder(data_dir));
+    let caches = entries(&environment::cache_folder(data_dir)).into_iter().filter(|path| is_check_cache(path));
+    for path in temporary.into_iter().chain(caches) {
+        let is_folder = path.symlink_metadata().is_ok_and(|about| about.is_dir());
+        let removed = if is_folder { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        if let Err(error) = removed {
+            log::warn!("{} can't be removed: {error}", path.display());
+        }
+    }
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path()).collect()
+}
+
 /// Removes the lock of a restic that the agent left behind when it crashed; to be called when that restic is gone.
 /// It has the environment of a job, and removes stale locks only.
 ///
@@ -212,5 +232,24 @@ pub async fn unlock_stale(
         Ok(())
     } else {
         Err(restic.redactor.redact(&finished.failure().sentence(&restic.repository)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_killed_children_left_is_cleared_and_the_cache_stays() {
+        let data = tempfile::tempdir().unwrap();
+        clear_temporary(data.path());
+        make_folders(data.path()).unwrap();
+        for folder in ["cache/restic-check-cache-17/data", "cache/0a1b/data", "tmp/made-by-a-hook"] {
+            std::fs::create_dir_all(data.path().join(folder)).unwrap();
+        }
+        std::fs::write(data.path().join("tmp/restic-temp-pack-1"), "x").unwrap();
+        clear_temporary(data.path());
+        assert_eq!(entries(&data.path().join("tmp")), Vec::<PathBuf>::new());
+        assert_eq!(entries(&data.path().join("cache")), [data.path().join("cache/0a1b")]);
     }
 }
