@@ -33,7 +33,7 @@ pub struct EnrollArgs {
     #[arg(long, env = "FLEET_ENROLL_TOKEN", value_name = "TOKEN", hide_env_values = true, value_parser = secret)]
     pub token: Secret,
     /// Enrol again although this host is enrolled already
-    #[arg(long)]
+    #[arg(long, env = "FLEET_ENROLL_FORCE", value_parser = BoolishValueParser::new())]
     pub force: bool,
     /// What both commands share.
     #[command(flatten)]
@@ -124,8 +124,7 @@ mod tests {
     #[test]
     fn every_option_has_a_variable_and_help() {
         for command in Cli::command().get_subcommands() {
-            let own =
-                command.get_arguments().filter(|arg| !["help", "version", "force"].contains(&arg.get_id().as_str()));
+            let own = command.get_arguments().filter(|arg| !["help", "version"].contains(&arg.get_id().as_str()));
             for arg in own {
                 assert!(arg.get_env().is_some(), "{} of {}", arg.get_id(), command.get_name());
                 assert!(arg.get_help().is_some(), "{} of {}", arg.get_id(), command.get_name());

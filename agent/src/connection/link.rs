@@ -6,6 +6,7 @@
 
 use super::outlet::Inlet;
 use super::session::{Order, Reaction, receive};
+use super::unacknowledged::Unacknowledged;
 use crate::journal::Journal;
 use chrono::Utc;
 use fleet_wire::{EnvelopeId, ErrorMessage, HEARTBEAT_INTERVAL, Heartbeat, Hello, ToCoordinator, close, encode};
@@ -119,6 +120,7 @@ async fn read(
     journal: &Journal,
     sent: &Cell<u64>,
 ) -> End {
+    let mut silent_peer = Unacknowledged::default();
     loop {
         // Nothing is read that can't be handed on.
         let Ok(permit) = orders.reserve().await else { return End::Broken("the agent is stopping".to_owned()) };
@@ -131,7 +133,10 @@ async fn read(
         match message {
             Message::Text(text) => match receive(&text, sent.get()) {
                 Reaction::Order(order) => permit.send(order),
-                Reaction::Settled(up_to) => journal.ack(up_to).await,
+                Reaction::Settled(up_to) => {
+                    silent_peer.acknowledged();
+                    journal.ack(up_to).await;
+                }
                 Reaction::Nothing => {}
                 Reaction::Malformed { id, error } => return End::Unusable { code: close::MALFORMED, id, error },
             },
@@ -144,7 +149,12 @@ async fn read(
                 let reason = frame.map(|frame| frame.reason.to_string()).unwrap_or_default();
                 return End::Closed { code, reason };
             }
-            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+            Message::Pong(_) => {
+                if let Some(up_to) = silent_peer.alive(Instant::now(), sent.get()) {
+                    journal.assume_settled(up_to).await;
+                }
+            }
+            Message::Ping(_) | Message::Frame(_) => {}
         }
     }
 }

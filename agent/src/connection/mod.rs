@@ -7,6 +7,7 @@ mod backoff;
 mod link;
 mod outlet;
 mod session;
+mod unacknowledged;
 
 pub use backoff::{Backoff, Ending};
 pub use outlet::{Inlet, Outlet, channel};

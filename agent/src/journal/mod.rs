@@ -134,6 +134,12 @@ impl Journal {
         let _ = self.control.send(Control::Ack(up_to)).await;
     }
 
+    /// The coordinator seems to have every envelope up to `up_to`, though it acknowledges nothing. Ignored if one ever
+    /// was acknowledged. Returns before it is on disk.
+    pub async fn assume_settled(&self, up_to: u64) {
+        let _ = self.control.send(Control::Assume(up_to)).await;
+    }
+
     /// The envelopes after the one with id `after`, as they go over the wire: about `max_bytes` of them.
     ///
     /// # Errors

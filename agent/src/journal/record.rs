@@ -47,6 +47,9 @@ pub(super) struct Meta {
     pub(super) next_number: u64,
     /// What the outbox holds, in bytes, by [`super::tables::cost`].
     pub(super) outbox_bytes: u64,
+    /// Whether an envelope was ever acknowledged.
+    #[serde(default)]
+    pub(super) acknowledged: bool,
 }
 
 /// One change; many make a transaction.
@@ -64,6 +67,8 @@ pub(super) enum Write {
     Send(Box<ToCoordinator>),
     /// The coordinator has all envelopes up to this id.
     Ack { up_to: u64 },
+    /// The same, as far as can be told of a coordinator that never acknowledged anything; nothing if one ever did.
+    Assume { up_to: u64 },
 }
 
 impl Write {

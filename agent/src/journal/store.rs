@@ -223,8 +223,14 @@ fn load(database: &Database) -> Result<Loaded, redb::Error> {
 }
 
 fn create(database: &Database) -> Result<Meta, redb::Error> {
-    let meta =
-        Meta { version: VERSION, journal: Uuid::new_v4().to_string(), next_id: 1, next_number: 1, outbox_bytes: 0 };
+    let meta = Meta {
+        version: VERSION,
+        journal: Uuid::new_v4().to_string(),
+        next_id: 1,
+        next_number: 1,
+        outbox_bytes: 0,
+        acknowledged: false,
+    };
     let transaction = database.begin_write()?;
     {
         transaction.open_table(JOBS)?;

@@ -129,6 +129,20 @@ fn an_acknowledged_envelope_goes_and_its_id_never_returns() {
 }
 
 #[test]
+fn nothing_is_assumed_of_a_coordinator_that_ever_acknowledged() {
+    let (_dir, path) = place();
+    let mut store = Store::open(&path, LARGE).unwrap();
+    store.commit(&[accept("a"), finish("a")]).unwrap();
+    store.commit(&[Write::Assume { up_to: 2 }]).unwrap();
+    assert_eq!((store.open_jobs().len(), types(&mut store).len()), (0, 0));
+    store.commit(&[accept("b"), finish("b"), Write::Ack { up_to: 3 }]).unwrap();
+    drop(store);
+    let mut store = Store::open(&path, LARGE).unwrap();
+    store.commit(&[Write::Assume { up_to: 4 }]).unwrap();
+    assert_eq!(types(&mut store), ["job.finished"]);
+}
+
+#[test]
 fn the_outbox_is_read_in_slices() {
     let (_dir, path) = place();
     let mut store = Store::open(&path, LARGE).unwrap();

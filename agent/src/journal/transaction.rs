@@ -86,7 +86,12 @@ impl Tables<'_> {
             }
             Write::Finish { job_id, outcome, at } => self.finish(job_id, outcome, *at),
             Write::Send(message) => self.push(DURABLE, "", message).map(drop),
-            Write::Ack { up_to } => self.ack(*up_to),
+            Write::Ack { up_to } => {
+                self.changes.meta.acknowledged |= *up_to > 0;
+                self.ack(*up_to)
+            }
+            Write::Assume { .. } if self.changes.meta.acknowledged => Ok(()),
+            Write::Assume { up_to } => self.ack(*up_to),
         }
     }
 

@@ -30,6 +30,7 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 pub(super) enum Control {
     Accept { write: Write, reply: oneshot::Sender<Accepted> },
     Ack(u64),
+    Assume(u64),
     Read { after: u64, max_bytes: usize, reply: oneshot::Sender<Result<Vec<(u64, String)>, JournalError>> },
     OpenJobs { reply: oneshot::Sender<Vec<JobId>> },
 }
@@ -153,7 +154,7 @@ impl Turn {
                 Control::OpenJobs { reply } => {
                     let _ = reply.send(self.store.open_jobs());
                 }
-                Control::Accept { .. } | Control::Ack(_) => {}
+                Control::Accept { .. } | Control::Ack(_) | Control::Assume(_) => {}
             }
         }
         (self, result)
@@ -162,17 +163,18 @@ impl Turn {
     /// Commits, and answers the jobs.
     fn write(&mut self) -> Result<(), JournalError> {
         let acks = self.controls.iter().filter_map(|request| match request {
-            Control::Ack(up_to) => Some(*up_to),
+            Control::Ack(up_to) => Some(Write::Ack { up_to: *up_to }),
+            Control::Assume(up_to) => Some(Write::Assume { up_to: *up_to }),
             _ => None,
         });
-        let ack = acks.max().map(|up_to| Write::Ack { up_to });
+        let acks: Vec<Write> = acks.collect();
         let accepts = self.controls.iter().filter_map(|request| match request {
             Control::Accept { write, .. } if self.refusal.is_none() => Some(write),
             _ => None,
         });
         let entries = if self.write_entries { self.entries.as_slice() } else { &[] };
         let entries = entries.iter().map(|entry| &entry.write);
-        let writes: Vec<&Write> = ack.iter().chain(accepts).chain(entries).collect();
+        let writes: Vec<&Write> = acks.iter().chain(accepts).chain(entries).collect();
         let result = if writes.is_empty() { Ok(Vec::new()) } else { self.store.commit(writes) };
         let verdicts = match (&self.refusal, &result) {
             (Some(reason), _) => Err(reason.clone()),
