@@ -1,0 +1,245 @@
+//! Request bodies: JSON of a limited size, with complaints that name the field and never repeat a value, which may be
+//! a secret.
+
+use super::problem::{FieldError, Problem};
+use actix_web::dev::Payload;
+use actix_web::{FromRequest, HttpRequest, web};
+use futures_util::StreamExt;
+use futures_util::future::LocalBoxFuture;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use serde_json::error::Category;
+use serde_path_to_error::{Path, Segment};
+
+/// The largest body, in bytes.
+pub const LIMIT: usize = 1024 * 1024;
+
+/// The body of a request, read as JSON whatever its content type says. An empty body is read as `{}`.
+#[derive(Debug)]
+pub struct Body<T>(pub T);
+
+impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
+    type Error = Problem;
+    type Future = LocalBoxFuture<'static, Result<Self, Problem>>;
+
+    fn from_request(_: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let payload = payload.take();
+        Box::pin(async move { parse(&collect(payload).await?).map(Self) })
+    }
+}
+
+async fn collect(mut payload: Payload) -> Result<Vec<u8>, Problem> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = payload.next().await {
+        let chunk: web::Bytes = chunk.map_err(|error| malformed(format!("the body breaks off: {error}")))?;
+        if bytes.len() + chunk.len() > LIMIT {
+            return Err(Problem::too_large(LIMIT));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+fn malformed(detail: String) -> Problem {
+    Problem::malformed(vec![FieldError::new("", detail)])
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let bytes = if bytes.trim_ascii().is_empty() { b"{}" } else { bytes };
+    refuse_nul(bytes)?;
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let pointer = pointer(error.path());
+        let error = error.into_inner();
+        match error.classify() {
+            Category::Data => Problem::invalid(vec![complaint(pointer, &error.to_string())]),
+            // What the parser says of the syntax quotes nothing.
+            _ => Problem::malformed(vec![FieldError::new(pointer, format!("this is no JSON: {error}"))]),
+        }
+    })?;
+    deserializer.end().map_err(|error| malformed(format!("this is no JSON: {error}")))?;
+    Ok(value)
+}
+
+/// NUL, which PostgreSQL can't store, is refused wherever it stands.
+fn refuse_nul(bytes: &[u8]) -> Result<(), Problem> {
+    let escape = b"\\u0000";
+    if !bytes.windows(escape.len()).any(|window| window == escape) {
+        return Ok(());
+    }
+    // What is no JSON gets its complaint later.
+    let Ok(value) = serde_json::from_slice::<Value>(bytes) else { return Ok(()) };
+    let mut errors = Vec::new();
+    find_nul(&value, String::new(), &mut errors);
+    if errors.is_empty() { Ok(()) } else { Err(Problem::invalid(errors)) }
+}
+
+fn find_nul(value: &Value, pointer: String, errors: &mut Vec<FieldError>) {
+    const DETAIL: &str = "can't hold NUL (U+0000)";
+    match value {
+        Value::String(text) if text.contains('\0') => errors.push(FieldError::new(pointer, DETAIL)),
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(index, item)| find_nul(item, format!("{pointer}/{index}"), errors));
+        }
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                if name.contains('\0') {
+                    errors.push(FieldError::new(pointer.clone(), "can't hold a name with NUL (U+0000)"));
+                } else {
+                    find_nul(field, format!("{pointer}/{}", escaped(name)), errors);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// A name as a part of a JSON pointer (RFC 6901).
+pub fn escaped(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
+}
+
+fn pointer(path: &Path) -> String {
+    path.iter().fold(String::new(), |pointer, segment| match segment {
+        Segment::Seq { index } => format!("{pointer}/{index}"),
+        Segment::Map { key } => format!("{pointer}/{}", escaped(key)),
+        Segment::Enum { .. } | Segment::Unknown => pointer,
+    })
+}
+
+/// What serde says, without the value that it quotes.
+fn complaint(pointer: String, message: &str) -> FieldError {
+    // "… at line 1 column 9" helps nobody who has a pointer.
+    let message = message.rsplit_once(" at line ").map_or(message, |(message, _)| message);
+    if let Some(name) = quoted(message, "missing field `") {
+        return FieldError::new(format!("{pointer}/{}", escaped(name)), "is missing");
+    }
+    if let Some(name) = quoted(message, "duplicate field `") {
+        return FieldError::new(format!("{pointer}/{}", escaped(name)), "is given twice");
+    }
+    if let Some(name) = quoted(message, "unknown field `") {
+        let last = format!("/{}", escaped(name));
+        let pointer = if pointer.ends_with(&last) { pointer } else { pointer + &last };
+        let known = message.rsplit_once(", expected ").map_or("", |(_, known)| known);
+        return FieldError::new(pointer, format!("is not known here, {}", known_fields(known)));
+    }
+    match message.rsplit_once(", expected ") {
+        Some((_, expected)) => FieldError::new(pointer, format!("must be {}", plain(expected))),
+        None => FieldError::new(pointer, "makes no sense here"),
+    }
+}
+
+fn known_fields(known: &str) -> String {
+    match known.trim_start_matches("one of ") {
+        "" => "nothing is".to_owned(),
+        names => format!("known are {names}"),
+    }
+}
+
+/// The name that `message` quotes after `prefix`.
+fn quoted<'a>(message: &'a str, prefix: &str) -> Option<&'a str> {
+    message.strip_prefix(prefix)?.split('`').next()
+}
+
+/// Rust's names of types in words that say something to people who write JSON.
+fn plain(expected: &str) -> String {
+    match expected {
+        "i64" | "i32" => "a whole number".to_owned(),
+        "u64" | "u32" | "u16" | "u8" | "usize" => "a whole number that is not negative".to_owned(),
+        "f64" => "a number".to_owned(),
+        "a boolean" => "true or false".to_owned(),
+        "a sequence" => "a list".to_owned(),
+        "a map" => "an object".to_owned(),
+        other if other.starts_with("struct ") => "an object".to_owned(),
+        other => other.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fleet_wire::Secret;
+    use serde::Deserialize;
+    use std::collections::BTreeMap;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code, reason = "only read")]
+    struct Inner {
+        url: String,
+        password: Option<Secret>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code, reason = "only read")]
+    struct Outer {
+        name: String,
+        #[serde(default)]
+        number: i64,
+        #[serde(default)]
+        list: Vec<String>,
+        admin: Option<Inner>,
+        #[serde(default)]
+        labels: BTreeMap<String, String>,
+    }
+
+    fn complaint_of(body: &str) -> (u16, FieldError) {
+        use actix_web::ResponseError;
+        let problem = parse::<Outer>(body.as_bytes()).expect_err(body);
+        (problem.status_code().as_u16(), problem.errors()[0].clone())
+    }
+
+    #[test]
+    fn complaints_name_the_field() {
+        let cases = [
+            (r#"{"name":1}"#, "/name", "must be a string"),
+            (r#"{"number":1}"#, "/name", "is missing"),
+            ("", "/name", "is missing"),
+            (r#"{"name":"a","number":"1"}"#, "/number", "must be a whole number"),
+            (r#"{"name":"a","number":1.5}"#, "/number", "must be a whole number"),
+            (r#"{"name":"a","number":18446744073709551615}"#, "/number", "must be a whole number"),
+            (r#"{"name":"a","list":["b",2]}"#, "/list/1", "must be a string"),
+            (r#"{"name":"a","list":"b"}"#, "/list", "must be a list"),
+            (r#"{"name":"a","admin":7}"#, "/admin", "must be an object"),
+            (r#"{"name":"a","admin":{"url":7}}"#, "/admin/url", "must be a string"),
+            (r#"{"name":"a","admin":{}}"#, "/admin/url", "is missing"),
+            (r#"{"name":"a","labels":{"a/b":7}}"#, "/labels/a~1b", "must be a string"),
+            (r#"{"name":"a","admin":{"uri":7}}"#, "/admin/uri", "is not known here, known are `url` or `password`"),
+            (r#"{"name":"a","name":"b"}"#, "/name", "is given twice"),
+            ("[]", "", "must be an object"),
+            (r#"{"name":"a\u0000"}"#, "/name", "can't hold NUL (U+0000)"),
+            (r#"{"name":"a","labels":{"~":"\u0000"}}"#, "/labels/~0", "can't hold NUL (U+0000)"),
+        ];
+        for (body, pointer, detail) in cases {
+            assert_eq!(complaint_of(body), (422, FieldError::new(pointer, detail)), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_json_is_malformed() {
+        for body in ["{", "nonsense", r#"{"name":"a"} x"#, r#"{"name":"\ud800"}"#, r#"{"name":}"#, "\u{feff}{}"] {
+            let (status, error) = complaint_of(body);
+            assert_eq!(status, 400, "{body}");
+            assert!(error.detail.starts_with("this is no JSON"), "{body}: {}", error.detail);
+        }
+        assert!(parse::<Outer>(b"{\"name\":\"\xff\"}").is_err());
+    }
+
+    #[test]
+    fn no_complaint_repeats_a_value() {
+        for body in [
+            r#"{"name":"a","number":"hunter2, expected i64"}"#,
+            r#"{"name":["hunter2"]}"#,
+            r#"{"name":"a","admin":"hunter2"}"#,
+            r#"{"name":"a","admin":{"url":"u","password":["hunter2"]}}"#,
+            r#"{"name":"a","admin":{"url":"u","password":{"hunter2":1}}}"#,
+            r#"{"name":"a","list":"hunter2"}"#,
+            r#"{"name":"hunter2\u0000"}"#,
+            r#"{"name":"hunter2"#,
+        ] {
+            let (_, error) = complaint_of(body);
+            assert!(!format!("{error:?}").contains("hunter2"), "{body}: {error:?}");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! `/v1/enrollment-tokens` and `/v1/agent/enroll`: how a host comes to its identity.
+
+use super::body::Body;
+use super::check::{Check, NAME};
+use super::failures::{evict, try_write};
+use super::problem::Problem;
+use super::routes::resource;
+use crate::db::enrollment::{CreateToken, Enroll, EnrollmentToken, Refusal};
+use crate::db::json::Json;
+use crate::services::Services;
+use crate::vault::{hash_token, new_token};
+use actix_web::http::header::{CACHE_CONTROL, HeaderValue};
+use actix_web::{HttpResponse, web};
+use chrono::{TimeDelta, Utc};
+use fleet_wire::{Arch, Os, Secret, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use uuid::Uuid;
+
+/// How long a token is good unless its maker says, in seconds.
+const USUAL_TTL: i64 = 60 * 60;
+const SHORTEST_TTL: i64 = 1;
+const LONGEST_TTL: i64 = 30 * 24 * 60 * 60;
+
+/// Adds the operator's route.
+pub fn configure(config: &mut web::ServiceConfig) {
+    config.service(resource("/enrollment-tokens", [web::post().to(create_token)], "POST"));
+}
+
+/// Adds the agent's route, which the enrolment token itself opens.
+pub fn configure_agent(config: &mut web::ServiceConfig) {
+    config.service(resource("/v1/agent/enroll", [web::post().to(enroll)], "POST"));
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewToken {
+    ttl_seconds: Option<i64>,
+    labels: Option<BTreeMap<String, String>>,
+    repository_id: Option<String>,
+    host_id: Option<String>,
+}
+
+#[derive(Serialize)]
+struct TokenView {
+    token: Secret,
+    expires_at: Timestamp,
+}
+
+async fn create_token(services: web::Data<Services>, Body(new): Body<NewToken>) -> Result<HttpResponse, Problem> {
+    let ttl = new.ttl_seconds.unwrap_or(USUAL_TTL);
+    let labels = new.labels.unwrap_or_default();
+    let mut check = Check::default();
+    check.number("/ttl_seconds", ttl, SHORTEST_TTL..=LONGEST_TTL);
+    check.labels("/labels", &labels);
+    let repository_id = new.repository_id.and_then(|id| check.id("/repository_id", "repository", &id));
+    let host_id = new.host_id.and_then(|id| check.id("/host_id", "host", &id));
+    check.done()?;
+
+    let token = new_token("fleet_enroll").map_err(Problem::internal)?;
+    let now = Utc::now();
+    let expires_at = now + TimeDelta::seconds(ttl);
+    let row = EnrollmentToken {
+        token_hash: hash_token(token.expose()),
+        labels: Json(labels),
+        repository_id,
+        host_id,
+        created_at: now,
+        expires_at,
+        used_at: None,
+    };
+    let no = |pointer, what| Problem::invalid_field(pointer, format!("there is no {what} with this id"));
+    match try_write(&services, CreateToken(row)).await? {
+        Ok(true) => Ok(secret_answer(TokenView { token, expires_at })),
+        Ok(false) => Err(no("/host_id", "host")),
+        Err(error) => Err(match error.constraint() {
+            Some("enrollment_tokens_repository_id_fkey") => no("/repository_id", "repository"),
+            Some("enrollment_tokens_host_id_fkey") => no("/host_id", "host"),
+            _ => error.into(),
+        }),
+    }
+}
+
+/// 201 with something that nobody on the way may keep.
+fn secret_answer(body: impl Serialize) -> HttpResponse {
+    HttpResponse::Created().insert_header((CACHE_CONTROL, HeaderValue::from_static("no-store"))).json(body)
+}
+
+/// Agents may be newer than we are: a field that is not known is ignored.
+#[derive(Deserialize)]
+struct Enrollment {
+    token: Secret,
+    hostname: String,
+    os: String,
+    arch: String,
+}
+
+#[derive(Serialize)]
+struct Identity {
+    host_id: Uuid,
+    agent_token: Secret,
+}
+
+impl Enrollment {
+    fn check(&self) -> Result<(), Problem> {
+        let mut check = Check::default();
+        check.line("/hostname", &self.hostname, NAME);
+        if let Err(complaint) = Os::from_str(&self.os) {
+            check.wrong("/os", complaint);
+        }
+        if let Err(complaint) = Arch::from_str(&self.arch) {
+            check.wrong("/arch", complaint);
+        }
+        check.done()
+    }
+}
+
+async fn enroll(services: web::Data<Services>, Body(given): Body<Enrollment>) -> Result<HttpResponse, Problem> {
+    given.check()?;
+    let agent_token = new_token("fleet_agent").map_err(Problem::internal)?;
+    let write = Enroll {
+        token_hash: hash_token(given.token.expose()),
+        host_id: Uuid::now_v7(),
+        hostname: given.hostname,
+        os: given.os,
+        arch: given.arch,
+        agent_token_hash: hash_token(agent_token.expose()),
+        at: Utc::now(),
+    };
+    let enrolled = match try_write(&services, write).await? {
+        Ok(outcome) => outcome.map_err(refusal)?,
+        Err(error) if error.constraint() == Some("hosts_hostname_in_repository") => {
+            return Err(Problem::conflict(
+                "a host of this name uses the repository already: take another name, or a token made with that host's \
+                 host_id to enrol it again",
+            ));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if enrolled.again {
+        evict(&services, enrolled.host_id).await;
+    }
+    log::info!(host:% = enrolled.host_id, again = enrolled.again; "a host was enrolled");
+    Ok(secret_answer(Identity { host_id: enrolled.host_id, agent_token }))
+}
+
+fn refusal(refusal: Refusal) -> Problem {
+    Problem::token_refused(match refusal {
+        Refusal::Unknown => "this enrolment token is not known; ask for a new one",
+        Refusal::Used => "this enrolment token has enrolled a host already; ask for a new one",
+        Refusal::Expired => "this enrolment token has expired; ask for a new one",
+    })
+}

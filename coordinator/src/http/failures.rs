@@ -1,0 +1,141 @@
+//! How failures inside the coordinator become problems, and how long a request may wait for its parts.
+
+use super::problem::Problem;
+use crate::db::{DatabaseError, Reader};
+use crate::persistence::{Patience, Save, Write, WriteError};
+use crate::registry::{Evict, SettingsChanged};
+use crate::services::Services;
+use actix::MailboxError;
+use diesel::result::{DatabaseErrorKind, Error as QueryError};
+use std::future::Future;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// How long a request waits for a read, or for an actor. Longer than [`Patience::REST`], so that a write mostly comes
+/// back with a certain answer.
+const WAIT_LIMIT: Duration = Duration::from_secs(10);
+
+impl From<WriteError> for Problem {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Rejected(QueryError::NotFound) => Self::not_found("it is gone"),
+            WriteError::Rejected(QueryError::DatabaseError(
+                DatabaseErrorKind::UniqueViolation | DatabaseErrorKind::ForeignKeyViolation,
+                _,
+            )) => Self::conflict("something else has this name, or something that it refers to is gone"),
+            WriteError::Rejected(error) => Self::internal(error),
+            WriteError::NotDone(why) => {
+                log::warn!("a write was not done: {why}");
+                Self::unavailable("the database can't be reached; nothing was changed")
+            }
+            WriteError::Unknown => Self::outcome_unknown(),
+        }
+    }
+}
+
+impl From<DatabaseError> for Problem {
+    fn from(error: DatabaseError) -> Self {
+        match error {
+            DatabaseError::Query(error) => error.into(),
+            error => {
+                log::warn!("a read failed: {error}");
+                Self::unavailable("the database can't be reached")
+            }
+        }
+    }
+}
+
+impl From<QueryError> for Problem {
+    fn from(error: QueryError) -> Self {
+        match error {
+            // A broken connection or a server that stops; a fault of ours would be another kind.
+            QueryError::DatabaseError(
+                DatabaseErrorKind::ClosedConnection
+                | DatabaseErrorKind::UnableToSendCommand
+                | DatabaseErrorKind::SerializationFailure
+                | DatabaseErrorKind::Unknown,
+                _,
+            ) => {
+                log::warn!("a read failed: {error}");
+                Self::unavailable("the database does not answer as it should")
+            }
+            error => Self::internal(error),
+        }
+    }
+}
+
+impl From<MailboxError> for Problem {
+    fn from(error: MailboxError) -> Self {
+        match error {
+            MailboxError::Closed => Self::unavailable("the coordinator is about to stop"),
+            MailboxError::Timeout => Self::unavailable("the coordinator is too busy at the moment"),
+        }
+    }
+}
+
+/// What `work` comes to, if it does so in time.
+///
+/// # Errors
+/// Its own, or 503.
+pub async fn in_time<T>(work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
+    match tokio::time::timeout(WAIT_LIMIT, work).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(Problem::unavailable("no answer in time")),
+    }
+}
+
+/// Reads from the database.
+///
+/// # Errors
+/// 503 if that is not possible in time.
+pub async fn read<T>(
+    services: &Services,
+    query: impl AsyncFnOnce(&mut Reader) -> diesel::QueryResult<T>,
+) -> Result<T, Problem> {
+    in_time(async {
+        let mut reader = services.database.reader().await?;
+        Ok(query(&mut reader).await?)
+    })
+    .await
+}
+
+/// Writes to the database. The outer error is a problem whatever was written; the inner one may be a constraint that
+/// means something to the asker.
+///
+/// # Errors
+/// 503 if it is not done, or not known to be done.
+pub async fn try_write<W: Write>(services: &Services, write: W) -> Result<Result<W::Output, WriteError>, Problem> {
+    let save = services.persistence.send(Save { write, patience: Patience::REST });
+    match tokio::time::timeout(WAIT_LIMIT, save).await {
+        Ok(Ok(outcome)) => Ok(outcome),
+        // The write is on its way: it may still be done.
+        Err(_) | Ok(Err(MailboxError::Timeout | MailboxError::Closed)) => Err(Problem::outcome_unknown()),
+    }
+}
+
+/// Writes to the database what no constraint can be in the way of.
+///
+/// # Errors
+/// 503 if it is not done, or not known to be done.
+pub async fn write<W: Write>(services: &Services, write: W) -> Result<W::Output, Problem> {
+    Ok(try_write(services, write).await??)
+}
+
+/// Tells the sessions of these hosts that settings have changed. What is committed stays so even if nobody listens.
+pub async fn settings_changed(services: &Services, hosts: Vec<Uuid>) {
+    if hosts.is_empty() {
+        return;
+    }
+    let told = services.registry.send(SettingsChanged { hosts });
+    if tokio::time::timeout(WAIT_LIMIT, told).await.is_err() {
+        log::warn!("the registry does not listen: agents learn of new settings when they connect again");
+    }
+}
+
+/// Ends the session of a host whose token is no longer good.
+pub async fn evict(services: &Services, host_id: Uuid) {
+    let told = services.registry.send(Evict { host_id });
+    if tokio::time::timeout(WAIT_LIMIT, told).await.is_err() {
+        log::warn!(host:% = host_id; "the registry does not listen: the host's session may still be open");
+    }
+}

@@ -1,0 +1,208 @@
+//! `/v1/hosts`.
+
+use super::body::Body;
+use super::check::{Check, HOOK, LINE, no, path_id};
+use super::failures::{evict, read, settings_changed, try_write, write};
+use super::page::{CURSOR, LIMIT, Page};
+use super::params::{Params, bad_param};
+use super::patch::Patch;
+use super::problem::Problem;
+use super::routes::resource;
+use crate::db::hosts::{self, Change, Changes, Decommission, Filter, Host};
+use crate::db::json::Json;
+use crate::services::Services;
+use actix_web::{HttpResponse, web};
+use chrono::Utc;
+use fleet_wire::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+/// Adds the routes.
+pub fn configure(config: &mut web::ServiceConfig) {
+    config.service(resource("/hosts", [web::get().to(list)], "GET"));
+    config.service(resource(
+        "/hosts/{id}",
+        [web::get().to(get), web::patch().to(change), web::delete().to(decommission)],
+        "GET, PATCH, DELETE",
+    ));
+}
+
+#[derive(Serialize)]
+struct HostView {
+    id: Uuid,
+    hostname: String,
+    os: String,
+    arch: String,
+    status: &'static str,
+    last_seen_at: Option<Timestamp>,
+    agent_version: Option<String>,
+    restic_version: Option<String>,
+    protocol_version: Option<i64>,
+    capabilities: Vec<String>,
+    boot_time: Option<Timestamp>,
+    labels: BTreeMap<String, String>,
+    repository_id: Option<Uuid>,
+    /// Whether `init` has succeeded for this host and its repository.
+    repository_initialized: bool,
+    schedule_version: i64,
+    applied_schedule_version: Option<i64>,
+    hook_shell: Option<String>,
+    pre_hook: Option<String>,
+    post_hook: Option<String>,
+    bandwidth_up_kbps: Option<i64>,
+    bandwidth_down_kbps: Option<i64>,
+    created_at: Timestamp,
+}
+
+fn view(services: &Services, host: Host) -> HostView {
+    let known = |text: Option<String>| text.filter(|text| !text.is_empty());
+    HostView {
+        id: host.id,
+        status: if host.online { "online" } else { "offline" },
+        // The row is written now and then; the board has every sign of life.
+        last_seen_at: host.last_seen_at.max(services.board.last_seen(host.id)),
+        hostname: host.hostname,
+        os: host.os,
+        arch: host.arch,
+        agent_version: known(host.agent_version),
+        restic_version: known(host.restic_version),
+        protocol_version: host.protocol_version,
+        capabilities: host.capabilities.0,
+        boot_time: host.boot_time,
+        labels: host.labels.0,
+        repository_initialized: host.repository_id.is_some() && host.repository_id == host.initialized_repository_id,
+        repository_id: host.repository_id,
+        schedule_version: host.schedule_version,
+        applied_schedule_version: host.applied_schedule_version,
+        hook_shell: host.hook_shell,
+        pre_hook: host.pre_hook,
+        post_hook: host.post_hook,
+        bandwidth_up_kbps: host.bandwidth_up_kbps,
+        bandwidth_down_kbps: host.bandwidth_down_kbps,
+        created_at: host.created_at,
+    }
+}
+
+/// The host of a path that is in service.
+///
+/// # Errors
+/// 404, or what reading can come to.
+pub async fn in_service(services: &Services, id: &str) -> Result<Host, Problem> {
+    let id = path_id("host", id)?;
+    let host = read(services, async |reader| hosts::find(reader, id).await).await?;
+    host.filter(|host| host.decommissioned_at.is_none()).ok_or_else(|| no("host"))
+}
+
+fn filter(params: &Params, after: Option<(Timestamp, Uuid)>) -> Result<Filter, Problem> {
+    params.only(&[LIMIT, CURSOR, "status", "label"])?;
+    let online = match params.one("status")? {
+        None => None,
+        Some("online") => Some(true),
+        Some("offline") => Some(false),
+        Some(_) => return Err(bad_param("status", "must be online or offline")),
+    };
+    let label = |label: &str| label.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let labels: Option<Vec<_>> = params.all("label").map(label).collect();
+    let labels = labels.ok_or_else(|| bad_param("label", "must be name=value"))?;
+    Ok(Filter { online, labels, after })
+}
+
+async fn list(services: web::Data<Services>, params: Params) -> Result<HttpResponse, Problem> {
+    let page = Page::of(&params)?;
+    let filter = filter(&params, page.after)?;
+    let rows = read(&services, async |reader| hosts::list(reader, &filter, page.rows()).await).await?;
+    Ok(HttpResponse::Ok().json(page.list(rows, |host| (host.created_at, host.id), |host| view(&services, host))))
+}
+
+async fn get(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
+    let host = in_service(&services, &id).await?;
+    Ok(HttpResponse::Ok().json(view(&services, host)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[derive(Default)]
+struct HostPatch {
+    labels: Patch<BTreeMap<String, String>>,
+    repository_id: Patch<String>,
+    hook_shell: Patch<String>,
+    pre_hook: Patch<String>,
+    post_hook: Patch<String>,
+    bandwidth_up_kbps: Patch<i64>,
+    bandwidth_down_kbps: Patch<i64>,
+}
+
+impl HostPatch {
+    fn into_changes(self) -> Result<Changes, Problem> {
+        let mut check = Check::default();
+        let labels = self.labels.into_change().map(Option::unwrap_or_default);
+        check.labels("/labels", labels.as_ref().unwrap_or(&BTreeMap::new()));
+        let repository_id = self.repository_id.into_change().map(|id| {
+            // What is no id is noted, and then nothing is changed.
+            id.and_then(|id| check.id("/repository_id", "repository", &id))
+        });
+        let mut text = |pointer, text: Patch<String>, longest| {
+            let text = text.empty_is_null().into_change();
+            check.short(pointer, text.iter().flatten().map(String::as_str).next().unwrap_or_default(), longest);
+            text
+        };
+        let hook_shell = text("/hook_shell", self.hook_shell, LINE);
+        let pre_hook = text("/pre_hook", self.pre_hook, HOOK);
+        let post_hook = text("/post_hook", self.post_hook, HOOK);
+        let mut cap = |pointer, cap: Patch<i64>| {
+            let cap = cap.into_change();
+            check.cap(pointer, cap.flatten().unwrap_or(0));
+            cap.map(|cap| cap.filter(|&cap| cap > 0))
+        };
+        let bandwidth_up_kbps = cap("/bandwidth_up_kbps", self.bandwidth_up_kbps);
+        let bandwidth_down_kbps = cap("/bandwidth_down_kbps", self.bandwidth_down_kbps);
+        check.done()?;
+        Ok(Changes {
+            labels: labels.map(Json),
+            repository_id,
+            hook_shell,
+            pre_hook,
+            post_hook,
+            bandwidth_up_kbps,
+            bandwidth_down_kbps,
+        })
+    }
+}
+
+async fn change(
+    services: web::Data<Services>,
+    id: web::Path<String>,
+    Body(patch): Body<HostPatch>,
+) -> Result<HttpResponse, Problem> {
+    let id = path_id("host", &id)?;
+    let changes = patch.into_changes()?;
+    let only_labels = changes == Changes { labels: changes.labels.clone(), ..Changes::default() };
+    let host = match try_write(&services, Change { id, changes }).await? {
+        Ok(host) => host.ok_or_else(|| no("host"))?,
+        Err(error) => {
+            return Err(match error.constraint() {
+                Some("hosts_hostname_in_repository") => Problem::conflict(
+                    "another host of this name uses the repository: snapshots are told apart by the name",
+                ),
+                Some("hosts_repository_id_fkey") => {
+                    Problem::invalid_field("/repository_id", "there is no repository with this id")
+                }
+                _ => error.into(),
+            });
+        }
+    };
+    if !only_labels {
+        settings_changed(&services, vec![id]).await;
+    }
+    Ok(HttpResponse::Ok().json(view(&services, host)))
+}
+
+async fn decommission(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
+    let id = path_id("host", &id)?;
+    if !write(&services, Decommission { id, at: Utc::now() }).await? {
+        return Err(no("host"));
+    }
+    evict(&services, id).await;
+    Ok(HttpResponse::NoContent().finish())
+}

@@ -1,0 +1,72 @@
+//! The REST API. `api.md` in the docs lists the routes; one file a resource. Handlers read through a pool, write
+//! through the persistence actor, and answer what goes wrong with a [`problem::Problem`].
+
+pub mod agent_connect;
+pub mod auth;
+pub mod body;
+pub mod check;
+pub mod enrollment;
+pub mod failures;
+pub mod health;
+pub mod hosts;
+pub mod jobs;
+pub mod logs;
+pub mod page;
+pub mod params;
+pub mod patch;
+pub mod problem;
+pub mod repositories;
+pub mod repository_url;
+pub mod request_id;
+pub mod routes;
+pub mod server;
+pub mod snapshots;
+pub mod source_groups;
+pub mod stats;
+
+use crate::services::Services;
+use actix_web::body::MessageBody;
+use actix_web::dev::{ServiceFactory, ServiceRequest, ServiceResponse};
+use actix_web::middleware::from_fn;
+use actix_web::{App, web};
+use problem::Problem;
+
+/// The whole application.
+pub fn app(
+    services: web::Data<Services>,
+) -> App<
+    impl ServiceFactory<
+        ServiceRequest,
+        Config = (),
+        Response = ServiceResponse<impl MessageBody>,
+        Error = actix_web::Error,
+        InitError = (),
+    >,
+> {
+    App::new().app_data(services).configure(configure).wrap(from_fn(request_id::assign))
+}
+
+/// Adds every route. What agents use comes first: it has its own tokens.
+pub fn configure(config: &mut web::ServiceConfig) {
+    health::configure(config);
+    enrollment::configure_agent(config);
+    agent_connect::configure(config);
+    config.service(web::scope("/v1").wrap(from_fn(auth::require_admin)).configure(configure_admin));
+    config.default_service(web::to(no_route));
+}
+
+/// Adds the routes under `/v1` that need the admin token.
+fn configure_admin(config: &mut web::ServiceConfig) {
+    enrollment::configure(config);
+    hosts::configure(config);
+    jobs::configure(config);
+    repositories::configure(config);
+    source_groups::configure(config);
+    snapshots::configure(config);
+    stats::configure(config);
+    config.default_service(web::to(no_route));
+}
+
+async fn no_route() -> Result<&'static str, Problem> {
+    Err(Problem::not_found("there is nothing at this address"))
+}

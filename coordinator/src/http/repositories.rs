@@ -1,0 +1,298 @@
+//! `/v1/repositories`. Secrets come in and never go out.
+
+use super::body::Body;
+use super::check::{Check, LINE, NAME, no, path_id};
+use super::failures::{read, settings_changed, try_write, write};
+use super::page::{CURSOR, LIMIT, Page};
+use super::params::Params;
+use super::patch::Patch;
+use super::problem::Problem;
+use super::repository_url;
+use super::routes::resource;
+use crate::db::repositories::{self, Change, Changes, Create, Delete, Deleted, Repository, SecretColumn};
+use crate::persistence::WriteError;
+use crate::services::Services;
+use crate::vault::Vault;
+use actix_web::http::header::LOCATION;
+use actix_web::{HttpResponse, web};
+use chrono::Utc;
+use fleet_wire::{Secret, Timestamp};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Adds the routes.
+pub fn configure(config: &mut web::ServiceConfig) {
+    config.service(resource("/repositories", [web::post().to(create), web::get().to(list)], "POST, GET"));
+    config.service(resource(
+        "/repositories/{id}",
+        [web::get().to(get), web::patch().to(change), web::delete().to(delete)],
+        "GET, PATCH, DELETE",
+    ));
+}
+
+#[derive(Serialize)]
+struct AdminView {
+    url: Option<String>,
+    username: Option<String>,
+    has_password: bool,
+    has_credential: bool,
+}
+
+#[derive(Serialize)]
+struct RepositoryView {
+    id: Uuid,
+    name: String,
+    url: String,
+    username: Option<String>,
+    has_password: bool,
+    has_credential: bool,
+    admin: Option<AdminView>,
+    append_only: bool,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+}
+
+impl From<Repository> for RepositoryView {
+    fn from(row: Repository) -> Self {
+        let admin = row.has_admin.then(|| AdminView {
+            url: row.admin_url,
+            username: row.admin_username,
+            has_password: row.admin_password.is_some(),
+            has_credential: row.admin_credential.is_some(),
+        });
+        Self {
+            id: row.id,
+            name: row.name,
+            url: row.url,
+            username: row.username,
+            has_password: !row.password.is_empty(),
+            has_credential: row.credential.is_some(),
+            admin,
+            append_only: row.append_only,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewRepository {
+    name: String,
+    url: String,
+    password: Secret,
+    username: Option<String>,
+    credential: Option<Secret>,
+    #[serde(default)]
+    admin: Patch<AdminPatch>,
+    #[serde(default)]
+    append_only: bool,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RepositoryPatch {
+    name: Patch<String>,
+    url: Patch<String>,
+    password: Patch<Secret>,
+    username: Patch<String>,
+    credential: Patch<Secret>,
+    admin: Patch<AdminPatch>,
+    append_only: Patch<bool>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct AdminPatch {
+    url: Patch<String>,
+    username: Patch<String>,
+    credential: Patch<Secret>,
+    password: Patch<Secret>,
+}
+
+impl From<NewRepository> for RepositoryPatch {
+    fn from(new: NewRepository) -> Self {
+        fn given<T>(value: Option<T>) -> Patch<T> {
+            value.map_or(Patch::Absent, Patch::Value)
+        }
+        Self {
+            name: Patch::Value(new.name),
+            url: Patch::Value(new.url),
+            password: Patch::Value(new.password),
+            username: given(new.username),
+            credential: given(new.credential),
+            admin: new.admin,
+            append_only: Patch::Value(new.append_only),
+        }
+    }
+}
+
+impl RepositoryPatch {
+    fn check(&self) -> Result<(), Problem> {
+        let mut check = Check::default();
+        let needed = [
+            ("/name", self.name.is_null()),
+            ("/url", self.url.is_null()),
+            ("/password", self.password.is_null()),
+            ("/append_only", self.append_only.is_null()),
+        ];
+        for (pointer, _) in needed.into_iter().filter(|(_, null)| *null) {
+            check.wrong(pointer, "can't be null");
+        }
+        if let Some(name) = self.name.value() {
+            check.line("/name", name, NAME);
+        }
+        check_login(&mut check, "", &self.url, &self.username, &self.credential, &self.password);
+        if let Some(admin) = self.admin.value() {
+            check_login(&mut check, "/admin", &admin.url, &admin.username, &admin.credential, &admin.password);
+        }
+        check.done()
+    }
+
+    /// The changes of the row `id`, with the secrets sealed for it.
+    fn into_changes(self, vault: &Vault, id: Uuid) -> Result<Changes, Problem> {
+        self.check()?;
+        let seal = |column: SecretColumn, secret: Patch<Secret>| {
+            let sealed = secret.try_map(|secret| vault.seal(column.place(id), secret.expose().as_bytes()));
+            sealed.map(Patch::into_change).map_err(Problem::internal)
+        };
+        let mut changes = Changes {
+            name: self.name.into_change().flatten(),
+            url: self.url.into_change().flatten(),
+            username: self.username.empty_is_null().into_change(),
+            password: seal(SecretColumn::Password, self.password)?.flatten(),
+            credential: seal(SecretColumn::Credential, self.credential)?,
+            append_only: self.append_only.into_change().flatten(),
+            ..Changes::default()
+        };
+        match self.admin {
+            Patch::Absent => {}
+            Patch::Null => changes = changes.without_admin(),
+            Patch::Value(admin) => {
+                changes.has_admin = Some(true);
+                changes.admin_url = admin.url.empty_is_null().into_change();
+                changes.admin_username = admin.username.empty_is_null().into_change();
+                changes.admin_password = seal(SecretColumn::AdminPassword, admin.password)?;
+                changes.admin_credential = seal(SecretColumn::AdminCredential, admin.credential)?;
+            }
+        }
+        if changes != Changes::default() {
+            changes.updated_at = Some(Utc::now());
+        }
+        Ok(changes)
+    }
+}
+
+fn check_login(
+    check: &mut Check,
+    parent: &str,
+    url: &Patch<String>,
+    username: &Patch<String>,
+    credential: &Patch<Secret>,
+    password: &Patch<Secret>,
+) {
+    if let Some(url) = url.value() {
+        let pointer = format!("{parent}/url");
+        check.line(&pointer, url, LINE);
+        if let Some(complaint) = repository_url::complaint(url) {
+            check.wrong(&pointer, complaint);
+        }
+    }
+    if let Some(username) = username.value() {
+        let pointer = format!("{parent}/username");
+        check.short(&pointer, username, LINE);
+        if username.contains(|character: char| character == ':' || character.is_control()) {
+            check.wrong(&pointer, "can't hold a colon or control characters: HTTP could not carry it");
+        }
+    }
+    for (name, secret) in [("credential", credential), ("password", password)] {
+        let Some(secret) = secret.value() else { continue };
+        let pointer = format!("{parent}/{name}");
+        check.filled(&pointer, secret.expose(), LINE);
+        if secret.expose().contains(['\n', '\r']) {
+            check.wrong(&pointer, "can't hold a line break: restic reads one line");
+        }
+    }
+}
+
+fn refused(error: WriteError) -> Problem {
+    match error.constraint() {
+        Some("repositories_name_key") => Problem::conflict("there is a repository of this name"),
+        _ => error.into(),
+    }
+}
+
+async fn create(services: web::Data<Services>, Body(new): Body<NewRepository>) -> Result<HttpResponse, Problem> {
+    let id = Uuid::now_v7();
+    let changes = RepositoryPatch::from(new).into_changes(&services.vault, id)?;
+    let now = Utc::now();
+    let row = Repository {
+        id,
+        // `NewRepository` has all three, so the changes do.
+        name: changes.name.unwrap_or_default(),
+        url: changes.url.unwrap_or_default(),
+        password: changes.password.unwrap_or_default(),
+        username: changes.username.flatten(),
+        credential: changes.credential.flatten(),
+        admin_url: changes.admin_url.flatten(),
+        admin_username: changes.admin_username.flatten(),
+        admin_password: changes.admin_password.flatten(),
+        admin_credential: changes.admin_credential.flatten(),
+        has_admin: changes.has_admin.unwrap_or(false),
+        append_only: changes.append_only.unwrap_or(false),
+        created_at: now,
+        updated_at: now,
+    };
+    try_write(&services, Create(row.clone())).await?.map_err(refused)?;
+    let location = format!("/v1/repositories/{id}");
+    Ok(HttpResponse::Created().insert_header((LOCATION, location)).json(RepositoryView::from(row)))
+}
+
+async fn list(services: web::Data<Services>, params: Params) -> Result<HttpResponse, Problem> {
+    params.only(&[LIMIT, CURSOR])?;
+    let page = Page::of(&params)?;
+    let rows = read(&services, async |reader| repositories::list(reader, page.after, page.rows()).await).await?;
+    let key = |row: &Repository| (row.created_at, row.id);
+    Ok(HttpResponse::Ok().json(page.list(rows, key, RepositoryView::from)))
+}
+
+/// The repository of a path.
+///
+/// # Errors
+/// 404, or what reading can come to.
+pub async fn existing(services: &Services, id: &str) -> Result<Repository, Problem> {
+    let id = path_id("repository", id)?;
+    let row = read(services, async |reader| repositories::find(reader, id).await).await?;
+    row.ok_or_else(|| no("repository"))
+}
+
+async fn get(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
+    Ok(HttpResponse::Ok().json(RepositoryView::from(existing(&services, &id).await?)))
+}
+
+async fn change(
+    services: web::Data<Services>,
+    id: web::Path<String>,
+    Body(patch): Body<RepositoryPatch>,
+) -> Result<HttpResponse, Problem> {
+    let id = path_id("repository", &id)?;
+    let changes = patch.into_changes(&services.vault, id)?;
+    let done = try_write(&services, Change { id, changes }).await?.map_err(refused)?;
+    let (row, hosts) = done.ok_or_else(|| no("repository"))?;
+    settings_changed(&services, hosts).await;
+    Ok(HttpResponse::Ok().json(RepositoryView::from(row)))
+}
+
+async fn delete(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
+    let id = path_id("repository", &id)?;
+    match write(&services, Delete::new(id)).await? {
+        Deleted::Done => Ok(HttpResponse::NoContent().finish()),
+        Deleted::NotFound => Err(no("repository")),
+        Deleted::UsedByHosts(hosts) => Err(Problem::conflict(format!(
+            "{hosts} hosts are assigned to this repository: give them another one (or null) first"
+        ))),
+        Deleted::UsedByJobs(jobs) => {
+            Err(Problem::conflict(format!("{jobs} jobs have worked on this repository, and their history needs it")))
+        }
+    }
+}

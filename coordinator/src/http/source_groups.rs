@@ -1,0 +1,286 @@
+//! `/v1/hosts/{id}/source-groups`.
+
+use super::body::Body;
+use super::check::{Check, HOOK, LINE, NAME, no};
+use super::failures::{read, write};
+use super::hosts::in_service;
+use super::page::{CURSOR, LIMIT, Page};
+use super::params::Params;
+use super::problem::Problem;
+use super::routes::resource;
+use crate::db::hosts::Host;
+use crate::db::json::Json;
+use crate::db::source_groups::{self, Delete, Put, SourceGroup, Stored};
+use crate::services::Services;
+use actix_web::http::header::LOCATION;
+use actix_web::{HttpResponse, web};
+use chrono::Utc;
+use fleet_wire::{RetentionError, RetentionPolicy, Timestamp, check_group_name};
+use serde::{Deserialize, Serialize};
+
+/// The pause before the first retry unless the group says, in seconds.
+const USUAL_BACKOFF: i64 = 60;
+const MOST_RETRIES: i64 = 100;
+const LONGEST_BACKOFF: i64 = 7 * 24 * 60 * 60;
+const MOST_PATHS: usize = 10_000;
+
+/// Adds the routes.
+pub fn configure(config: &mut web::ServiceConfig) {
+    config.service(resource("/hosts/{id}/source-groups", [web::post().to(create), web::get().to(list)], "POST, GET"));
+    config.service(resource(
+        "/hosts/{id}/source-groups/{name}",
+        [web::get().to(get), web::put().to(put), web::delete().to(delete)],
+        "GET, PUT, DELETE",
+    ));
+}
+
+/// A policy as clients write it. A rule that we don't know must not be dropped: snapshots would go that it keeps.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[derive(Default)]
+struct Retention {
+    keep_last: Option<i64>,
+    keep_hourly: Option<i64>,
+    keep_daily: Option<i64>,
+    keep_weekly: Option<i64>,
+    keep_monthly: Option<i64>,
+    keep_yearly: Option<i64>,
+}
+
+impl From<Retention> for RetentionPolicy {
+    fn from(given: Retention) -> Self {
+        let Retention { keep_last, keep_hourly, keep_daily, keep_weekly, keep_monthly, keep_yearly } = given;
+        Self { keep_last, keep_hourly, keep_daily, keep_weekly, keep_monthly, keep_yearly }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GroupBody {
+    name: Option<String>,
+    includes: Vec<String>,
+    #[serde(default)]
+    excludes: Option<Vec<String>>,
+    retention: Option<Retention>,
+    retry_max: Option<i64>,
+    retry_backoff_seconds: Option<i64>,
+    pre_hook: Option<String>,
+    post_hook: Option<String>,
+}
+
+#[derive(Serialize)]
+struct GroupView {
+    name: String,
+    includes: Vec<String>,
+    excludes: Vec<String>,
+    retention: Option<RetentionPolicy>,
+    retry_max: i64,
+    retry_backoff_seconds: i64,
+    pre_hook: Option<String>,
+    post_hook: Option<String>,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+}
+
+impl From<SourceGroup> for GroupView {
+    fn from(row: SourceGroup) -> Self {
+        Self {
+            name: row.name,
+            includes: row.includes.0,
+            excludes: row.excludes.0,
+            retention: row.retention.map(|Json(policy)| policy),
+            retry_max: row.retry_max,
+            retry_backoff_seconds: row.retry_backoff_seconds,
+            pre_hook: row.pre_hook,
+            post_hook: row.post_hook,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        }
+    }
+}
+
+impl GroupBody {
+    /// The row of this group for `host`, if everything in it makes sense.
+    fn into_row(self, host: &Host, name: String) -> Result<SourceGroup, Problem> {
+        let retention = self.retention.map(RetentionPolicy::from);
+        let excludes = self.excludes.unwrap_or_default();
+        let retry_max = self.retry_max.unwrap_or(0);
+        let retry_backoff_seconds = self.retry_backoff_seconds.unwrap_or(USUAL_BACKOFF);
+
+        let mut check = Check::default();
+        check_name(&mut check, &name);
+        check_includes(&mut check, &host.os, &self.includes);
+        for (index, exclude) in excludes.iter().enumerate() {
+            check.filled(&format!("/excludes/{index}"), exclude, LINE);
+        }
+        if excludes.len() > MOST_PATHS {
+            check.wrong("/excludes", format!("may have {MOST_PATHS} patterns"));
+        }
+        if let Some(policy) = &retention {
+            check_retention(&mut check, policy);
+        }
+        check.number("/retry_max", retry_max, 0..=MOST_RETRIES);
+        check.number("/retry_backoff_seconds", retry_backoff_seconds, 0..=LONGEST_BACKOFF);
+        check.short("/pre_hook", self.pre_hook.as_deref().unwrap_or_default(), HOOK);
+        check.short("/post_hook", self.post_hook.as_deref().unwrap_or_default(), HOOK);
+        check.done()?;
+
+        let now = Utc::now();
+        Ok(SourceGroup {
+            host_id: host.id,
+            name,
+            includes: Json(self.includes),
+            excludes: Json(excludes),
+            retention: retention.map(Json),
+            retry_max,
+            retry_backoff_seconds,
+            pre_hook: self.pre_hook.filter(|hook| !hook.is_empty()),
+            post_hook: self.post_hook.filter(|hook| !hook.is_empty()),
+            created_at: now,
+            updated_at: now,
+        })
+    }
+}
+
+fn check_name(check: &mut Check, name: &str) {
+    if let Err(error) = check_group_name(name) {
+        check.wrong("/name", error.to_string());
+    } else if name == "." || name == ".." {
+        check.wrong("/name", "can't be . or ..: no URL could name the group");
+    }
+    check.short("/name", name, NAME);
+}
+
+fn check_includes(check: &mut Check, os: &str, includes: &[String]) {
+    if includes.is_empty() {
+        check.wrong("/includes", "needs at least one path");
+    }
+    if includes.len() > MOST_PATHS {
+        check.wrong("/includes", format!("may have {MOST_PATHS} paths"));
+    }
+    for (index, path) in includes.iter().enumerate() {
+        let pointer = format!("/includes/{index}");
+        check.filled(&pointer, path, LINE);
+        if !path.is_empty() && !is_absolute(os, path) {
+            check.wrong(&pointer, format!("must be an absolute path, as {os} writes them"));
+        }
+    }
+}
+
+fn is_absolute(os: &str, path: &str) -> bool {
+    if os != "windows" {
+        return path.starts_with('/');
+    }
+    let drive = path.as_bytes();
+    path.starts_with("\\\\") || matches!(drive, [letter, b':', b'\\' | b'/', ..] if letter.is_ascii_alphabetic())
+}
+
+fn check_retention(check: &mut Check, policy: &RetentionPolicy) {
+    match policy.check() {
+        Ok(()) => {}
+        Err(error @ RetentionError::Negative { rule, .. }) => {
+            check.wrong(&format!("/retention/{rule}"), error.to_string());
+        }
+        Err(error @ RetentionError::Empty) => check.wrong("/retention", error.to_string()),
+    }
+}
+
+async fn create(
+    services: web::Data<Services>,
+    id: web::Path<String>,
+    Body(body): Body<GroupBody>,
+) -> Result<HttpResponse, Problem> {
+    let host = in_service(&services, &id).await?;
+    let name = body.name.clone().ok_or_else(|| Problem::invalid_field("/name", "is missing"))?;
+    let group = body.into_row(&host, name)?;
+    answer(write(&services, Put { group, replace: false }).await?)
+}
+
+async fn put(
+    services: web::Data<Services>,
+    path: web::Path<(String, String)>,
+    Body(body): Body<GroupBody>,
+) -> Result<HttpResponse, Problem> {
+    let (id, name) = path.into_inner();
+    let host = in_service(&services, &id).await?;
+    if body.name.as_ref().is_some_and(|given| *given != name) {
+        return Err(Problem::invalid_field("/name", "must be the name in the URL: a group can't be renamed"));
+    }
+    let group = body.into_row(&host, name)?;
+    answer(write(&services, Put { group, replace: true }).await?)
+}
+
+fn answer(stored: Stored) -> Result<HttpResponse, Problem> {
+    match stored {
+        Stored::Created(row) => {
+            let location = format!("/v1/hosts/{}/source-groups/{}", row.host_id, segment(&row.name));
+            Ok(HttpResponse::Created().insert_header((LOCATION, location)).json(GroupView::from(row)))
+        }
+        Stored::Replaced(row) => Ok(HttpResponse::Ok().json(GroupView::from(row))),
+        Stored::Taken => Err(Problem::conflict("the host has a source group of this name: PUT replaces it")),
+        Stored::NoHost => Err(no("host")),
+    }
+}
+
+/// A name as one segment of a URL's path.
+fn segment(name: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    name.bytes().map(byte).collect()
+}
+
+fn no_group() -> Problem {
+    Problem::not_found("the host has no source group of this name")
+}
+
+async fn list(services: web::Data<Services>, id: web::Path<String>, params: Params) -> Result<HttpResponse, Problem> {
+    params.only(&[LIMIT, CURSOR])?;
+    let page: Page<String> = Page::of(&params)?;
+    let host = in_service(&services, &id).await?.id;
+    let after = page.after.as_deref();
+    let rows = read(&services, async |reader| source_groups::list(reader, host, after, page.rows()).await).await?;
+    Ok(HttpResponse::Ok().json(page.list(rows, |row| row.name.clone(), GroupView::from)))
+}
+
+async fn get(services: web::Data<Services>, path: web::Path<(String, String)>) -> Result<HttpResponse, Problem> {
+    let (id, name) = path.into_inner();
+    let host = in_service(&services, &id).await?.id;
+    // No group has such a name, and the database can't be asked for it.
+    check_group_name(&name).map_err(|_| no_group())?;
+    let row = read(&services, async |reader| source_groups::find(reader, host, &name).await).await?;
+    Ok(HttpResponse::Ok().json(GroupView::from(row.ok_or_else(no_group)?)))
+}
+
+async fn delete(services: web::Data<Services>, path: web::Path<(String, String)>) -> Result<HttpResponse, Problem> {
+    let (id, name) = path.into_inner();
+    let host = in_service(&services, &id).await?.id;
+    check_group_name(&name).map_err(|_| no_group())?;
+    if write(&services, Delete::new(host, name)).await? {
+        Ok(HttpResponse::NoContent().finish())
+    } else {
+        Err(no_group())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn absolute_is_what_the_hosts_system_calls_so() {
+        assert!(is_absolute("linux", "/etc") && !is_absolute("linux", "etc") && !is_absolute("linux", "C:\\x"));
+        for path in ["C:\\x", "c:/x", "\\\\server\\share"] {
+            assert!(is_absolute("windows", path), "{path}");
+        }
+        for path in ["/etc", "C:", "C:x", "é:\\x", "x"] {
+            assert!(!is_absolute("windows", path), "{path}");
+        }
+    }
+
+    #[test]
+    fn any_name_is_one_segment() {
+        assert_eq!(segment("a/b ä"), "a%2Fb%20%C3%A4");
+    }
+}
