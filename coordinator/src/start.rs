@@ -121,7 +121,7 @@ async fn serve_with(config: &Config, vault: Vault, database: Database) -> Result
     let address = listener.local_addr().map_err(StartError::Http)?;
 
     let services = start_actors(database, vault, lock, &admin_token).await?;
-    let server = http::server(services.clone(), listener, HTTP_DRAIN_SECONDS).map_err(StartError::Http)?;
+    let server = http::server::bind(services.clone(), listener, HTTP_DRAIN_SECONDS).map_err(StartError::Http)?;
     let handle = server.handle();
     let serving = actix::spawn(server);
     announce(&config.data_dir, address)?;

@@ -8,6 +8,8 @@ use diesel::sql_types::{Array, BigInt, Bool, Jsonb, Nullable, Text, Timestamptz,
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use fleet_wire::{CommandRun, JobProgress, Status, Timestamp};
 use std::collections::HashMap;
+use std::fmt;
+use std::str::FromStr;
 use uuid::Uuid;
 
 /// Rows in one `INSERT`; Postgres takes 65,535 parameters a statement.
@@ -66,6 +68,23 @@ impl Origin {
             Self::FirstConnect => "first_connect",
             Self::Retry => "retry",
         }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Origin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const ALL: [Origin; 5] =
+            [Origin::Operator, Origin::Schedule, Origin::Maintenance, Origin::FirstConnect, Origin::Retry];
+        let known = || ALL.map(Origin::as_str).join(", ");
+        ALL.into_iter().find(|origin| origin.as_str() == text).ok_or_else(|| format!("{text:?} is none of {}", known()))
     }
 }
 

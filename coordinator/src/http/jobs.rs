@@ -1,0 +1,288 @@
+//! Jobs over REST: run, list, read, wait, cancel.
+
+use super::body::Body;
+use super::failures::{in_time, read as read_from};
+use super::page::{CURSOR, LIMIT, List, Page};
+use super::params::{Params, bad_param};
+use super::problem::{FieldError, Problem};
+use super::routes::resource;
+use crate::db::jobs::{self, Filter, Job, Origin};
+use crate::db::{hosts, repositories, source_groups};
+use crate::dispatcher::{CancelJob, Explain, Submit};
+use crate::job::plan::{Cause, Objection, Wish, plan};
+use crate::services::Services;
+use actix_web::http::header;
+use actix_web::{HttpResponse, web};
+use chrono::{DateTime, Utc};
+use fleet_wire::{Cap, JobProgress, Kind, RawJson, Status, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::str::FromStr;
+use std::time::Duration;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+/// The longest `?wait=`, in seconds.
+const LONGEST_WAIT: i64 = 60;
+/// Who asked, as long as there is one token.
+const OPERATOR: &str = "admin";
+
+/// Adds the routes.
+pub(super) fn configure(config: &mut web::ServiceConfig) {
+    config
+        .service(resource("/hosts/{id}/jobs", [web::post().to(run)], "POST"))
+        .service(resource("/jobs", [web::get().to(list)], "GET"))
+        .service(resource("/jobs/{id}", [web::get().to(read)], "GET"))
+        .service(resource("/jobs/{id}/cancel", [web::post().to(cancel)], "POST"))
+        .service(resource("/jobs/{id}/logs", [web::get().to(super::logs::read)], "GET"));
+}
+
+/// A job as REST shows it.
+#[derive(Debug, Serialize)]
+struct JobView {
+    id: Uuid,
+    host_id: Uuid,
+    repository_id: Uuid,
+    kind: String,
+    status: Status,
+    partial: bool,
+    origin: String,
+    source_group: Option<String>,
+    schedule_id: Option<Uuid>,
+    scheduled_at: Option<Timestamp>,
+    attempt: i64,
+    retry_of: Option<Uuid>,
+    requested_by: Option<String>,
+    /// What keeps a queued job from starting.
+    waiting_for: Option<String>,
+    created_at: Timestamp,
+    dispatched_at: Option<Timestamp>,
+    accepted_at: Option<Timestamp>,
+    started_at: Option<Timestamp>,
+    finished_at: Option<Timestamp>,
+    cancel_requested_at: Option<Timestamp>,
+    ended_at: Option<Timestamp>,
+    exit_code: Option<i64>,
+    error: Option<String>,
+    stats: Option<RawJson>,
+    progress: Option<ProgressView>,
+}
+
+#[derive(Debug, Serialize)]
+struct ProgressView {
+    percent_done: f64,
+    files_done: i64,
+    total_files: i64,
+    bytes_done: i64,
+    total_bytes: i64,
+    eta_seconds: i64,
+    throughput_bps: i64,
+}
+
+impl From<JobProgress> for ProgressView {
+    fn from(progress: JobProgress) -> Self {
+        Self {
+            percent_done: progress.percent_done,
+            files_done: progress.files_done,
+            total_files: progress.total_files,
+            bytes_done: progress.bytes_done,
+            total_bytes: progress.total_bytes,
+            eta_seconds: progress.eta_seconds,
+            throughput_bps: progress.throughput_bps,
+        }
+    }
+}
+
+impl JobView {
+    fn new(job: Job, waiting_for: Option<String>, progress: Option<JobProgress>) -> Self {
+        let Job { new, state } = job;
+        Self {
+            id: new.id,
+            host_id: new.host_id,
+            repository_id: new.repository_id,
+            kind: new.kind,
+            status: state.status,
+            partial: state.partial,
+            origin: new.origin,
+            source_group: new.source_group,
+            schedule_id: new.schedule_id,
+            scheduled_at: new.scheduled_at,
+            attempt: new.attempt,
+            retry_of: new.retry_of,
+            requested_by: new.requested_by,
+            waiting_for,
+            created_at: new.created_at,
+            dispatched_at: state.dispatched_at,
+            accepted_at: state.accepted_at,
+            started_at: state.started_at,
+            finished_at: state.finished_at,
+            cancel_requested_at: state.cancel_requested_at,
+            ended_at: state.ended_at,
+            exit_code: state.exit_code,
+            error: state.error,
+            // What agents report is JSON by the wire's types.
+            stats: state.stats.and_then(|stats| RawJson::new(stats).ok()),
+            progress: progress.or(state.progress).map(ProgressView::from),
+        }
+    }
+}
+
+/// What a job that was let go still waits for, as far as the ledger tells.
+fn waits_at_agent(job: &Job) -> Option<String> {
+    let state = &job.state;
+    match (state.status, state.dispatched_at, state.accepted_at) {
+        (Status::Queued, Some(_), None) => Some("the agent to accept it".to_owned()),
+        (Status::Queued, Some(_), Some(_)) => Some("its turn at the agent".to_owned()),
+        _ => None,
+    }
+}
+
+/// Adds what only the running coordinator knows.
+async fn views(services: &Services, jobs: Vec<Job>) -> Result<Vec<JobView>, Problem> {
+    let queued: Vec<Uuid> =
+        jobs.iter().filter(|job| job.state.status == Status::Queued).map(|job| job.new.id).collect();
+    let mut waiting = match queued.is_empty() {
+        true => HashMap::new(),
+        false => in_time(async { Ok(services.dispatcher.send(Explain { jobs: queued }).await?) }).await?,
+    };
+    let view = |job: Job| {
+        let waiting_for = waiting.remove(&job.new.id).or_else(|| waits_at_agent(&job));
+        let progress = services.board.progress(job.new.id);
+        JobView::new(job, waiting_for, progress)
+    };
+    Ok(jobs.into_iter().map(view).collect())
+}
+
+async fn view(services: &Services, job: Job) -> Result<JobView, Problem> {
+    views(services, vec![job]).await?.pop().ok_or_else(no_job)
+}
+
+fn no_job() -> Problem {
+    Problem::not_found("there is no such job")
+}
+
+/// The job that a path names.
+pub(super) async fn find(services: &Services, id: &str) -> Result<Job, Problem> {
+    let id: Uuid = id.parse().map_err(|_| no_job())?;
+    read_from(services, async |reader| jobs::find(reader, id).await).await?.ok_or_else(no_job)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RunRequest {
+    kind: Kind,
+    source_group: Option<String>,
+    #[serde(default)]
+    args: Vec<String>,
+    bandwidth_up_kbps: Option<i64>,
+    bandwidth_down_kbps: Option<i64>,
+}
+
+impl RunRequest {
+    fn wish(self) -> Wish {
+        Wish {
+            source_group: self.source_group,
+            args: self.args,
+            bandwidth_up_kbps: self.bandwidth_up_kbps.map_or(Cap::Unchanged, Cap::present),
+            bandwidth_down_kbps: self.bandwidth_down_kbps.map_or(Cap::Unchanged, Cap::present),
+        }
+    }
+}
+
+async fn run(
+    services: web::Data<Services>,
+    host_id: web::Path<String>,
+    Body(request): Body<RunRequest>,
+) -> Result<HttpResponse, Problem> {
+    let no_host = || Problem::not_found("there is no such host");
+    let host_id: Uuid = host_id.parse().map_err(|_| no_host())?;
+    let cause = Cause { origin: Origin::Operator, requested_by: OPERATOR.to_owned(), at: Utc::now() };
+    let kind = request.kind;
+    let wish = request.wish();
+    let known = read_from(&services, async |reader| {
+        let Some(host) = hosts::find(reader, host_id).await? else { return Ok(None) };
+        let repository = match host.repository_id {
+            Some(id) => repositories::find(reader, id).await?,
+            None => None,
+        };
+        Ok(Some((host, repository, source_groups::of_host(reader, host_id).await?)))
+    });
+    let (host, repository, groups) =
+        known.await?.filter(|(host, ..)| host.decommissioned_at.is_none()).ok_or_else(no_host)?;
+    let repository = repository.ok_or_else(|| Problem::conflict("this host has no repository: assign one first"))?;
+    let new = plan(kind, &wish, &host, &repository, &groups, cause).map_err(|objections| {
+        let field = |objection: Objection| FieldError::new(objection.pointer, objection.detail);
+        Problem::invalid(objections.into_iter().map(field).collect())
+    })?;
+    let id = new.id;
+    in_time(async { Ok(services.dispatcher.send(Submit { new }).await??) }).await?;
+    let job = find(&services, &id.to_string()).await?;
+    let location = (header::LOCATION, format!("/v1/jobs/{id}"));
+    Ok(HttpResponse::Accepted().insert_header(location).json(view(&services, job).await?))
+}
+
+async fn list(services: web::Data<Services>, params: Params) -> Result<HttpResponse, Problem> {
+    params.only(&["host_id", "kind", "status", "origin", "since", LIMIT, CURSOR])?;
+    let page: Page<(Timestamp, Uuid)> = Page::of(&params)?;
+    let filter = Filter {
+        // An id that is none is the id of no host: the list is empty.
+        host_id: params.one("host_id")?.map(|id| id.parse().unwrap_or(Uuid::nil())),
+        kind: literal::<Kind>(&params, "kind")?,
+        status: literal::<Status>(&params, "status")?,
+        origin: literal::<Origin>(&params, "origin")?,
+        since: time(&params, "since")?,
+        after: page.after,
+    };
+    let found = read_from(&services, async |reader| jobs::list(reader, &filter, page.rows()).await).await?;
+    let page = page.list(found, |job| (job.new.created_at, job.new.id), |job| job);
+    let items = views(&services, page.items).await?;
+    Ok(HttpResponse::Ok().json(List { items, next_cursor: page.next_cursor }))
+}
+
+/// A parameter that must be one of a few words.
+fn literal<T: FromStr<Err = String> + ToString>(params: &Params, name: &str) -> Result<Option<String>, Problem> {
+    let value = params.one(name)?.map(|text| text.parse::<T>().map_err(|error| bad_param(name, error)));
+    Ok(value.transpose()?.map(|value| value.to_string()))
+}
+
+fn time(params: &Params, name: &str) -> Result<Option<Timestamp>, Problem> {
+    let parse = |text: &str| DateTime::parse_from_rfc3339(text).map(|time| time.to_utc());
+    let value = params.one(name)?.map(|text| {
+        parse(text).map_err(|_| bad_param(name, "must be a time as in RFC 3339, such as 2026-11-24T00:00:00Z"))
+    });
+    value.transpose()
+}
+
+async fn read(services: web::Data<Services>, id: web::Path<String>, params: Params) -> Result<HttpResponse, Problem> {
+    params.only(&["wait"])?;
+    let wait = params.number("wait", 0..=LONGEST_WAIT)?.unwrap_or(0);
+    let job = when_over(&services, &id, Duration::from_secs(wait.unsigned_abs())).await?;
+    Ok(HttpResponse::Ok().json(view(&services, job).await?))
+}
+
+/// The job when it is over, or as it is after `wait`.
+async fn when_over(services: &Services, id: &str, wait: Duration) -> Result<Job, Problem> {
+    let give_up = Instant::now() + wait;
+    let mut job = find(services, id).await?;
+    while !job.state.status.is_terminal() {
+        let watch = services.board.watch(job.new.id);
+        let changed = watch.changed();
+        // Read again after the watch began: a change in between would be missed.
+        job = find(services, id).await?;
+        if job.state.status.is_terminal() || tokio::time::timeout_at(give_up, changed).await.is_err() {
+            break;
+        }
+        job = find(services, id).await?;
+    }
+    Ok(job)
+}
+
+/// The same answer however often it is asked: the job, which ends or has ended.
+async fn cancel(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
+    let job = find(&services, &id).await?;
+    if !job.state.status.is_terminal() {
+        in_time(async { Ok(services.dispatcher.send(CancelJob { job_id: job.new.id }).await??) }).await?;
+    }
+    let job = find(&services, &id).await?;
+    Ok(HttpResponse::Accepted().json(view(&services, job).await?))
+}

@@ -1,0 +1,76 @@
+//! A job's log as JSON lines. It is read from the ledger piece by piece, so a log of any length takes little memory.
+
+use super::jobs;
+use super::params::Params;
+use super::problem::Problem;
+use crate::db::logs::{LogChunk, chunks_after};
+use crate::db::{Database, DatabaseError};
+use crate::services::Services;
+use actix_web::web::Bytes;
+use actix_web::{HttpResponse, web};
+use futures_util::stream;
+use std::io;
+use uuid::Uuid;
+
+/// Chunks that are read at once.
+const CHUNKS_A_READ: i64 = 4;
+
+pub(super) async fn read(
+    services: web::Data<Services>,
+    id: web::Path<String>,
+    params: Params,
+) -> Result<HttpResponse, Problem> {
+    params.only(&["after_seq", "limit"])?;
+    let after_seq = params.number("after_seq", i64::MIN..=i64::MAX)?;
+    let limit = params.number("limit", 1..=i64::MAX)?;
+    let job_id = jobs::find(&services, &id).await?.new.id;
+    let place = Place { job_id, after_seq, left: limit.unwrap_or(i64::MAX) };
+    let database = services.database.clone();
+    // A failure after the first byte can only cut the answer off, which the missing end of the chunked body shows.
+    let lines = stream::try_unfold(place, move |place| next_piece(database.clone(), place));
+    Ok(HttpResponse::Ok().content_type("application/x-ndjson").streaming(lines))
+}
+
+/// How far the answer is.
+struct Place {
+    job_id: Uuid,
+    after_seq: Option<i64>,
+    left: i64,
+}
+
+async fn next_piece(database: Database, mut place: Place) -> Result<Option<(Bytes, Place)>, io::Error> {
+    if place.left == 0 {
+        return Ok(None);
+    }
+    let chunks = read_chunks(&database, &place).await.map_err(io::Error::other)?;
+    if chunks.is_empty() {
+        return Ok(None);
+    }
+    let mut piece = Vec::new();
+    for chunk in &chunks {
+        piece.extend_from_slice(&place.take(chunk)?);
+    }
+    Ok(Some((piece.into(), place)))
+}
+
+async fn read_chunks(database: &Database, place: &Place) -> Result<Vec<LogChunk>, DatabaseError> {
+    let mut reader = database.reader().await?;
+    Ok(chunks_after(&mut reader, place.job_id, place.after_seq, CHUNKS_A_READ).await?)
+}
+
+impl Place {
+    /// The lines of `chunk` that are wanted; moves on behind them. A chunk's lines are consecutive, so a line's place
+    /// tells its `seq`.
+    fn take(&mut self, chunk: &LogChunk) -> io::Result<Vec<u8>> {
+        let text = chunk.unpack()?;
+        let mut wanted = Vec::with_capacity(text.len());
+        for (seq, line) in (chunk.first_seq..=chunk.last_seq).zip(text.split_inclusive(|byte| *byte == b'\n')) {
+            if self.left > 0 && self.after_seq.is_none_or(|after| seq > after) {
+                wanted.extend_from_slice(line);
+                self.after_seq = Some(seq);
+                self.left -= 1;
+            }
+        }
+        Ok(wanted)
+    }
+}
