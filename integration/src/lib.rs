@@ -1,1 +1,33 @@
-//! x
+//! The sandbox of tests and demo: real processes, real sockets, a real PostgreSQL and real restic, all of them private
+//! to whoever starts them and gone with the handle.
+//!
+//! [`Sandbox`] is the usual start of a test: a coordinator with a database of its own, to which agents are added.
+
+mod account;
+mod agent;
+mod api;
+mod coordinator;
+mod database;
+mod eventually;
+mod failure;
+mod fake_agent;
+mod process;
+mod programs;
+mod rest_server;
+mod restic;
+mod sandbox;
+mod server;
+
+pub use account::Account;
+pub use agent::{Agent, AgentSettings};
+pub use api::{Api, Reply, is_over};
+pub use coordinator::{Coordinator, CoordinatorSettings};
+pub use database::Database;
+pub use eventually::eventually;
+pub use failure::{Context, Failure};
+pub use fake_agent::{FakeAgent, Received};
+pub use process::{Process, command, leak_free_dir};
+pub use programs::{postgres_programs, program, restics};
+pub use rest_server::{RestServer, RestServerSettings};
+pub use restic::Restic;
+pub use sandbox::Sandbox;

@@ -1,0 +1,88 @@
+//! What most tests start with.
+
+use crate::{
+    Agent, AgentSettings, Api, Coordinator, CoordinatorSettings, Database, Failure, FakeAgent, Restic, leak_free_dir,
+};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+/// A coordinator, its database and a folder, private to one test. Fields go in this order: the coordinator first.
+#[derive(Debug)]
+pub struct Sandbox {
+    /// The coordinator.
+    pub coordinator: Coordinator,
+    /// Its database.
+    pub database: Database,
+    dir: TempDir,
+}
+
+impl Sandbox {
+    /// Starts a coordinator with an empty database.
+    ///
+    /// # Errors
+    /// Something does not start.
+    pub fn start() -> Result<Self, Failure> {
+        let dir = leak_free_dir("fleet-sandbox.")?;
+        let database = Database::create()?;
+        let settings = CoordinatorSettings { database_url: Some(database.url()), ..CoordinatorSettings::default() };
+        let coordinator = Coordinator::start(&dir.path().join("coordinator"), &settings)?;
+        Ok(Self { coordinator, database, dir })
+    }
+
+    /// A client that may do everything.
+    pub fn api(&self) -> Api {
+        self.coordinator.api()
+    }
+
+    /// A path in the test's folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A repository in the test's folder: its id, and restic to look into it.
+    ///
+    /// # Errors
+    /// The coordinator refuses it.
+    pub fn repository(&self, name: &str, restic: &Path) -> Result<(String, Restic), Failure> {
+        let repository = self.path(name).display().to_string();
+        let password = format!("password of {name}");
+        let id = self.api().create_repository(name, &repository, &password)?;
+        Ok((id, Restic { program: restic.to_owned(), repository, password, account: None }))
+    }
+
+    /// An agent that is enrolled in a repository, runs and is online, and its host's id.
+    ///
+    /// # Errors
+    /// It does not come that far.
+    pub fn agent(&self, hostname: &str, repository_id: &str, restic: &Path) -> Result<(Agent, String), Failure> {
+        let settings = AgentSettings::new(self.path(&format!("agent-{hostname}")), hostname, restic);
+        settings.enroll(&self.coordinator.url(), &self.api().enrollment_token(Some(repository_id))?)?;
+        let mut agent = Agent::start(settings)?;
+        let host = agent.online(&self.api())?;
+        Ok((agent, crate::api::text_of(&host, "id")?))
+    }
+
+    /// Enrols a host without an agent: its id and its agent's token.
+    ///
+    /// # Errors
+    /// The coordinator refuses it.
+    pub fn enroll(&self, hostname: &str, repository_id: Option<&str>) -> Result<(String, String), Failure> {
+        let token = self.api().enrollment_token(repository_id)?;
+        let body = json!({"token": token, "hostname": hostname, "os": "linux", "arch": "amd64"});
+        let reply: Value = self.api().post("/v1/agent/enroll", &body)?;
+        Ok((crate::api::text_of(&reply, "host_id")?, crate::api::text_of(&reply, "agent_token")?))
+    }
+
+    /// A fake agent that has said hello and seen the burst of settings, and its host's id.
+    ///
+    /// # Errors
+    /// It does not come that far.
+    pub fn fake_agent(&self, hostname: &str, repository_id: &str) -> Result<(FakeAgent, String), Failure> {
+        let (host_id, token) = self.enroll(hostname, Some(repository_id))?;
+        let mut agent = FakeAgent::connect(self.coordinator.address(), &token)?;
+        agent.hello(hostname, &json!({}))?;
+        agent.expect("schedule.set")?;
+        Ok((agent, host_id))
+    }
+}
