@@ -7,6 +7,7 @@ use super::record::JobState;
 use super::tables::{DURABLE, LINE, NOTICE, cost};
 use super::transaction::{Result, Tables};
 use fleet_wire::{Decoded, JobId, LogLine, LogStream, ToCoordinator, decode};
+use redb::ReadableTable;
 use std::collections::BTreeMap;
 
 /// What went of one job.
@@ -40,19 +41,26 @@ fn take(tables: &mut Tables<'_>, target: u64, finished: bool, gone: &mut BTreeMa
     }
     let over: Vec<JobId> = tables.jobs_in(|state| !finished || state == JobState::Finished);
     let of_those = |job: &str| over.binary_search_by(|job_id| job_id.as_str().cmp(job)).is_ok();
-    for row in tables.outbox.extract_if(|_, (what, job, _)| what != DURABLE && of_those(job))? {
+    let mut rows = Vec::new();
+    for row in tables.outbox.range::<u64>(..)? {
         let (id, value) = row?;
         let (what, job, text) = value.value();
-        bytes = bytes.saturating_sub(cost(job, text));
+        if what == DURABLE || !of_those(job) {
+            continue;
+        }
+        let cost = cost(job, text);
+        bytes = bytes.saturating_sub(cost);
+        rows.push((id.value(), cost));
         let entry = gone.entry(job.into()).or_insert_with(|| Gone { lines: 0, last: (0, String::new()) });
         entry.lines += u64::from(what == LINE);
-        entry.last = (id.value(), text.to_owned());
+        if id.value() > entry.last.0 {
+            entry.last = (id.value(), text.to_owned());
+        }
         if bytes <= target {
             break;
         }
     }
-    tables.changes.meta.outbox_bytes = bytes;
-    Ok(())
+    tables.remove(&rows)
 }
 
 /// The line that takes the place of the log line in `text`.
