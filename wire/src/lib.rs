@@ -65,6 +65,8 @@ pub mod close {
     pub const NOT_ALLOWED: u16 = 1008;
     /// A message over [`MAX_MESSAGE_BYTES`](crate::MAX_MESSAGE_BYTES).
     pub const TOO_BIG: u16 = 1009;
+    /// Something is wrong with the peer itself (RFC 6455); a new connection may find it mended.
+    pub const INTERNAL: u16 = 1011;
     /// `hello.protocol_version` is not one that the coordinator speaks.
     pub const VERSION_NOT_SPOKEN: u16 = 4000;
     /// A newer connection of the same host has taken over.

@@ -1,6 +1,6 @@
 //! A session before `hello`. It knows no jobs: whatever comes first must be a hello in a version that we speak.
 
-use super::protocol::Refusal;
+use super::refusal::Refusal;
 use fleet_wire::{Decoded, Hello, PROTOCOL_VERSION, ToCoordinator, close, decode};
 
 /// Reads the first message of a connection.
@@ -23,14 +23,11 @@ fn accept(hello: Hello) -> Result<Hello, Refusal> {
         return Ok(hello);
     }
     let spoken = hello.protocol_version;
-    Err(Refusal {
-        close: close::VERSION_NOT_SPOKEN,
-        code: "version_not_spoken",
-        message: format!(
-            "the agent speaks protocol version {spoken}, this coordinator speaks {PROTOCOL_VERSION}: upgrade the {}",
-            if spoken < PROTOCOL_VERSION { "agent" } else { "coordinator" }
-        ),
-    })
+    let older = if spoken < PROTOCOL_VERSION { "agent" } else { "coordinator" };
+    let message = format!(
+        "the agent speaks protocol version {spoken}, this coordinator speaks {PROTOCOL_VERSION}: upgrade the {older}"
+    );
+    Err(Refusal::new(close::VERSION_NOT_SPOKEN, "version_not_spoken", message))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod gate;
 mod handshake;
 mod ledger;
 mod protocol;
+mod refusal;
 mod round;
 mod settings;
 
@@ -22,13 +23,12 @@ use actix::{Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Handler, Me
 use actix_http::ws::Codec;
 use actix_web::{HttpRequest, HttpResponse, web};
 use actix_web_actors::ws;
-use fleet_wire::{
-    Ack, CAPABILITY_ACK, ErrorMessage, Hello, JobId, MAX_MESSAGE_BYTES, OFFLINE_AFTER, ToAgent, close, encode,
-};
+use fleet_wire::{Ack, CAPABILITY_ACK, ErrorMessage, Hello, JobId, MAX_MESSAGE_BYTES, OFFLINE_AFTER, ToAgent, encode};
 use fragments::{FragmentError, Fragments};
 use gate::Gate;
 use ledger::{Greet, Greeting};
-use protocol::{Protocol, Refusal};
+use protocol::Protocol;
+use refusal::Refusal;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -134,9 +134,9 @@ impl Session {
         let write = self.services.persistence.send(Save { write, patience: Patience::Endless });
         context.spawn(write.into_actor(self).map(move |outcome, actor, context| match outcome {
             Ok(Ok(Some(greeting))) => actor.enter(greeting, listed, context),
-            Ok(Ok(None)) => Self::close(context, &revoked()),
-            Ok(Err(error)) => Self::close(context, &internal(&error.to_string())),
-            Err(_) => Self::close(context, &stopping()),
+            Ok(Ok(None)) => Self::close(context, &Refusal::revoked()),
+            Ok(Err(error)) => Self::close(context, &Refusal::internal(error.to_string())),
+            Err(_) => Self::close(context, &Refusal::stopping()),
         }));
     }
 
@@ -172,7 +172,10 @@ impl Session {
             }
             Err(error) => {
                 log::error!(host:% = self.host_id; "the repository's secrets can't be opened: {error}");
-                Self::close(context, &internal("the repository's secrets can't be opened; see the coordinator's log"));
+                Self::close(
+                    context,
+                    &Refusal::internal("the repository's secrets can't be opened; see the coordinator's log"),
+                );
                 false
             }
         }
@@ -194,7 +197,7 @@ impl Session {
         context.spawn(hand_on.into_actor(self).map(|outcome, actor, context| {
             actor.handing_on = false;
             let Some(settled) = outcome else {
-                return Self::close(context, &stopping());
+                return Self::close(context, &Refusal::stopping());
             };
             actor.jobs = settled.jobs;
             for (id, refused) in settled.refused {
@@ -213,8 +216,7 @@ impl Session {
             self.hear();
         } else if self.last_heard.elapsed() > OFFLINE_AFTER {
             log::warn!(host:% = self.host_id; "the agent was silent for {} s", OFFLINE_AFTER.as_secs());
-            let message = format!("nothing was heard for {} s", OFFLINE_AFTER.as_secs());
-            Self::close(context, &Refusal { close: close::GOING_AWAY, code: "silent", message });
+            Self::close(context, &Refusal::silent());
         }
     }
 
@@ -227,29 +229,11 @@ impl Session {
 
     fn fragment_failed(error: FragmentError, context: &mut Context) {
         let refusal = match error {
-            FragmentError::TooBig => too_big(),
+            FragmentError::TooBig => Refusal::too_big(),
             error => Refusal::malformed(error.to_string()),
         };
         Self::close(context, &refusal);
     }
-}
-
-fn revoked() -> Refusal {
-    let message = "this host was removed from the fleet: enrol it again".to_owned();
-    Refusal { close: close::NOT_ALLOWED, code: "not_allowed", message }
-}
-
-fn internal(message: &str) -> Refusal {
-    Refusal { close: 1011, code: "internal", message: message.to_owned() }
-}
-
-fn stopping() -> Refusal {
-    Refusal { close: close::GOING_AWAY, code: "stopping", message: "the coordinator stops".to_owned() }
-}
-
-fn too_big() -> Refusal {
-    let message = format!("a message may have {} MiB", MAX_MESSAGE_BYTES / 1024 / 1024);
-    Refusal { close: close::TOO_BIG, code: "too_big", message }
 }
 
 impl Actor for Session {
@@ -283,7 +267,7 @@ impl StreamHandler<Result<ws::Message, ws::ProtocolError>> for Session {
                 context.close(reason);
                 context.stop();
             }
-            Err(ws::ProtocolError::Overflow) => Self::close(context, &too_big()),
+            Err(ws::ProtocolError::Overflow) => Self::close(context, &Refusal::too_big()),
             Err(error) => Self::close(context, &Refusal::malformed(error.to_string())),
         }
     }
@@ -322,9 +306,9 @@ impl Handler<Reload> for Session {
                     actor.services.dispatcher.do_send(crate::dispatcher::EnsureInit { host_id, repository_id });
                 }
             }
-            Ok(None) => Self::close(context, &revoked()),
+            Ok(None) => Self::close(context, &Refusal::revoked()),
             // A new connection reads them anew.
-            Err(error) => Self::close(context, &internal(&error.to_string())),
+            Err(error) => Self::close(context, &Refusal::internal(error.to_string())),
         }));
     }
 }
@@ -337,7 +321,7 @@ pub struct Close(Refusal);
 impl Close {
     /// With this close code, word for programs and sentence for people.
     pub fn new(close: u16, code: &'static str, message: &str) -> Self {
-        Self(Refusal { close, code, message: message.to_owned() })
+        Self(Refusal::new(close, code, message))
     }
 }
 

@@ -1,8 +1,9 @@
 //! A session after `hello`: what each message asks for, and what is gathered until it can be handed on. No I/O.
 
+use super::refusal::Refusal;
 use crate::job::JobEvent;
 use fleet_wire::{
-    Decoded, EnvelopeId, JobId, RepoStats, ScheduleAck, ScheduleFire, SnapshotsReport, ToCoordinator, close, decode,
+    Decoded, EnvelopeId, JobId, RepoStats, ScheduleAck, ScheduleFire, SnapshotsReport, ToCoordinator, decode,
 };
 use std::collections::HashMap;
 
@@ -12,23 +13,6 @@ const INBOX_BYTES: usize = 512 * 1024;
 const INBOX_MESSAGES: usize = 4_096;
 /// At most this much is handed on at once.
 const ROUND_MESSAGES: usize = 2_048;
-
-/// Why a connection is closed by us.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
-    /// The close code.
-    pub(super) close: u16,
-    /// A word for programs.
-    pub(super) code: &'static str,
-    /// A sentence for people.
-    pub(super) message: String,
-}
-
-impl Refusal {
-    pub(super) fn malformed(message: String) -> Self {
-        Self { close: close::MALFORMED, code: "malformed", message }
-    }
-}
 
 /// News about the host, rather than about a job.
 #[derive(Clone, Debug, PartialEq)]
