@@ -26,8 +26,13 @@ pub enum Command {
 /// Options of `enroll`.
 #[derive(Debug, Args)]
 pub struct EnrollArgs {
-    /// The coordinator's address, such as https://fleet.example.org
-    #[arg(long, env = "FLEET_SERVER", value_name = "URL")]
+    /// The coordinator's address.
+    #[arg(
+        long,
+        env = "FLEET_SERVER",
+        value_name = "URL",
+        help = "The coordinator's address, such as https://fleet.example.org"
+    )]
     pub server: String,
     /// The enrolment token; better in the variable, where other users can't see it
     #[arg(long, env = "FLEET_ENROLL_TOKEN", value_name = "TOKEN", hide_env_values = true, value_parser = secret)]

@@ -59,7 +59,7 @@ impl Worker {
         Self { surroundings, settings, orders, stop, lanes, running, over, tell_over, stopping: false }
     }
 
-    /// Runs until [`Self::stop`] and the end of the jobs that ran then. Gives back the orders' end, which must live as
+    /// Runs until it is told to stop and the end of the jobs that ran then. Gives back the orders' end, which must live as
     /// long as the connection does; false beside it if a job would not end.
     pub async fn run(mut self, leftovers: Vec<Leftover>) -> (mpsc::Receiver<Order>, bool) {
         for leftover in leftovers {
