@@ -7,6 +7,7 @@
 //! Reading is lenient where peers differ (absent, `null`, empty and the zero time mean the same), writing is strict:
 //! UTC times, and nothing where there is nothing to say.
 
+mod check_subset;
 mod codec;
 mod ids;
 mod lenient;
@@ -18,6 +19,7 @@ mod time;
 mod to_agent;
 mod to_coordinator;
 
+pub use check_subset::is_check_subset;
 pub use codec::{DecodeError, Decoded, Message, decode, encode};
 pub use ids::{EnvelopeId, JobId, JournalId, ScheduleId};
 pub use literals::{Arch, Kind, LogStream, MaybeKnown, Os, Slot, Status};

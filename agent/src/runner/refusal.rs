@@ -1,7 +1,7 @@
 //! Which jobs are refused before anything is done.
 
 use super::Credentials;
-use crate::restic::{Found, command};
+use crate::restic::Found;
 use fleet_wire::{CommandRun, Kind, check_group_name};
 
 /// Why this job can't be run, for people; `None` if it can.
@@ -49,7 +49,7 @@ fn refused_forget(run: &CommandRun) -> Option<String> {
 
 fn refused_check(run: &CommandRun) -> Option<String> {
     let subset = run.args.first().filter(|subset| !subset.is_empty())?;
-    (!command::is_subset(subset)).then(|| {
+    (!fleet_wire::is_check_subset(subset)).then(|| {
         format!("a check can't read the subset {subset:?}: give a percentage (5%), a part (1/10) or a size (500M)")
     })
 }

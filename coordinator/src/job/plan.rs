@@ -5,7 +5,7 @@ use crate::db::jobs::{NewJob, Origin};
 use crate::db::json::Json;
 use crate::db::repositories::Repository;
 use crate::db::source_groups::SourceGroup;
-use fleet_wire::{Cap, CommandRun, ForgetGroup, Kind, Timestamp};
+use fleet_wire::{Cap, CommandRun, ForgetGroup, Kind, Timestamp, is_check_subset};
 use uuid::Uuid;
 
 /// What somebody asks a host to do.
@@ -107,7 +107,12 @@ fn objections_to_arguments(kind: Kind, wish: &Wish) -> Vec<Objection> {
     }
     match wish.args.as_slice() {
         [] => {}
-        [_] if kind == Kind::Check => {}
+        [subset] if kind == Kind::Check && is_check_subset(subset) => {}
+        [subset] if kind == Kind::Check => {
+            let detail =
+                format!("{subset:?} is no part to read: give a percentage (5%), a part (1/10) or a size (500M)");
+            objections.push(Objection::new("/args/0", detail));
+        }
         _ if kind == Kind::Check => {
             objections.push(Objection::new("/args", "a check takes one argument: the subset to read"));
         }
@@ -153,4 +158,149 @@ fn fill_forget(run: &mut CommandRun, wish: &Wish, groups: &[SourceGroup]) -> Res
         return Err(Objection::new(pointer, format!("{whose}: there is nothing to forget by")));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::Utc;
+    use fleet_wire::RetentionPolicy;
+
+    fn host() -> Host {
+        Host {
+            id: Uuid::from_u128(1),
+            hostname: "web1".to_owned(),
+            os: "linux".to_owned(),
+            arch: "amd64".to_owned(),
+            labels: Json::default(),
+            repository_id: Some(Uuid::from_u128(2)),
+            agent_version: None,
+            restic_version: None,
+            protocol_version: None,
+            capabilities: Json::default(),
+            journal: None,
+            boot_time: None,
+            online: true,
+            last_seen_at: None,
+            hook_shell: None,
+            pre_hook: Some("host pre".to_owned()),
+            post_hook: Some("host post".to_owned()),
+            bandwidth_up_kbps: None,
+            bandwidth_down_kbps: None,
+            schedule_version: 1,
+            applied_schedule_version: None,
+            initialized_repository_id: None,
+            snapshots_as_of: None,
+            created_at: Utc::now(),
+            decommissioned_at: None,
+        }
+    }
+
+    fn repository(append_only: bool, has_admin: bool) -> Repository {
+        Repository {
+            id: Uuid::from_u128(2),
+            name: "main".to_owned(),
+            url: "/srv/repo".to_owned(),
+            username: None,
+            password: Vec::new(),
+            credential: None,
+            admin_url: None,
+            admin_username: None,
+            admin_password: None,
+            admin_credential: None,
+            has_admin,
+            append_only,
+            created_at: Utc::now(),
+            updated_at: Utc::now(),
+        }
+    }
+
+    fn group(name: &str, retention: Option<i64>) -> SourceGroup {
+        let policy = |keep_last| Json(RetentionPolicy { keep_last: Some(keep_last), ..RetentionPolicy::default() });
+        SourceGroup {
+            host_id: Uuid::from_u128(1),
+            name: name.to_owned(),
+            includes: Json(vec!["/etc".to_owned()]),
+            excludes: Json(vec!["*.tmp".to_owned()]),
+            retention: retention.map(policy),
+            retry_max: 0,
+            retry_backoff_seconds: 60,
+            pre_hook: Some("group pre".to_owned()),
+            post_hook: None,
+            created_at: Utc::now(),
+            updated_at: Utc::now(),
+        }
+    }
+
+    fn planned(
+        kind: Kind,
+        wish: &Wish,
+        repository: &Repository,
+        groups: &[SourceGroup],
+    ) -> Result<NewJob, Vec<Objection>> {
+        let cause = Cause { origin: Origin::Operator, requested_by: "test".to_owned(), at: Utc::now() };
+        plan(kind, wish, &host(), repository, groups, cause)
+    }
+
+    fn of_group(name: &str) -> Wish {
+        Wish { source_group: Some(name.to_owned()), ..Wish::default() }
+    }
+
+    #[test]
+    fn a_backup_takes_its_groups_hooks_before_its_hosts() {
+        let job =
+            planned(Kind::Backup, &of_group("etc"), &repository(false, false), &[group("etc", None)]).expect("planned");
+        let run = job.command.0;
+        assert_eq!((run.tag.as_deref(), run.includes), (Some("etc"), vec!["/etc".to_owned()]));
+        assert_eq!((run.pre_hook.as_deref(), run.post_hook.as_deref()), (Some("group pre"), Some("host post")));
+        assert_eq!(job.id.to_string(), run.job_id.as_str());
+    }
+
+    #[test]
+    fn a_backup_of_no_or_of_an_unknown_group_names_the_field() {
+        for wish in [Wish::default(), of_group("nope")] {
+            let objections = planned(Kind::Backup, &wish, &repository(false, false), &[]).expect_err("refused");
+            assert_eq!(objections[0].pointer, "/source_group");
+        }
+    }
+
+    #[test]
+    fn a_forget_takes_the_groups_that_have_a_policy_and_needs_one() {
+        let groups = [group("etc", Some(3)), group("home", None), group("zero", Some(0))];
+        let job = planned(Kind::Forget, &Wish::default(), &repository(false, false), &groups).expect("planned");
+        let tags: Vec<_> = job.command.0.forget_groups.iter().map(|group| group.tag.as_str()).collect();
+        assert_eq!(tags, ["etc"]);
+        assert!(!job.command.0.requires_admin_creds);
+        assert!(planned(Kind::Forget, &Wish::default(), &repository(false, false), &groups[1..]).is_err());
+        assert!(planned(Kind::Forget, &of_group("home"), &repository(false, false), &groups).is_err());
+    }
+
+    #[test]
+    fn what_deletes_asks_for_the_admin_slot_where_the_repository_demands_it() {
+        let groups = [group("etc", Some(3))];
+        let needs = |kind, append_only| {
+            let job = planned(kind, &Wish::default(), &repository(append_only, true), &groups).expect("planned");
+            job.command.0.requires_admin_creds
+        };
+        assert!(needs(Kind::Prune, false) && needs(Kind::Prune, true) && needs(Kind::Forget, true));
+        assert!(!needs(Kind::Forget, false) && !needs(Kind::Check, true));
+        let none = planned(Kind::Prune, &Wish::default(), &repository(true, false), &groups).expect_err("refused");
+        assert!(none[0].detail.contains("admin credential"));
+    }
+
+    #[test]
+    fn arguments_that_restic_would_refuse_are_refused_here() {
+        let check = |args: &[&str]| {
+            let wish = Wish { args: args.iter().map(ToString::to_string).collect(), ..Wish::default() };
+            planned(Kind::Check, &wish, &repository(false, false), &[])
+        };
+        assert_eq!(check(&["1/7"]).expect("planned").command.0.args, ["1/7"]);
+        assert_eq!(check(&["50"]).expect_err("refused")[0].pointer, "/args/0");
+        assert_eq!(check(&["5%", "6%"]).expect_err("refused")[0].pointer, "/args");
+        let wish = Wish { args: vec!["x".to_owned()], ..Wish::default() };
+        assert_eq!(
+            planned(Kind::Unlock, &wish, &repository(false, false), &[]).expect_err("refused")[0].pointer,
+            "/args"
+        );
+    }
 }
