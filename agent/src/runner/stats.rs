@@ -29,7 +29,11 @@ pub(super) async fn report_lock(job: &Job<'_>, news: RepoStats) {
     let as_of = news.as_of.or_else(|| Some(Utc::now()));
     // No restic of this job runs now, so that any lock is somebody else's.
     let lock_present = locks(job).await.map(|locks| !locks.is_empty());
-    job.context.reporter.send(Report::Stats(RepoStats { as_of, lock_present, ..news })).await;
+    let stats = RepoStats { as_of, lock_present, ..news };
+    // After a stop nothing was asked, and there may be nothing to say.
+    if stats != (RepoStats { as_of, ..RepoStats::default() }) {
+        job.context.reporter.send(Report::Stats(stats)).await;
+    }
 }
 
 /// The ids of all locks.
