@@ -71,7 +71,7 @@ fn encode(key: &impl Serialize) -> String {
 }
 
 fn decode<K: DeserializeOwned>(cursor: &str) -> Option<K> {
-    if !cursor.is_ascii() || cursor.len() % 2 != 0 {
+    if !cursor.is_ascii() || !cursor.len().is_multiple_of(2) {
         return None;
     }
     let digits = (0..cursor.len()).step_by(2).map(|at| u8::from_str_radix(&cursor[at..at + 2], 16).ok());

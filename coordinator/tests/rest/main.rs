@@ -1,0 +1,9 @@
+//! The REST API against a real PostgreSQL, with the real actors behind it, over the application as it is served.
+
+mod enrollment;
+mod errors;
+mod hosts;
+mod projections;
+mod repositories;
+mod rig;
+mod source_groups;
