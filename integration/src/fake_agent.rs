@@ -4,6 +4,7 @@ use crate::{Context, Failure};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio_tungstenite::WebSocketStream;
@@ -56,6 +57,14 @@ impl FakeAgent {
     /// The connection is gone.
     pub fn send_raw(&mut self, message: Message) -> Result<(), Failure> {
         Ok(self.runtime.block_on(self.socket.send(message))?)
+    }
+
+    /// Writes bytes beneath the WebSocket, for frames that no library would make.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn write_bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        Ok(self.runtime.block_on(self.socket.get_mut().write_all(bytes))?)
     }
 
     /// Sends one text message as it is.
