@@ -2,6 +2,7 @@
 
 use super::body::Body;
 use super::check::{Check, NAME};
+use super::clock::now;
 use super::failures::{evict, try_write};
 use super::problem::Problem;
 use super::routes::resource;
@@ -11,7 +12,7 @@ use crate::services::Services;
 use crate::vault::{hash_token, new_token};
 use actix_web::http::header::{CACHE_CONTROL, HeaderValue};
 use actix_web::{HttpResponse, web};
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use fleet_wire::{Arch, Os, Secret, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -59,7 +60,7 @@ async fn create_token(services: web::Data<Services>, Body(new): Body<NewToken>) 
     check.done()?;
 
     let token = new_token("fleet_enroll").map_err(Problem::internal)?;
-    let now = Utc::now();
+    let now = now();
     let expires_at = now + TimeDelta::seconds(ttl);
     let row = EnrollmentToken {
         token_hash: hash_token(token.expose()),
@@ -126,7 +127,7 @@ async fn enroll(services: web::Data<Services>, Body(given): Body<Enrollment>) ->
         os: given.os,
         arch: given.arch,
         agent_token_hash: hash_token(agent_token.expose()),
-        at: Utc::now(),
+        at: now(),
     };
     let enrolled = match try_write(&services, write).await? {
         Ok(outcome) => outcome.map_err(refusal)?,

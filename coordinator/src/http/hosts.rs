@@ -2,6 +2,7 @@
 
 use super::body::Body;
 use super::check::{Check, HOOK, LINE, no, path_id};
+use super::clock::now;
 use super::failures::{evict, read, settings_changed, try_write, write};
 use super::page::{CURSOR, LIMIT, Page};
 use super::params::{Params, bad_param};
@@ -12,7 +13,6 @@ use crate::db::hosts::{self, Change, Changes, Decommission, Filter, Host};
 use crate::db::json::Json;
 use crate::services::Services;
 use actix_web::{HttpResponse, web};
-use chrono::Utc;
 use fleet_wire::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -200,7 +200,7 @@ async fn change(
 
 async fn decommission(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     let id = path_id("host", &id)?;
-    if !write(&services, Decommission { id, at: Utc::now() }).await? {
+    if !write(&services, Decommission { id, at: now() }).await? {
         return Err(no("host"));
     }
     evict(&services, id).await;

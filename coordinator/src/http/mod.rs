@@ -1,10 +1,11 @@
-//! The REST API. `api.md` in the docs lists the routes; one file a resource. Handlers read through a pool, write
-//! through the persistence actor, and answer what goes wrong with a [`problem::Problem`].
+//! The REST API, one file a resource. Handlers read through a pool, write through the persistence actor, and answer
+//! what goes wrong with a [`problem::Problem`].
 
 pub mod agent_connect;
 pub mod auth;
 pub mod body;
 pub mod check;
+pub mod clock;
 pub mod enrollment;
 pub mod failures;
 pub mod health;

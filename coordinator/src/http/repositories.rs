@@ -2,6 +2,7 @@
 
 use super::body::Body;
 use super::check::{Check, LINE, NAME, no, path_id};
+use super::clock::now;
 use super::failures::{read, settings_changed, try_write, write};
 use super::page::{CURSOR, LIMIT, Page};
 use super::params::Params;
@@ -15,7 +16,6 @@ use crate::services::Services;
 use crate::vault::Vault;
 use actix_web::http::header::LOCATION;
 use actix_web::{HttpResponse, web};
-use chrono::Utc;
 use fleet_wire::{Secret, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -177,7 +177,7 @@ impl RepositoryPatch {
             }
         }
         if changes != Changes::default() {
-            changes.updated_at = Some(Utc::now());
+            changes.updated_at = Some(now());
         }
         Ok(changes)
     }
@@ -225,7 +225,7 @@ fn refused(error: WriteError) -> Problem {
 async fn create(services: web::Data<Services>, Body(new): Body<NewRepository>) -> Result<HttpResponse, Problem> {
     let id = Uuid::now_v7();
     let changes = RepositoryPatch::from(new).into_changes(&services.vault, id)?;
-    let now = Utc::now();
+    let now = now();
     let row = Repository {
         id,
         // `NewRepository` has all three, so the changes do.

@@ -2,6 +2,7 @@
 
 use super::body::Body;
 use super::check::{Check, HOOK, LINE, NAME, no};
+use super::clock::now;
 use super::failures::{read, write};
 use super::hosts::in_service;
 use super::page::{CURSOR, LIMIT, Page};
@@ -14,7 +15,6 @@ use crate::db::source_groups::{self, Delete, Put, SourceGroup, Stored};
 use crate::services::Services;
 use actix_web::http::header::LOCATION;
 use actix_web::{HttpResponse, web};
-use chrono::Utc;
 use fleet_wire::{RetentionError, RetentionPolicy, Timestamp, check_group_name};
 use serde::{Deserialize, Serialize};
 
@@ -125,7 +125,7 @@ impl GroupBody {
         check.short("/post_hook", self.post_hook.as_deref().unwrap_or_default(), HOOK);
         check.done()?;
 
-        let now = Utc::now();
+        let now = now();
         Ok(SourceGroup {
             host_id: host.id,
             name,

@@ -7,3 +7,4 @@ mod projections;
 mod repositories;
 mod rig;
 mod source_groups;
+mod twice;

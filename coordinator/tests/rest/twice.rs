@@ -1,0 +1,116 @@
+//! A write whose commit was not answered is applied again: the second time must change nothing and say the same.
+
+use crate::rig::{Rig, with_rig};
+use chrono::{SubsecRound, TimeDelta, Utc};
+use fleet_coordinator::db::enrollment::{CreateToken, Enroll, EnrollmentToken};
+use fleet_coordinator::db::json::Json;
+use fleet_coordinator::db::repositories::Deleted;
+use fleet_coordinator::db::source_groups::{Put, SourceGroup, Stored};
+use fleet_coordinator::db::{hosts, repositories, source_groups};
+use fleet_coordinator::persistence::Write;
+use serde_json::json;
+use std::fmt::Debug;
+use uuid::Uuid;
+
+/// Applies a write twice; both must say the same and leave the same.
+async fn twice<W: Write>(rig: &Rig, write: &W) -> W::Output
+where
+    W::Output: Debug + PartialEq,
+{
+    let mut connection = rig.reader().await;
+    let first = write.apply(&mut connection).await.expect("the first time");
+    let left = rig.whole_database().await;
+    let second = write.apply(&mut connection).await.expect("the second time");
+    assert_eq!(first, second);
+    assert_eq!(rig.whole_database().await, left);
+    second
+}
+
+#[test]
+fn enrolment() {
+    with_rig(async |rig| {
+        let now = Utc::now().trunc_subsecs(6);
+        let token = EnrollmentToken {
+            token_hash: vec![1],
+            labels: Json::default(),
+            repository_id: None,
+            host_id: None,
+            created_at: now,
+            expires_at: now + TimeDelta::seconds(60),
+            used_at: None,
+        };
+        assert!(twice(&rig, &CreateToken(token)).await);
+        let enroll = Enroll {
+            token_hash: vec![1],
+            host_id: Uuid::now_v7(),
+            hostname: "one".to_owned(),
+            os: "linux".to_owned(),
+            arch: "amd64".to_owned(),
+            agent_token_hash: vec![2],
+            at: now,
+        };
+        let enrolled = twice(&rig, &enroll).await.expect("enrolled");
+        assert_eq!(enrolled.host_id, enroll.host_id);
+        // Another host with the same token is another matter.
+        let other = Enroll { agent_token_hash: vec![3], host_id: Uuid::now_v7(), ..enroll };
+        assert!(twice(&rig, &other).await.is_err());
+    });
+}
+
+#[test]
+fn the_end_of_a_host() {
+    with_rig(async |rig| {
+        let (id, _) = rig.host("one", json!({})).await;
+        let at = Utc::now().trunc_subsecs(6);
+        let end = hosts::Decommission { id: id.parse().expect("an id"), at };
+        assert!(twice(&rig, &end).await);
+        let later = hosts::Decommission { at: at + TimeDelta::seconds(1), ..end };
+        assert!(!twice(&rig, &later).await);
+    });
+}
+
+#[test]
+fn repositories_come_and_go() {
+    with_rig(async |rig| {
+        let id = rig.repository("main").await.parse().expect("an id");
+        let row = repositories::find(&mut *rig.reader().await, id).await.expect("read").expect("the row");
+        let copy = repositories::Repository { id: Uuid::now_v7(), name: "copy".to_owned(), ..row };
+        twice(&rig, &repositories::Create(copy.clone())).await;
+        let changes = repositories::Changes { url: Some("/srv/new".to_owned()), ..repositories::Changes::default() };
+        let changed = twice(&rig, &repositories::Change { id: copy.id, changes }).await.expect("changed");
+        assert_eq!(changed.0.url, "/srv/new");
+        assert_eq!(twice(&rig, &repositories::Delete::new(copy.id)).await, Deleted::Done);
+        assert_eq!(twice(&rig, &repositories::Delete::new(copy.id)).await, Deleted::NotFound);
+    });
+}
+
+#[test]
+fn source_groups_come_and_go() {
+    with_rig(async |rig| {
+        let (host, _) = rig.host("one", json!({})).await;
+        rig.repository("for-the-dump").await;
+        let host_id = host.parse().expect("an id");
+        let now = Utc::now().trunc_subsecs(6);
+        let group = SourceGroup {
+            host_id,
+            name: "docs".to_owned(),
+            includes: Json(vec!["/srv".to_owned()]),
+            excludes: Json::default(),
+            retention: None,
+            retry_max: 0,
+            retry_backoff_seconds: 60,
+            pre_hook: None,
+            post_hook: None,
+            created_at: now,
+            updated_at: now,
+        };
+        let put = Put { group: group.clone(), replace: false };
+        assert!(matches!(twice(&rig, &put).await, Stored::Created(_)));
+        let later = SourceGroup { created_at: now + TimeDelta::seconds(1), ..group };
+        let refused = Put { group: later.clone(), replace: false };
+        assert_eq!(twice(&rig, &refused).await, Stored::Taken);
+        assert!(matches!(twice(&rig, &Put { group: later, replace: true }).await, Stored::Replaced(_)));
+        assert!(twice(&rig, &source_groups::Delete::new(host_id, "docs".to_owned())).await);
+        assert!(!twice(&rig, &source_groups::Delete::new(host_id, "docs".to_owned())).await);
+    });
+}
