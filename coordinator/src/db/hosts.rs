@@ -1,12 +1,12 @@
 //! Hosts: who they are, what their agents last said, and their settings.
 
 use super::json::Json;
-use super::schema::{enrollment_tokens, hosts};
+use super::schema::{enrollment_tokens, hosts, jobs};
 use super::storable;
 use crate::persistence::Write;
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use fleet_wire::{Hello, Timestamp};
+use fleet_wire::{Hello, Status, Timestamp};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -155,6 +155,15 @@ pub async fn using(connection: &mut AsyncPgConnection, repository_id: Uuid) -> Q
         .select(hosts::id)
         .load(connection)
         .await
+}
+
+/// The jobs of a host that are not over.
+///
+/// # Errors
+/// The database's.
+pub async fn open_jobs(connection: &mut AsyncPgConnection, id: Uuid) -> QueryResult<Vec<Uuid>> {
+    let open = [Status::Queued.as_str(), Status::Running.as_str()];
+    jobs::table.filter(jobs::host_id.eq(id).and(jobs::status.eq_any(open))).select(jobs::id).load(connection).await
 }
 
 /// What an operator changes of a host. `None` leaves a column alone, `Some(None)` empties it.

@@ -3,7 +3,7 @@
 use super::body::Body;
 use super::check::{Check, HOOK, LINE, no, path_id};
 use super::clock::now;
-use super::failures::{evict, read, settings_changed, try_write, write};
+use super::failures::{evict, in_time, read, settings_changed, try_write, write};
 use super::page::{CURSOR, LIMIT, Page};
 use super::params::{Params, bad_param};
 use super::patch::Patch;
@@ -11,6 +11,7 @@ use super::problem::Problem;
 use super::routes::resource;
 use crate::db::hosts::{self, Change, Changes, Decommission, Filter, Host};
 use crate::db::json::Json;
+use crate::dispatcher::CancelJob;
 use crate::services::Services;
 use actix_web::{HttpResponse, web};
 use fleet_wire::Timestamp;
@@ -203,6 +204,18 @@ async fn decommission(services: web::Data<Services>, id: web::Path<String>) -> R
     if !write(&services, Decommission { id, at: now() }).await? {
         return Err(no("host"));
     }
+    // Before the session ends, so that an agent that is there hears of it.
+    if let Err(problem) = cancel_jobs(&services, id).await {
+        log::warn!(host:% = id; "not every job of a host that is out of service was cancelled: {problem}");
+    }
     evict(&services, id).await;
     Ok(HttpResponse::NoContent().finish())
+}
+
+/// Nobody will run what waits for a host that is out of service.
+async fn cancel_jobs(services: &Services, host_id: Uuid) -> Result<(), Problem> {
+    for job_id in read(services, async |reader| hosts::open_jobs(reader, host_id).await).await? {
+        in_time(async { Ok(services.dispatcher.send(CancelJob { job_id }).await??) }).await?;
+    }
+    Ok(())
 }

@@ -123,3 +123,16 @@ fn a_decommissioned_host_is_gone_but_for_its_history() {
         assert_eq!(jobs.execute(&mut rig.reader().await).await.expect("read"), 1);
     });
 }
+
+#[test]
+fn what_waits_for_a_decommissioned_host_is_cancelled() {
+    with_rig(async |rig| {
+        let (id, _) = rig.host("one", json!({"repository_id": rig.repository("main").await})).await;
+        let job = rig.post(&format!("/v1/hosts/{id}/jobs"), json!({"kind": "check"})).await.is(202);
+        assert_eq!(job.body["status"], "queued");
+        rig.delete(&format!("/v1/hosts/{id}")).await.is(204);
+        let job = rig.get(&format!("/v1/jobs/{}?wait=10", job.text("id"))).await.is(200);
+        assert_eq!(job.body["status"], "cancelled", "{}", job.body);
+        rig.post(&format!("/v1/hosts/{id}/jobs"), json!({"kind": "check"})).await.is(404);
+    });
+}
