@@ -105,13 +105,15 @@ fn waiting(state: &Value) -> String {
     }
 }
 
-/// The first line of a text, cut so that it stays on its line of the screen.
+/// The first line of a text, with its middle left out where it would not stay on its line of the screen.
 pub(crate) fn one_line(text: &Value, width: usize) -> String {
-    let first = text.as_str().unwrap_or_default().lines().next().unwrap_or_default();
-    if first.chars().count() <= width {
-        return first.to_owned();
+    let first: Vec<char> = text.as_str().unwrap_or_default().lines().next().unwrap_or_default().chars().collect();
+    if first.len() <= width {
+        return first.into_iter().collect();
     }
-    first.chars().take(width - 3).chain("...".chars()).collect()
+    let start = (width - 3) / 2;
+    let end = first.len() - (width - 3 - start);
+    first[..start].iter().chain(&['.'; 3]).chain(&first[end..]).collect()
 }
 
 #[cfg(test)]
@@ -130,7 +132,7 @@ mod tests {
         let long = "x".repeat(200);
         let states = [
             json!({"status": "queued", "waiting_for": long}),
-            json!({"status": "running", "progress": {"percent_done": 0.5, "bytes_done": 1 << 33, "total_bytes": 1 << 34}}),
+            json!({"status": "running", "progress": {"percent_done": 0.5, "bytes_done": 1_i64 << 33, "total_bytes": 1_i64 << 34}}),
             json!({"status": "running", "progress": null}),
             json!({"status": "failed", "error": long}),
             json!({"status": "succeeded", "partial": true}),
@@ -139,6 +141,13 @@ mod tests {
             let line = shown(state.clone());
             assert!(line.contains("alder") && line.chars().count() <= 80, "{state}: {line}");
         }
+    }
+
+    #[test]
+    fn a_long_line_keeps_both_ends() {
+        let text = Value::from("could not be read: /a/very/long/way/to/secret\nand more");
+        assert_eq!(one_line(&text, 21), "could not...to/secret");
+        assert_eq!(one_line(&Value::from("short"), 21), "short");
     }
 
     #[test]

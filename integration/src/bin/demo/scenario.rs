@@ -15,6 +15,8 @@ use std::time::Duration;
 const LAG: Duration = Duration::from_secs(20);
 /// Far more than the second backup of an image may add in which a few bytes changed.
 const FEW_BYTES: i64 = 16 << 20;
+/// Length of a lock's file name: a SHA-256 in hexadecimal.
+const LOCK_NAME: usize = 64;
 
 /// Plays it all.
 pub(crate) fn play(fleet: &mut Fleet, screen: &Screen) -> Result<(), Failure> {
@@ -216,7 +218,9 @@ fn leave_a_lock(fleet: &Fleet) -> Result<(), Failure> {
     let locks = std::path::Path::new(&restic.repository).join("locks");
     let locked = eventually("restic's lock", LAG, || {
         stop::check()?;
-        must(fs::read_dir(&locks)?.next().is_some(), "a lock is there", &Value::Null)
+        // While it is being written it has a longer name; killed then, restic would leave no lock.
+        let whole = fs::read_dir(&locks)?.flatten().any(|entry| entry.file_name().len() == LOCK_NAME);
+        must(whole, "a lock is there", &Value::Null)
     });
     child.kill()?;
     child.wait()?;
@@ -277,7 +281,7 @@ fn backup_summary(job: &Value) -> String {
     let stats = &job["stats"];
     let number = |field: &str| stats[field].as_i64().unwrap_or(0);
     let mut text = format!(
-        "{}, {}; {} stored, {}",
+        "{}, {}; {} new, {}",
         count(number("total_files_processed"), "file"),
         bytes(number("total_bytes_processed")),
         bytes(number("data_added")),
