@@ -171,7 +171,7 @@ impl Host {
     }
 
     /// All that was sent to this agent so far has come: a change of the host's settings, whose `config.update` goes
-    /// the same way, is the marker. Gives what else came before it.
+    /// the same way, is the marker. Gives what came before it, but settings.
     pub fn sent_so_far(&mut self, api: &Api) -> Vec<Value> {
         let marker = format!("/bin/marker-{}", uuid::Uuid::new_v4());
         let reply = api.call("PATCH", &format!("/v1/hosts/{}", self.id), Some(&json!({"hook_shell": marker})), &[]);
@@ -183,6 +183,7 @@ impl Host {
                     return before;
                 }
                 Received::Envelope(envelope) if envelope["type"] == "config.update" => {}
+                Received::Envelope(envelope) if envelope["type"] == "schedule.set" => {}
                 Received::Envelope(envelope) => before.push(envelope),
                 end => panic!("{}: {end:?} after {before:?}", self.name),
             }

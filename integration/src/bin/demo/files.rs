@@ -56,7 +56,7 @@ pub(crate) fn make_odd(folder: &Path) -> Result<(), Failure> {
     write_random(&folder.join(RANDOM))?;
     let unreadable = folder.join(UNREADABLE);
     fs::write(&unreadable, "a secret\n")?;
-    Ok(fs::set_permissions(unreadable, Permissions::from_mode(0))?)
+    Ok(fs::set_permissions(unreadable, Permissions::from_mode(0o000))?)
 }
 
 /// Changes it between two backups: one file more, one less, two with other contents.

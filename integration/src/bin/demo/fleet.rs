@@ -66,6 +66,9 @@ pub(crate) struct Fleet {
     dir: TempDir,
 }
 
+/// A host's name, which repository it uses, and its source groups.
+type PlannedHost = (&'static str, usize, Vec<Group>);
+
 /// What is known before anything runs.
 struct Plan {
     dir: PathBuf,
@@ -195,7 +198,7 @@ impl Plan {
         Ok(())
     }
 
-    fn hosts(&self) -> Result<Vec<(&'static str, usize, Vec<Group>)>, Failure> {
+    fn hosts(&self) -> Result<Vec<PlannedHost>, Failure> {
         let (odd, sparse) = (self.dir.join("odd names"), self.dir.join("disk image"));
         files::make_odd(&odd)?;
         files::make_sparse(&sparse)?;
