@@ -7,7 +7,7 @@ use fleet_integration::{Api, Sandbox};
 use serde_json::{Value, json};
 use std::thread;
 use std::time::{Duration, Instant};
-use support::{Host, backup, core, group, job_when, journalling, line, log_of, over, repository};
+use support::{Host, backup, core, group, job_when, journalling, line, log_of, over, repository, until};
 
 fn post_job(api: &Api, host: &str, body: &Value) -> fleet_integration::Reply {
     api.call("POST", &format!("/v1/hosts/{host}/jobs"), Some(body), &[]).unwrap()
@@ -447,11 +447,10 @@ fn init_comes_first_alone_and_until_it_has_succeeded() {
     assert_eq!(api.job(&init).unwrap()["origin"], "first_connect");
     second.connect(&sandbox, &core());
     let unlock = api.run_job(&second.id, &json!({"kind": "unlock"})).unwrap();
-    let inits = api.list(&format!("/v1/jobs?kind=init&host_id={}", second.id)).unwrap();
-    assert_eq!(inits.len(), 1);
-    for job in [&unlock, &early, &inits[0]["id"].as_str().unwrap().to_owned()] {
-        let job = job_when(&api, job, |job| job["waiting_for"].is_string());
-        assert!(job["waiting_for"].as_str().unwrap().contains("init"), "{job}");
+    let inits = format!("/v1/jobs?kind=init&host_id={}", second.id);
+    let inits = until(&api, &inits, |list| list["items"].as_array().is_some_and(|items| !items.is_empty()));
+    for job in [&unlock, &early, &inits["items"][0]["id"].as_str().unwrap().to_owned()] {
+        job_when(&api, job, |job| job["waiting_for"].as_str().is_some_and(|text| text.contains("init")));
     }
     assert_eq!(first.runs_so_far(&api), [] as [String; 0]);
     assert_eq!(second.runs_so_far(&api), [] as [String; 0]);
