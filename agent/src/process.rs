@@ -10,7 +10,7 @@ pub(crate) use output::char_boundary;
 pub use output::{MAX_LINE_BYTES, Origin, Sink};
 
 use self::output::drain;
-use crate::runner::Stop;
+use crate::stop::{Stop, StopWatch};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use std::ffi::OsString;
@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 use tokio::process::{Child, Command};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 /// What to run.
@@ -56,43 +56,6 @@ pub struct Ended {
     pub stop: Option<Stop>,
     /// It was signalled because it was over its time limit.
     pub over_time: bool,
-}
-
-/// Tells a job that it is to stop, as seen by one step of it.
-#[derive(Clone, Debug)]
-pub struct StopWatch {
-    receiver: watch::Receiver<Stop>,
-    known: Stop,
-}
-
-impl StopWatch {
-    /// Heeds every stop.
-    pub fn new(receiver: watch::Receiver<Stop>) -> Self {
-        Self { receiver, known: Stop::No }
-    }
-
-    /// Heeds only what comes on top of what is known now: for work that must be done after a stop.
-    pub fn from_now(&self) -> Self {
-        Self { receiver: self.receiver.clone(), known: *self.receiver.borrow() }
-    }
-
-    /// The stop that is to be heeded now.
-    pub fn now(&self) -> Option<Stop> {
-        let stop = *self.receiver.borrow();
-        (stop != Stop::No && stop != self.known).then_some(stop)
-    }
-
-    /// Returns when there is a stop to heed; never, when nobody can ask for one any more.
-    pub async fn wait(&mut self) -> Stop {
-        loop {
-            if let Some(stop) = self.now() {
-                return stop;
-            }
-            if self.receiver.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
-    }
 }
 
 /// Runs `program` to its end and hands what it writes to `sink`.
@@ -170,6 +133,7 @@ fn signal_group(leader: Option<u32>, signal: Signal) {
 mod tests {
     use super::*;
     use std::time::Instant;
+    use tokio::sync::watch;
 
     #[derive(Default)]
     struct Heard(Vec<(Origin, Vec<u8>, bool)>);
@@ -265,14 +229,5 @@ mod tests {
             assert_eq!((ended.code, heard.0[0].1.as_slice()), (Some(0), b"done".as_slice()), "{left}");
             assert!(started.elapsed() < Duration::from_secs(20), "{left}: {:?}", started.elapsed());
         }
-    }
-
-    #[tokio::test]
-    async fn a_stop_that_was_known_is_heeded_once() {
-        let (stop, receiver) = watch::channel(Stop::Cancel);
-        let mut later = StopWatch::new(receiver).from_now();
-        assert_eq!(later.now(), None);
-        stop.send(Stop::AgentStops).unwrap();
-        assert_eq!(later.wait().await, Stop::AgentStops);
     }
 }

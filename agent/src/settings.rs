@@ -3,8 +3,8 @@
 //! One file, `settings.json`, replaced as a whole. The functions that change settings are pure; [`Settings::store`]
 //! puts them on disk.
 
+use crate::credentials::Credentials;
 use crate::files::{self, FileError};
-use crate::runner::Credentials;
 use fleet_wire::{CommandRun, ConfigField, ConfigUpdate, MaybeKnown, Schedule, ScheduleSet, Secret, Slot};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};

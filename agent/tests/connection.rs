@@ -13,7 +13,7 @@ fn schedules(version: i64) -> ScheduleSet {
 #[tokio::test]
 async fn hello_then_heartbeat_then_the_burst_is_applied_and_acknowledged() {
     let coordinator = Coordinator::bind().await;
-    let agent = Agent::running(&coordinator);
+    let agent = Agent::running(&coordinator.url);
     let (mut peer, hello) = coordinator.hello(&agent).await;
     assert_eq!((&hello["protocol_version"], &hello["hostname"]), (&1.into(), &"testhost".into()));
     assert_eq!((&hello["capabilities"], &hello["os"]), (&serde_json::json!(["ack"]), &"linux".into()));
@@ -36,7 +36,7 @@ async fn hello_then_heartbeat_then_the_burst_is_applied_and_acknowledged() {
 #[tokio::test]
 async fn what_is_not_acknowledged_is_sent_again_and_what_is_is_not() {
     let coordinator = Coordinator::bind().await;
-    let agent = Agent::running(&coordinator);
+    let agent = Agent::running(&coordinator.url);
     let (mut peer, _) = coordinator.hello(&agent).await;
     for version in 1..=3 {
         peer.send(schedules(version)).await;
@@ -63,7 +63,7 @@ async fn what_is_not_acknowledged_is_sent_again_and_what_is_is_not() {
 #[tokio::test]
 async fn an_unreadable_message_is_answered_closed_and_followed_by_a_new_connection() {
     let coordinator = Coordinator::bind().await;
-    let agent = Agent::running(&coordinator);
+    let agent = Agent::running(&coordinator.url);
     let (mut peer, _) = coordinator.hello(&agent).await;
     peer.send_text(r#"{"type":"command.run","id":"9","payload":{"job_id":7}}"#).await;
     let error = peer.expect("error", None).await;
@@ -80,7 +80,7 @@ async fn an_unreadable_message_is_answered_closed_and_followed_by_a_new_connecti
 #[tokio::test]
 async fn a_replaced_agent_waits_five_minutes_and_says_why() {
     let coordinator = Coordinator::bind().await;
-    let agent = Agent::running(&coordinator);
+    let agent = Agent::running(&coordinator.url);
     let (peer, _) = coordinator.hello(&agent).await;
     peer.close(4001).await;
     agent.logs("next connection in 3").await;
@@ -93,7 +93,7 @@ async fn a_replaced_agent_waits_five_minutes_and_says_why() {
 #[tokio::test]
 async fn a_refused_agent_says_what_to_do_and_ends_when_told() {
     let coordinator = Coordinator::bind().await;
-    let mut agent = Agent::running(&coordinator);
+    let mut agent = Agent::running(&coordinator.url);
     coordinator.answer("401 Unauthorized", "").await;
     agent.logs("enrol this host again").await;
     agent.logs("next connection in").await;
@@ -119,7 +119,7 @@ async fn without_restic_jobs_are_refused_with_the_reason() {
 #[tokio::test]
 async fn a_large_outbox_arrives_whole_and_in_order() {
     let coordinator = Coordinator::bind().await;
-    let agent = Agent::running(&coordinator);
+    let agent = Agent::running(&coordinator.url);
     let (mut peer, _) = coordinator.hello(&agent).await;
     for version in 1..=2000 {
         peer.send(schedules(version)).await;

@@ -45,7 +45,7 @@ fn status(finished: &Value) -> (&str, &str) {
 #[tokio::test]
 async fn a_backup_is_accepted_runs_and_reports_and_is_never_run_twice() {
     let coordinator = Coordinator::bind().await;
-    let agent = Agent::running(&coordinator);
+    let agent = Agent::running(&coordinator.url);
     let (mut peer, _) = coordinator.hello(&agent).await;
     with_repository(&agent, &mut peer).await;
     let run = backup("b", &agent.home.path().join("files"));
@@ -79,7 +79,7 @@ async fn a_backup_is_accepted_runs_and_reports_and_is_never_run_twice() {
 #[tokio::test]
 async fn what_must_not_run_is_refused_with_a_reason() {
     let coordinator = Coordinator::bind().await;
-    let agent = Agent::running(&coordinator);
+    let agent = Agent::running(&coordinator.url);
     let (mut peer, _) = coordinator.hello(&agent).await;
     peer.send(job("early", Kind::Check)).await;
     let result = peer.expect("command.result", Some("early")).await;
@@ -102,7 +102,7 @@ async fn what_must_not_run_is_refused_with_a_reason() {
 #[tokio::test]
 async fn one_job_at_a_time_in_a_repository_and_cancel_reaches_both() {
     let coordinator = Coordinator::bind().await;
-    let agent = Agent::running(&coordinator);
+    let agent = Agent::running(&coordinator.url);
     let (mut peer, _) = coordinator.hello(&agent).await;
     with_repository(&agent, &mut peer).await;
     peer.send(held_backup(&agent, "first")).await;
@@ -131,7 +131,7 @@ async fn one_job_at_a_time_in_a_repository_and_cancel_reaches_both() {
 #[tokio::test]
 async fn sigterm_ends_the_running_job_and_keeps_the_waiting_one_for_the_next_start() {
     let coordinator = Coordinator::bind().await;
-    let mut agent = Agent::running(&coordinator);
+    let mut agent = Agent::running(&coordinator.url);
     let (mut peer, _) = coordinator.hello(&agent).await;
     with_repository(&agent, &mut peer).await;
     peer.send(held_backup(&agent, "running")).await;
@@ -155,7 +155,7 @@ async fn sigterm_ends_the_running_job_and_keeps_the_waiting_one_for_the_next_sta
 #[tokio::test]
 async fn after_a_kill_the_agent_reports_what_ran_and_runs_what_waited() {
     let coordinator = Coordinator::bind().await;
-    let mut agent = Agent::running(&coordinator);
+    let mut agent = Agent::running(&coordinator.url);
     let (mut peer, hello) = coordinator.hello(&agent).await;
     with_repository(&agent, &mut peer).await;
     peer.send(held_backup(&agent, "running")).await;

@@ -3,7 +3,7 @@
 mod restic_support;
 
 use fleet_agent::report::Report;
-use fleet_agent::runner::Stop;
+use fleet_agent::stop::Stop;
 use fleet_wire::{Kind, Status};
 use restic_support::{PASSWORD, Sandbox, restics};
 use std::fs;

@@ -4,7 +4,7 @@ mod restic_support;
 
 use fleet_agent::report::{Report, Reporter};
 use fleet_agent::restic::unlock_stale;
-use fleet_agent::runner::Stop;
+use fleet_agent::stop::Stop;
 use fleet_wire::{Kind, Status};
 use restic_support::{Background, PASSWORD, Running, Sandbox, eventually, restics};
 use std::path::Path;
@@ -126,7 +126,7 @@ async fn the_lock_of_a_crash_is_removed_beside_any_job() {
     assert_eq!(sandbox.locks(), "");
 
     let wrong = fleet_wire::Secret::new(format!("not {PASSWORD}"));
-    let credentials = fleet_agent::runner::Credentials { password: Some(wrong), ..sandbox.credentials.clone() };
+    let credentials = fleet_agent::credentials::Credentials { password: Some(wrong), ..sandbox.credentials.clone() };
     let error = unlock_stale(&job, &sandbox.restic, &credentials, &data_dir, &reporter).await.unwrap_err();
     assert!(error.starts_with("wrong repository password"), "{error}");
 }

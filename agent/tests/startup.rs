@@ -93,7 +93,7 @@ async fn missing_and_damaged_files_are_named_and_kept() {
 #[tokio::test]
 async fn two_agents_do_not_share_a_data_folder() {
     let coordinator = Coordinator::bind().await;
-    let mut first = Agent::running(&coordinator);
+    let mut first = Agent::running(&coordinator.url);
     coordinator.hello(&first).await;
     let mut second = Agent::enrolled(&coordinator.url);
     let mut command = second.command();

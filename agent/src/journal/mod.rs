@@ -2,10 +2,12 @@
 //!
 //! [`Journal`] is the handle that the agent's loops share. Behind it one task (`writer`) gathers what arrives
 //! while a transaction is in flight and commits it in the next one, so a log line does not cost an fsync of its own.
-//! `store` is the file, `transaction` what each write does to it, `trim` what goes when it grows too large.
+//! `store` is the file, `commit` a transaction, `transaction` what each write does to it, `trim` what goes when it
+//! grows too large.
 //!
 //! Whatever returns after `.await` here is on disk, except where it says otherwise.
 
+mod commit;
 mod fit;
 mod record;
 mod store;
@@ -16,10 +18,10 @@ mod transaction;
 mod trim;
 mod writer;
 
-pub use record::Leftover;
+pub use record::{Accepted, Leftover};
 pub use store::JournalError;
 
-use crate::runner::Outcome;
+use crate::outcome::Outcome;
 use chrono::Utc;
 use fleet_wire::{CommandRun, JobId, JournalId, LogStream, Timestamp, ToCoordinator};
 use record::Write;
@@ -37,24 +39,6 @@ const REPORT_BYTES_WAITING: u32 = 4 * 1024 * 1024;
 
 /// Requests that wait for the writer.
 const CONTROLS_WAITING: usize = 64;
-
-/// What the journal made of a `command.run`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Accepted {
-    /// It is on disk, and its `command.result` with it: run it.
-    New,
-    /// It was there before; its `command.result` is in the outbox again.
-    Known,
-    /// The given refusal is in the outbox.
-    Refused,
-    /// The disk does not take it. Nothing is in the outbox: the answer has to be sent past it.
-    NotStored {
-        /// Whether the job was there before.
-        known: bool,
-        /// What is wrong, for people.
-        reason: String,
-    },
-}
 
 /// The journal, to be shared by cloning.
 #[derive(Clone, Debug)]

@@ -1,6 +1,6 @@
 //! What stands in the journal, and what is written into it.
 
-use crate::runner::Outcome;
+use crate::outcome::Outcome;
 use fleet_wire::{CommandRun, JobId, Kind, LogStream, MaybeKnown, Timestamp, ToCoordinator};
 use serde::{Deserialize, Serialize};
 
@@ -87,6 +87,24 @@ pub(super) enum Verdict {
     New,
     Known,
     Refused,
+}
+
+/// What the journal made of a `command.run`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// It is on disk, and its `command.result` with it: run it.
+    New,
+    /// It was there before; its `command.result` is in the outbox again.
+    Known,
+    /// The given refusal is in the outbox.
+    Refused,
+    /// The disk does not take it. Nothing is in the outbox: the answer has to be sent past it.
+    NotStored {
+        /// Whether the job was there before.
+        known: bool,
+        /// What is wrong, for people.
+        reason: String,
+    },
 }
 
 /// A job that was not over when the agent ended.

@@ -1,8 +1,8 @@
 //! The journal's file: opened, read, and changed one transaction at a time. Everything here blocks.
 
+use super::commit::commit;
 use super::record::{JobRecord, JobState, Leftover, Meta, Verdict, Write};
 use super::tables::{JOBS, META, META_KEY, OUTBOX, RUNS, SETTLED};
-use super::transaction::Changes;
 use fleet_wire::{JobId, JournalId};
 use redb::{Database, ReadableDatabase, ReadableTable, TableError};
 use std::collections::BTreeMap;
@@ -163,7 +163,7 @@ impl Store {
             Some(database) => database,
             None => open_database(&self.path)?,
         };
-        let made = Changes::make(&database, meta, live, limit, writes).map_err(|error| classify(&self.path, error));
+        let made = commit(&database, meta, live, limit, writes).map_err(|error| classify(&self.path, error));
         let made = made?;
         self.database = Some(database);
         self.meta = made.meta;

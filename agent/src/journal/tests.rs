@@ -3,7 +3,7 @@
 use super::record::{Verdict, Write};
 use super::store::{JournalError, Store};
 use super::{Accepted, Journal};
-use crate::runner::Outcome;
+use crate::outcome::Outcome;
 use chrono::Utc;
 use fleet_wire::{CommandRun, Decoded, EnvelopeId, JobId, Kind, LogLine, LogStream, Status, ToCoordinator, decode};
 use proptest::prelude::*;

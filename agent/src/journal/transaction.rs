@@ -1,13 +1,13 @@
-//! One transaction: what each kind of write does to the tables.
+//! What each kind of write does to the tables of a transaction.
 
+use super::fit;
 use super::record::{JobRecord, JobState, Meta, Verdict, Write};
-use super::tables::{DURABLE, JOBS, LINE, META, META_KEY, OUTBOX, RUNS, SETTLED, cost};
-use super::{fit, trim};
-use crate::runner::Outcome;
+use super::tables::{DURABLE, JOBS, LINE, OUTBOX, RUNS, SETTLED, cost};
+use crate::outcome::Outcome;
 use fleet_wire::{
     CommandResult, CommandRun, EnvelopeId, JobFinished, JobId, JobStarted, LogLine, Timestamp, ToCoordinator,
 };
-use redb::{Database, ReadableTable, Table};
+use redb::{ReadableTable, Table, WriteTransaction};
 use std::collections::BTreeMap;
 
 /// Settled jobs that are remembered, so that a repeated `command.run` is answered and not run again.
@@ -25,41 +25,6 @@ pub(super) struct Changes {
     pub(super) verdicts: Vec<Verdict>,
 }
 
-impl Changes {
-    /// Makes `writes` and commits them; on an error nothing of them is on disk.
-    pub(super) fn make<'a>(
-        database: &Database,
-        meta: Meta,
-        live: &BTreeMap<JobId, JobRecord>,
-        limit_bytes: u64,
-        writes: impl IntoIterator<Item = &'a Write>,
-    ) -> Result<Self> {
-        let transaction = database.begin_write()?;
-        let changes = {
-            let mut tables = Tables {
-                jobs: transaction.open_table(JOBS)?,
-                runs: transaction.open_table(RUNS)?,
-                settled: transaction.open_table(SETTLED)?,
-                outbox: transaction.open_table(OUTBOX)?,
-                live,
-                changes: Self { meta, touched: BTreeMap::new(), verdicts: Vec::new() },
-            };
-            for write in writes {
-                tables.apply(write)?;
-            }
-            if tables.changes.meta.outbox_bytes > limit_bytes {
-                trim::trim(&mut tables, limit_bytes)?;
-            }
-            let changes = tables.store_touched()?;
-            let row = serde_json::to_vec(&changes.meta).unwrap_or_default();
-            transaction.open_table(META)?.insert(META_KEY, row.as_slice())?;
-            changes
-        };
-        transaction.commit()?;
-        Ok(changes)
-    }
-}
-
 /// The open tables of a transaction.
 pub(super) struct Tables<'t> {
     jobs: Table<'t, &'static str, &'static [u8]>,
@@ -70,8 +35,25 @@ pub(super) struct Tables<'t> {
     pub(super) changes: Changes,
 }
 
-impl Tables<'_> {
-    fn apply(&mut self, write: &Write) -> Result<()> {
+impl<'t> Tables<'t> {
+    /// Opens them. `live` are the jobs that were not settled before, `meta` is what the journal said of itself.
+    pub(super) fn open(
+        transaction: &'t WriteTransaction,
+        meta: Meta,
+        live: &'t BTreeMap<JobId, JobRecord>,
+    ) -> Result<Self> {
+        Ok(Self {
+            jobs: transaction.open_table(JOBS)?,
+            runs: transaction.open_table(RUNS)?,
+            settled: transaction.open_table(SETTLED)?,
+            outbox: transaction.open_table(OUTBOX)?,
+            live,
+            changes: Changes { meta, touched: BTreeMap::new(), verdicts: Vec::new() },
+        })
+    }
+
+    /// Makes one change.
+    pub(super) fn apply(&mut self, write: &Write) -> Result<()> {
         match write {
             Write::Accept { run, refusal } => {
                 let verdict = self.accept(run, refusal.as_deref())?;
@@ -252,7 +234,8 @@ impl Tables<'_> {
         jobs
     }
 
-    fn store_touched(mut self) -> Result<Changes> {
+    /// Writes the records that have changed, and gives all that has.
+    pub(super) fn store_touched(mut self) -> Result<Changes> {
         for (job_id, record) in &self.changes.touched {
             let row = serde_json::to_vec(record).unwrap_or_default();
             self.jobs.insert(job_id.as_str(), row.as_slice())?;

@@ -5,8 +5,7 @@
 //! and are tried again with growing pauses; nobody reads further ones meanwhile, so whoever reports waits. Requests go
 //! on: new jobs are refused at once, reads and acknowledgements (which free room) are tried.
 
-use super::Accepted;
-use super::record::{Verdict, Write};
+use super::record::{Accepted, Verdict, Write};
 use super::store::{JournalError, Store};
 use fleet_wire::JobId;
 use std::time::Duration;

@@ -2,7 +2,7 @@
 
 use super::redact::percent_encode;
 use super::version::Version;
-use crate::runner::Credentials;
+use crate::credentials::Credentials;
 use fleet_wire::Secret;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -158,7 +158,7 @@ mod tests {
 
     /// Judges recorded standard error as the listener would hear it.
     fn judge(code: i32, stderr: &str) -> Failure {
-        let heard = super::super::listen::heard_for_tests("", stderr);
+        let heard = super::super::heard::heard_for_tests("", stderr);
         heard.words().judge(Some(code))
     }
 

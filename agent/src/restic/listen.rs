@@ -1,7 +1,7 @@
 //! Listens to one restic: every line goes to the job's log, and what matters for the outcome is kept.
 
-use super::failure::Words;
-use super::output::{BackupSummary, Event, Pruned, read_event, read_pruned, read_remaining, read_text_progress};
+use super::heard::Heard;
+use super::output::{BackupSummary, Event, read_event, read_text_progress};
 use super::progress::Meter;
 use super::redact::Redactor;
 use crate::process::{Origin, Sink};
@@ -9,88 +9,8 @@ use crate::report::Reporter;
 use fleet_wire::{JobId, LogStream};
 use std::time::Instant;
 
-/// How many lines of standard error are kept to judge a failure by.
-const KEPT_LINES: usize = 50;
-
-/// How much of each.
-const KEPT_CHARS: usize = 2000;
-
-/// How many unreadable items are named in a job's error.
-const NAMED_ITEMS: usize = 5;
-
 /// The largest output of a query (a list of snapshots, say) that is read, in bytes.
 const MAX_CAPTURE: usize = 64 * 1024 * 1024;
-
-/// What a restic has said.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Heard {
-    /// The `summary` object, as it came.
-    pub summary: Option<String>,
-    /// Items that could not be read: the first few.
-    pub unreadable: Vec<String>,
-    /// How many there were in all.
-    pub unreadable_count: usize,
-    /// What a prune frees.
-    pub pruned: Option<Pruned>,
-    /// What is left after it.
-    pub remaining: Option<Pruned>,
-    /// All of standard output, if it was asked for.
-    pub stdout: Vec<u8>,
-    /// Standard output was larger than what can be read.
-    pub stdout_cut: bool,
-    exit_error: Option<String>,
-    fatal: Option<String>,
-    others: Vec<String>,
-}
-
-impl Heard {
-    /// restic's words about its end.
-    pub fn words(&self) -> Words<'_> {
-        Words { exit_error: self.exit_error.as_deref(), fatal: self.fatal.as_deref(), others: &self.others }
-    }
-
-    fn note_event(&mut self, line: &str, event: &Event) {
-        match event {
-            Event::Summary => self.summary = Some(line.trim().to_owned()),
-            Event::ExitError(message) => self.exit_error = Some(message.clone()),
-            Event::Error(error) => match (&error.item, &error.message) {
-                (Some(_), _) if error.counting => {}
-                (Some(item), _) => {
-                    self.unreadable_count += 1;
-                    if self.unreadable.len() < NAMED_ITEMS {
-                        self.unreadable.push(shortened(item));
-                    }
-                }
-                (None, Some(message)) => self.keep(message),
-                (None, None) => {}
-            },
-            Event::Status(_) | Event::Other => {}
-        }
-    }
-
-    fn note_text(&mut self, origin: Origin, line: &str) {
-        match origin {
-            Origin::Stdout => {
-                self.pruned = read_pruned(line).or(self.pruned);
-                self.remaining = read_remaining(line).or(self.remaining);
-            }
-            Origin::Stderr if self.fatal.is_none() && line.starts_with("Fatal:") => self.fatal = Some(shortened(line)),
-            Origin::Stderr => self.keep(line),
-        }
-    }
-
-    fn keep(&mut self, line: &str) {
-        if self.others.len() == KEPT_LINES {
-            // The first ones tell the cause, the last ones the end: what falls out is the middle.
-            self.others.remove(KEPT_LINES / 2);
-        }
-        self.others.push(shortened(line));
-    }
-}
-
-fn shortened(text: &str) -> String {
-    text.chars().take(KEPT_CHARS).collect()
-}
 
 /// What is done with standard output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,26 +129,11 @@ pub fn clean(line: &[u8]) -> String {
     }
 }
 
-/// What would be heard of this output, for tests on recorded output.
-#[cfg(test)]
-pub(crate) fn heard_for_tests(stdout: &str, stderr: &str) -> Heard {
-    let mut heard = Heard::default();
-    for (origin, text) in [(Origin::Stdout, stdout), (Origin::Stderr, stderr)] {
-        for line in text.lines() {
-            match read_event(line) {
-                Some(event) => heard.note_event(line, &event),
-                None => heard.note_text(origin, line),
-            }
-        }
-    }
-    heard
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credentials::Credentials;
     use crate::report::Report;
-    use crate::runner::Credentials;
     use fleet_wire::Secret;
 
     async fn log_of(password: &str, lines: &[(Origin, &[u8])]) -> (Heard, Vec<(LogStream, String)>, usize) {
@@ -279,27 +184,5 @@ mod tests {
     async fn a_masked_event_that_is_no_json_any_more_is_a_line() {
         let (_, log, _) = log_of("123", &[(Origin::Stdout, br#"{"message_type":"x","n":1234}"#)]).await;
         assert_eq!(log, [(LogStream::Stdout, r#"{"message_type":"x","n":***4}"#.to_owned())]);
-    }
-
-    #[test]
-    fn unreadable_items_are_counted_once_and_named_up_to_a_bound() {
-        for stderr in [
-            include_str!("../../tests/data/0.14/backup-unreadable.stderr"),
-            include_str!("../../tests/data/0.18/backup-unreadable.stderr"),
-        ] {
-            let heard = heard_for_tests("", stderr);
-            assert_eq!((heard.unreadable_count, heard.unreadable.len()), (2, 2), "{heard:?}");
-        }
-        let line = r#"{"message_type":"error","error":{},"during":"archival","item":"/x"}"#;
-        let heard = heard_for_tests("", &format!("{line}\n").repeat(100));
-        assert_eq!((heard.unreadable_count, heard.unreadable.len()), (100, NAMED_ITEMS));
-    }
-
-    #[test]
-    fn a_flood_of_errors_keeps_the_first_and_the_last() {
-        let flood: String = (0..1000).map(|n| format!("line {n}\n")).collect();
-        let heard = heard_for_tests("", &flood);
-        assert_eq!(heard.others.len(), KEPT_LINES);
-        assert_eq!((heard.others[0].as_str(), heard.others[KEPT_LINES - 1].as_str()), ("line 0", "line 999"));
     }
 }

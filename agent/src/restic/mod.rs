@@ -4,6 +4,7 @@ pub mod command;
 pub mod environment;
 pub mod failure;
 mod find;
+pub mod heard;
 pub mod listen;
 pub mod output;
 pub mod probe;

@@ -1,7 +1,7 @@
 //! Keeps secrets out of whatever leaves the agent.
 
+use crate::credentials::Credentials;
 use crate::process::char_boundary;
-use crate::runner::Credentials;
 use std::fmt::Write;
 
 /// What stands for a secret; restic writes the same for the passwords that it hides.

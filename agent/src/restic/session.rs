@@ -1,14 +1,17 @@
 //! restic with everything that one job needs around it: credentials, log, stop.
 
+use super::command;
 use super::environment::{self, Environment, Inherited};
 use super::failure::Failure;
-use super::listen::{Heard, Listen, Listener};
+use super::find::{Found, find};
+use super::heard::Heard;
+use super::listen::{Listen, Listener};
 use super::redact::Redactor;
 use super::version::Version;
-use super::{Found, command, find};
-use crate::process::{self, Ended, Ending, Program, StopWatch};
+use crate::credentials::Credentials;
+use crate::process::{self, Ended, Ending, Program};
 use crate::report::Reporter;
-use crate::runner::{Credentials, Stop};
+use crate::stop::{Stop, StopWatch};
 use fleet_wire::JobId;
 use nix::sys::signal::Signal;
 use std::ffi::OsString;

@@ -2,9 +2,12 @@
 //!
 //! pre-hook → are the includes there? → `restic backup` → is the snapshot in the list? → post-hook → report.
 
+use super::context::JobContext;
 use super::hooks::{self, HookFailure};
 use super::job::Job;
-use super::{JobContext, Limits, Outcome, snapshots, stats};
+use super::limits::Limits;
+use super::{snapshots, stats};
+use crate::outcome::Outcome;
 use crate::restic::Finished;
 use crate::restic::command;
 use crate::restic::listen::Listen;
@@ -166,7 +169,7 @@ fn judge(finished: &Finished, summary: &BackupSummary, missing: &[String]) -> Ou
 mod tests {
     use super::*;
     use crate::process::Ended;
-    use crate::restic::listen::heard_for_tests;
+    use crate::restic::heard::heard_for_tests;
 
     fn finished(code: i32, stdout: &str, stderr: &str) -> Finished {
         Finished { ended: Ended { code: Some(code), ..Ended::default() }, heard: heard_for_tests(stdout, stderr) }

@@ -1,7 +1,8 @@
 //! `check`: verifies the repository.
 
 use super::job::Job;
-use super::{Outcome, stats};
+use super::stats;
+use crate::outcome::Outcome;
 use crate::restic::command;
 use crate::restic::failure::Failure;
 use crate::restic::listen::Listen;

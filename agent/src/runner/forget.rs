@@ -1,7 +1,8 @@
 //! `forget`: removes the snapshots that no retention policy keeps, one source group after the other.
 
 use super::job::Job;
-use super::{Outcome, snapshots};
+use super::snapshots;
+use crate::outcome::Outcome;
 use crate::restic::Finished;
 use crate::restic::command;
 use crate::restic::failure::Failure;

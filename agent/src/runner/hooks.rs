@@ -3,13 +3,16 @@
 //! A hook gets no secret of the repository. Its text may hold secrets of its own, so it goes into a private file and
 //! not onto a command line.
 
+use super::context::JobContext;
 use super::job::is_agent_stop;
-use super::{JobContext, Limits, Outcome, Stop};
-use crate::process::{self, Ended, Ending, Origin, Program, Sink, StopWatch};
+use super::limits::Limits;
+use crate::outcome::Outcome;
+use crate::process::{self, Ended, Ending, Origin, Program, Sink};
 use crate::report::Reporter;
 use crate::restic::environment::{self, Environment, Inherited, temporary_folder};
 use crate::restic::listen::clean;
 use crate::restic::redact::Redactor;
+use crate::stop::{Stop, StopWatch};
 use fleet_wire::{LogStream, Status};
 use nix::sys::signal::Signal;
 use std::ffi::OsString;

@@ -1,7 +1,7 @@
 //! `init`: makes the repository unless it is there.
 
-use super::Outcome;
 use super::job::Job;
+use crate::outcome::Outcome;
 use crate::restic::Finished;
 use crate::restic::command;
 use crate::restic::failure::Failure;

@@ -1,10 +1,12 @@
 //! A job that is ready to run: restic is found, the repository's server answers.
 
-use super::{JobContext, Limits, Outcome, Stop};
-use crate::process::StopWatch;
+use super::context::JobContext;
+use super::limits::Limits;
+use crate::outcome::Outcome;
 use crate::restic::command::Bandwidth;
 use crate::restic::listen::Listen;
 use crate::restic::{Call, Finished, Found, Restic, Setup, find, probe};
+use crate::stop::{Stop, StopWatch};
 use std::ffi::OsString;
 use std::future::Future;
 use std::time::Duration;

@@ -1,9 +1,11 @@
 //! `prune`: removes the data that no snapshot needs. restic has no JSON for it up to 0.19.1.
 
 use super::job::Job;
-use super::{Outcome, stats};
+use super::stats;
+use crate::outcome::Outcome;
 use crate::restic::command;
-use crate::restic::listen::{Heard, Listen};
+use crate::restic::heard::Heard;
+use crate::restic::listen::Listen;
 use chrono::Utc;
 use fleet_wire::{RawJson, RepoStats};
 use serde::Serialize;

@@ -1,6 +1,6 @@
 //! Which jobs are refused before anything is done.
 
-use super::Credentials;
+use crate::credentials::Credentials;
 use crate::restic::Found;
 use fleet_wire::{CommandRun, Kind, check_group_name};
 

@@ -1,7 +1,8 @@
 //! `unlock`: removes stale locks, never live ones.
 
 use super::job::Job;
-use super::{Outcome, stats};
+use super::stats;
+use crate::outcome::Outcome;
 use crate::report::Report;
 use crate::restic::command;
 use crate::restic::listen::Listen;

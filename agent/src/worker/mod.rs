@@ -12,8 +12,9 @@ pub use task::Surroundings;
 
 use crate::connection::Order;
 use crate::journal::{Accepted, Leftover};
-use crate::runner::{self, Stop};
+use crate::runner;
 use crate::settings::Settings;
+use crate::stop::Stop;
 use crate::{files::FileError, restic};
 use chrono::Utc;
 use fleet_wire::{CommandResult, CommandRun, ConfigUpdate, JobId, Kind, LogStream, ScheduleAck, ScheduleSet};

@@ -1,10 +1,13 @@
 //! One job's way through the runner: journalled at its start, its reports passed on, journalled at its end.
 
 use crate::connection::Outlet;
+use crate::credentials::Credentials;
 use crate::journal::Journal;
+use crate::outcome::Outcome;
 use crate::report::{Report, Reporter};
-use crate::runner::{self, Credentials, JobContext, Outcome, Stop};
+use crate::runner::{self, JobContext};
 use crate::settings::Settings;
+use crate::stop::Stop;
 use fleet_wire::{CommandRun, JobId, Status};
 use std::path::PathBuf;
 use tokio::sync::{mpsc, watch};

@@ -1,9 +1,12 @@
 //! A repository, a host and its jobs, with real restic: every version that `FLEET_TEST_RESTICS` names.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
+use fleet_agent::credentials::Credentials;
+use fleet_agent::outcome::Outcome;
 use fleet_agent::report::{Report, Reporter};
 use fleet_agent::restic::probe::ProbeLimits;
-use fleet_agent::runner::{Credentials, JobContext, Limits, Outcome, Stop, run_with};
+use fleet_agent::runner::{JobContext, Limits, run_with};
+use fleet_agent::stop::Stop;
 use fleet_wire::{CommandRun, JobProgress, Kind, LogStream, RepoStats, Secret, SnapshotsReport};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
