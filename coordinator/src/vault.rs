@@ -23,9 +23,12 @@ const FORMAT: u8 = 1;
 #[derive(Debug, Error)]
 #[allow(missing_docs, reason = "the messages say it")]
 pub enum KeyError {
-    #[error("can't read the key file {}: {source}", path.display())]
+    #[error("can't read the key file {}: {source}. It must be a file that the coordinator's user may read", path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("can't make the key file {}: {source}", path.display())]
+    #[error(
+        "can't make the key file {}: {source}. Make its folder writable, or choose another with FLEET_DATA_DIR",
+        path.display()
+    )]
     Create { path: PathBuf, source: io::Error },
     #[error("{} is no key file: it must hold 64 hexadecimal digits. Put the right file there from your backup", path.display())]
     Malformed { path: PathBuf },
