@@ -8,6 +8,7 @@ use crate::stop;
 use fleet_integration::{Context, Failure, eventually};
 use serde_json::{Value, json};
 use std::fs;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -201,7 +202,6 @@ fn stats_show(fleet: &Fleet, id: &str, what: &str, right: impl Fn(&Value) -> boo
 fn unlock(fleet: &Fleet, screen: &Screen) -> Result<(), Failure> {
     let (host, repository) = (first_host(fleet, 1)?, &fleet.repositories[1]);
     leave_a_lock(fleet)?;
-    must(!repository.restic.locks()?.is_empty(), "a lock stands", &Value::Null)?;
     let id = fleet.api.run_job(&host.id, &json!({"kind": "unlock"}))?;
     let jobs = follow(&fleet.api, screen, &[followed(host, "unlock", id)], took)?;
     jobs.iter().try_for_each(succeeded)?;
@@ -213,18 +213,30 @@ fn unlock(fleet: &Fleet, screen: &Screen) -> Result<(), Failure> {
 /// A backup that waits for its input is killed: nothing of it is left but its lock.
 fn leave_a_lock(fleet: &Fleet) -> Result<(), Failure> {
     let restic = &fleet.repositories[1].restic;
+    let log = fleet.path("killed-restic.log");
     let mut backup = restic.command(&["backup", "--stdin", "--quiet"]);
-    let mut child = backup.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-    let locks = std::path::Path::new(&restic.repository).join("locks");
+    backup.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(fs::File::create(&log)?);
+    let mut child = backup.spawn()?;
+    let folder = Path::new(&restic.repository).join("locks");
     let locked = eventually("restic's lock", LAG, || {
         stop::check()?;
+        let said = fs::read_to_string(&log)?;
+        must(child.try_wait()?.is_none(), "restic waits for its input", &json!(said))?;
+        let locks = names(&folder)?;
         // While it is being written it has a longer name; killed then, restic would leave no lock.
-        let whole = fs::read_dir(&locks)?.flatten().any(|entry| entry.file_name().len() == LOCK_NAME);
-        must(whole, "a lock is there", &Value::Null)
+        must(locks.iter().any(|name| name.len() == LOCK_NAME), "a lock is there", &json!(locks))
     });
     child.kill()?;
-    child.wait()?;
-    locked
+    let ended = child.wait()?;
+    locked?;
+    let (there, listed) = (names(&folder)?, restic.locks()?);
+    let seen = json!({"files": there, "listed": listed, "restic": ended.to_string()});
+    must(!listed.is_empty(), "a lock stands", &seen)
+}
+
+fn names(folder: &Path) -> Result<Vec<String>, Failure> {
+    let name = |entry: fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
+    Ok(fs::read_dir(folder)?.flatten().map(name).collect())
 }
 
 fn restore(fleet: &Fleet, screen: &Screen) -> Result<(), Failure> {
