@@ -1,6 +1,7 @@
 //! Back-pressure towards one agent: a stream that can be held shut. While it is, nothing is read from the socket, so
-//! TCP slows the agent down, and its journal keeps the rest.
+//! TCP slows the agent down, and its journal keeps the rest. What passes is held to the [`FrameLimit`].
 
+use super::frame_limit::FrameLimit;
 use actix_web::web::Bytes;
 use futures_util::Stream;
 use std::cell::RefCell;
@@ -11,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 #[derive(Debug, Default)]
 struct State {
     shut: bool,
+    limit: FrameLimit,
     waiting: Option<Waker>,
 }
 
@@ -41,6 +43,11 @@ impl Gate {
         self.0.borrow().shut
     }
 
+    /// Whether a message was too large to pass.
+    pub(super) fn is_exceeded(&self) -> bool {
+        self.0.borrow().limit.is_exceeded()
+    }
+
     /// `stream`, behind this gate.
     pub(super) fn guard<S>(&self, stream: S) -> Gated<S> {
         Gated { stream: Box::pin(stream), gate: self.clone() }
@@ -68,7 +75,8 @@ where
                 return Poll::Pending;
             }
         }
-        this.stream.as_mut().poll_next(context)
+        let chunk = std::task::ready!(this.stream.as_mut().poll_next(context));
+        Poll::Ready(chunk.map(|chunk| chunk.map(|bytes| this.gate.0.borrow_mut().limit.pass(&bytes))))
     }
 }
 
@@ -80,11 +88,12 @@ mod tests {
     #[test]
     fn nothing_passes_a_shut_gate_and_everything_an_open_one() {
         let gate = Gate::default();
-        let mut gated = gate.guard(stream::iter([Ok::<_, ()>(Bytes::from_static(b"a")), Ok(Bytes::from_static(b"b"))]));
-        assert_eq!(gated.next().now_or_never(), Some(Some(Ok(Bytes::from_static(b"a")))));
+        let (first, second) = (Bytes::from_static(b"\x81\x01a"), Bytes::from_static(b"\x81\x01b"));
+        let mut gated = gate.guard(stream::iter([Ok::<_, ()>(first.clone()), Ok(second.clone())]));
+        assert_eq!(gated.next().now_or_never(), Some(Some(Ok(first))));
         gate.shut();
         assert_eq!(gated.next().now_or_never(), None);
         gate.open();
-        assert_eq!(gated.next().now_or_never(), Some(Some(Ok(Bytes::from_static(b"b")))));
+        assert_eq!(gated.next().now_or_never(), Some(Some(Ok(second))));
     }
 }

@@ -6,6 +6,7 @@
 //! there is room ([`Gate`]); mailbox, timers and output go on meanwhile.
 
 mod fragments;
+mod frame_limit;
 mod gate;
 mod handshake;
 mod ledger;
@@ -37,9 +38,14 @@ use uuid::Uuid;
 /// How often a session looks whether its agent is still there.
 const WATCH_INTERVAL: Duration = Duration::from_secs(15);
 
+/// How long an agent that was refused in the middle of a message may take to end it. Until then it is read from, for a
+/// connection that is cut while it sends would take the reason with it.
+const GOODBYE_LIMIT: Duration = Duration::from_secs(10);
+
 static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
 
 /// Where a session stands.
+#[derive(PartialEq)]
 enum Stage {
     /// Nothing was said yet.
     BeforeHello,
@@ -47,6 +53,8 @@ enum Stage {
     Greeting,
     /// The agent has its settings.
     Live,
+    /// It was told why it must go. What it still says is not heard, and nothing more is said to it.
+    TurnedAway,
 }
 
 /// See the module's text.
@@ -94,7 +102,7 @@ impl Session {
             handing_on: false,
             last_heard: Instant::now(),
         };
-        // The codec judges by the declared length, before it buffers anything of a frame.
+        // The gate judges by the declared length, before anything of a frame is buffered; the codec agrees.
         let codec = Codec::new().max_size(MAX_MESSAGE_BYTES);
         ws::WsResponseBuilder::new(session, request, gate.guard(payload)).codec(codec).start()
     }
@@ -104,18 +112,43 @@ impl Session {
     }
 
     fn close(context: &mut Context, refusal: &Refusal) {
+        Self::say_goodbye(context, refusal);
+        context.stop();
+    }
+
+    fn say_goodbye(context: &mut Context, refusal: &Refusal) {
         Self::send(context, ErrorMessage::new(refusal.code, refusal.message.clone()));
         // A close frame has room for 123 bytes of reason.
         let mut reason = refusal.message.clone();
         reason.truncate(reason.floor_char_boundary(120));
         context.close(Some(ws::CloseReason { code: refusal.close.into(), description: Some(reason) }));
-        context.stop();
+    }
+
+    /// Says why and closes, but reads on until the agent has heard it.
+    fn turn_away(&mut self, refusal: &Refusal, context: &mut Context) {
+        log::warn!(host:% = self.host_id; "the agent's connection is closed: {}", refusal.message);
+        Self::say_goodbye(context, refusal);
+        self.stage = Stage::TurnedAway;
+        self.leave();
+        self.gate.open();
+        context.run_later(GOODBYE_LIMIT, |_, context| context.stop());
+    }
+
+    fn is_turned_away(&self) -> bool {
+        self.stage == Stage::TurnedAway
+    }
+
+    fn leave(&self) {
+        let (host_id, connection) = (self.host_id, self.connection);
+        self.services.registry.do_send(Leave { host_id, connection });
+        self.services.dispatcher.do_send(HostGone { host_id, connection });
     }
 
     fn receive(&mut self, text: &str, context: &mut Context) {
         let outcome = match self.stage {
             Stage::BeforeHello => handshake::read_hello(text).map(|hello| self.greet(hello, context)),
             Stage::Greeting | Stage::Live => self.protocol.receive(text),
+            Stage::TurnedAway => return,
         };
         match outcome {
             Ok(()) => self.hand_on(context),
@@ -133,6 +166,7 @@ impl Session {
         let write = Greet { host_id: self.host_id, hello };
         let write = self.services.persistence.send(Save { write, patience: Patience::Endless });
         context.spawn(write.into_actor(self).map(move |outcome, actor, context| match outcome {
+            _ if actor.is_turned_away() => {}
             Ok(Ok(Some(greeting))) => actor.enter(greeting, listed, context),
             Ok(Ok(None)) => Self::close(context, &Refusal::revoked()),
             Ok(Err(error)) => Self::close(context, &Refusal::internal(error.to_string())),
@@ -145,6 +179,9 @@ impl Session {
         let (host_id, connection) = (self.host_id, self.connection);
         let enter = self.services.registry.send(Enter { host_id, connection, session: context.address() });
         context.spawn(enter.into_actor(self).map(move |_, actor, context| {
+            if actor.is_turned_away() {
+                return actor.leave();
+            }
             if !actor.send_settings(&greeting, context) {
                 return;
             }
@@ -196,6 +233,9 @@ impl Session {
         let hand_on = round::hand_on(next, self.host_id, self.services.clone(), std::mem::take(&mut self.jobs));
         context.spawn(hand_on.into_actor(self).map(|outcome, actor, context| {
             actor.handing_on = false;
+            if actor.is_turned_away() {
+                return;
+            }
             let Some(settled) = outcome else {
                 return Self::close(context, &Refusal::stopping());
             };
@@ -244,14 +284,18 @@ impl Actor for Session {
     }
 
     fn stopped(&mut self, _: &mut Context) {
-        let (host_id, connection) = (self.host_id, self.connection);
-        self.services.registry.do_send(Leave { host_id, connection });
-        self.services.dispatcher.do_send(HostGone { host_id, connection });
+        self.leave();
     }
 }
 
 impl StreamHandler<Result<ws::Message, ws::ProtocolError>> for Session {
     fn handle(&mut self, message: Result<ws::Message, ws::ProtocolError>, context: &mut Context) {
+        if self.is_turned_away() {
+            return;
+        }
+        if self.gate.is_exceeded() && matches!(message, Ok(ws::Message::Pong(_))) {
+            return self.turn_away(&Refusal::too_big(), context);
+        }
         self.hear();
         match message {
             Ok(ws::Message::Text(text)) => self.receive(&text, context),
@@ -282,7 +326,9 @@ impl Handler<Send> for Session {
     type Result = ();
 
     fn handle(&mut self, Send(message): Send, context: &mut Context) {
-        Self::send(context, message);
+        if !self.is_turned_away() {
+            Self::send(context, message);
+        }
     }
 }
 
@@ -298,6 +344,7 @@ impl Handler<Reload> for Session {
         let (database, host_id) = (self.services.database.clone(), self.host_id);
         let read = async move { ledger::read(&database, host_id).await };
         context.spawn(read.into_actor(self).map(|outcome, actor, context| match outcome {
+            _ if actor.is_turned_away() => {}
             Ok(Some(greeting)) => {
                 if actor.send_settings(&greeting, context)
                     && let Some(repository_id) = greeting.init()

@@ -1,0 +1,167 @@
+//! Judges messages by the length that their frames declare, before anything of them is buffered: the WebSocket codec
+//! itself looks at a frame's length only when all of the frame is there.
+//!
+//! It stands between socket and codec and reads nothing but frame headers (RFC 6455, section 5.2). A frame that is too
+//! large, alone or as the next fragment of its message, does not pass; in its place goes an empty pong, at which the
+//! session looks at [`FrameLimit::is_exceeded`], so that everything before it is still handled in its order. What
+//! follows is dropped.
+
+use actix_web::web::{Bytes, BytesMut};
+use fleet_wire::MAX_MESSAGE_BYTES;
+
+/// The longest header: two bytes, eight of length, four of mask.
+const LONGEST_HEADER: usize = 14;
+/// An empty pong, masked as everything from a client is. It may stand between fragments too.
+const REFUSED: [u8; 6] = [0x8a, 0x80, 0, 0, 0, 0];
+/// Opcodes from here on are those of control frames, which may stand between the fragments of a message.
+const FIRST_CONTROL_OPCODE: u8 = 8;
+
+/// What the frames of one connection have declared so far.
+#[derive(Debug, Default)]
+pub(super) struct FrameLimit {
+    /// The part of a header that has come.
+    header: Vec<u8>,
+    /// Bytes of payload that are still to pass.
+    payload: u64,
+    /// Bytes of the message that is under way in fragments.
+    message: u64,
+    exceeded: bool,
+}
+
+impl FrameLimit {
+    /// Whether a message was too large. Nothing passes any more.
+    pub(super) fn is_exceeded(&self) -> bool {
+        self.exceeded
+    }
+
+    /// What of `bytes` may pass.
+    pub(super) fn pass(&mut self, mut bytes: &[u8]) -> Bytes {
+        let mut passed = BytesMut::with_capacity(bytes.len() + LONGEST_HEADER);
+        while !bytes.is_empty() && !self.exceeded {
+            if self.payload > 0 {
+                let count = usize::try_from(self.payload).unwrap_or(usize::MAX).min(bytes.len());
+                passed.extend_from_slice(&bytes[..count]);
+                bytes = &bytes[count..];
+                self.payload -= count as u64;
+                continue;
+            }
+            let (&byte, rest) = bytes.split_first().unwrap_or((&0, &[]));
+            bytes = rest;
+            self.header.push(byte);
+            if let Some(length) = declared_length(&self.header) {
+                let header = std::mem::take(&mut self.header);
+                self.exceeded = self.judge(header[0], length);
+                self.payload = length;
+                passed.extend_from_slice(if self.exceeded { &REFUSED } else { &header });
+            }
+        }
+        passed.freeze()
+    }
+
+    /// True if a frame of this first byte and length makes its message too large.
+    fn judge(&mut self, first: u8, length: u64) -> bool {
+        let (last, opcode) = (first & 0x80 != 0, first & 0x0f);
+        let limit = MAX_MESSAGE_BYTES as u64;
+        if opcode >= FIRST_CONTROL_OPCODE {
+            return length > limit;
+        }
+        let before = if opcode == 0 { self.message } else { 0 };
+        let sum = before.saturating_add(length);
+        self.message = if last { 0 } else { sum };
+        sum > limit
+    }
+}
+
+/// The length of the payload, once the header is whole.
+fn declared_length(header: &[u8]) -> Option<u64> {
+    let second = *header.get(1)?;
+    let mask = if second & 0x80 != 0 { 4 } else { 0 };
+    let extended = match second & 0x7f {
+        126 => 2,
+        127 => 8,
+        _ => 0,
+    };
+    if header.len() < 2 + extended + mask {
+        return None;
+    }
+    let length = &header[2..2 + extended];
+    match extended {
+        0 => Some(u64::from(second & 0x7f)),
+        _ => Some(length.iter().fold(0, |length, byte| length << 8 | u64::from(*byte))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A masked frame's header.
+    fn header(first: u8, length: u64) -> Vec<u8> {
+        let mut header = vec![first];
+        match length {
+            0..126 => header.push(0x80 | length as u8),
+            126..65536 => {
+                header.push(0x80 | 126);
+                header.extend((length as u16).to_be_bytes());
+            }
+            _ => {
+                header.push(0x80 | 127);
+                header.extend(length.to_be_bytes());
+            }
+        }
+        header.extend([1, 2, 3, 4]);
+        header
+    }
+
+    fn frame(first: u8, length: usize) -> Vec<u8> {
+        let mut frame = header(first, length as u64);
+        frame.resize(frame.len() + length, b'x');
+        frame
+    }
+
+    const MAX: usize = MAX_MESSAGE_BYTES;
+
+    #[test]
+    fn what_is_in_bounds_passes_unchanged_however_it_is_cut() {
+        let stream = [frame(0x01, 300), frame(0x89, 5), frame(0x80, 0), frame(0x81, 70_000), frame(0x81, 125)].concat();
+        for size in [1, 3, 7, 4096, stream.len()] {
+            let mut limit = FrameLimit::default();
+            let passed: Vec<u8> = stream.chunks(size).flat_map(|chunk| limit.pass(chunk).to_vec()).collect();
+            assert!(passed == stream, "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn the_largest_message_passes_and_the_next_may_be_as_large() {
+        let mut limit = FrameLimit::default();
+        for _ in 0..2 {
+            let largest = frame(0x81, MAX);
+            assert_eq!(limit.pass(&largest).len(), largest.len());
+        }
+    }
+
+    #[test]
+    fn a_frame_that_declares_too_much_is_refused_by_its_header_alone() {
+        for length in [MAX as u64 + 1, 1 << 40, u64::MAX] {
+            for first in [0x81, 0x82, 0x89, 0x00] {
+                let mut limit = FrameLimit::default();
+                let before = frame(0x81, 10);
+                let passed = limit.pass(&[before.clone(), header(first, length)].concat());
+                assert_eq!(&passed[..], [&before[..], &REFUSED].concat(), "{length} after {first:x}");
+                assert!(limit.pass(b"more").is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn fragments_count_together_and_a_ping_between_them_does_not() {
+        let mut limit = FrameLimit::default();
+        limit.pass(&frame(0x01, MAX / 2));
+        limit.pass(&frame(0x89, 125));
+        let rest = header(0x80, (MAX - MAX / 2) as u64);
+        assert_eq!(limit.pass(&rest), rest, "as much as a message may have");
+        let mut limit = FrameLimit::default();
+        limit.pass(&frame(0x01, MAX / 2));
+        assert_eq!(limit.pass(&header(0x00, (MAX / 2 + 1) as u64))[..], REFUSED);
+    }
+}
