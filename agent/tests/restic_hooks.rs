@@ -27,7 +27,7 @@ fn read(path: PathBuf) -> String {
 #[tokio::test]
 async fn hooks_run_around_restic_and_are_told_the_outcome_but_no_secret() {
     let sandbox = sandbox();
-    sandbox.restic_says(&["init"]);
+    sandbox.place_repository("repo");
     let (before, after) = (sandbox.text_path("before"), sandbox.text_path("after"));
     let mut run = sandbox.job(Kind::Backup);
     // The pre-hook makes one of the sources.
@@ -68,7 +68,7 @@ async fn a_failing_pre_hook_stops_the_backup_and_the_post_hook_is_told() {
 #[tokio::test]
 async fn a_failing_post_hook_is_noted_and_the_backup_stays_a_success() {
     let sandbox = sandbox();
-    sandbox.restic_says(&["init"]);
+    sandbox.place_repository("repo");
     let mut run = sandbox.job(Kind::Backup);
     run.post_hook = Some("exit 9".into());
     let ran = sandbox.run(run).await;

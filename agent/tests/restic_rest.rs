@@ -70,7 +70,7 @@ async fn an_append_only_server_keeps_what_restic_says_is_gone() {
         sandbox.wrap(&format!("echo \"$@\" >> '{calls}'; exec \"$RESTIC\" \"$@\""));
         sandbox.limits.query = Duration::from_secs(30);
         use_server(&mut sandbox, everyday.port, CREDENTIAL);
-        sandbox.run_kind(Kind::Init).await.assert(Status::Succeeded, 0);
+        sandbox.place_repository("served/repo");
         for content in ["one", "two"] {
             sandbox.write("source/file", content);
             let ran = sandbox.run_kind(Kind::Backup).await;
@@ -113,6 +113,7 @@ async fn a_wrong_credential_of_the_server_is_said_clearly() {
         let absent = sandbox.run_kind(Kind::Backup).await;
         let error = absent.error();
         assert!(error.starts_with("there is no repository at rest:http://127.0.0.1:"), "{error}");
+        sandbox.run_kind(Kind::Init).await.assert(Status::Succeeded, 0);
     }
 }
 

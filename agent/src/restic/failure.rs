@@ -16,6 +16,8 @@ pub enum Failure {
     Denied(String),
     /// A disk is full, in restic's words.
     DiskFull(String),
+    /// A file would be larger than its file system or the agent's limits allow, in restic's words.
+    FileTooLarge(String),
     /// `init` found a repository.
     AlreadyInitialised,
     /// `check` found errors: the first one.
@@ -50,6 +52,9 @@ impl Words<'_> {
         }
         if let Some(line) = holds("no space left on device").or_else(|| holds("disk quota exceeded")) {
             return Failure::DiskFull(plain(line));
+        }
+        if let Some(line) = holds(": file too large") {
+            return Failure::FileTooLarge(plain(line));
         }
         if let Some(line) = holds("401 Unauthorized").or_else(|| holds("403 Forbidden")) {
             return Failure::Denied(plain(line));
@@ -141,6 +146,10 @@ impl Failure {
                 format!("the repository's server refuses the user: {words}; check the user name and its password")
             }
             Self::DiskFull(words) => format!("a disk is full: {words}; free space there and run the job again"),
+            Self::FileTooLarge(words) => format!(
+                "a file can't grow: {words}; lift the limit on the size of files that the agent runs under, or use a \
+                 file system without one"
+            ),
             Self::AlreadyInitialised => format!("there is a repository at {repository} already"),
             Self::Damaged(words) => {
                 format!(
@@ -231,6 +240,14 @@ mod tests {
             );
             assert!(!sentence.contains("Fatal"), "{sentence}");
         }
+    }
+
+    #[test]
+    fn a_limit_on_files_is_no_full_disk() {
+        // restic 0.14 under a limit on the size of files.
+        let line = "Fatal: unable to save snapshot: Write: write /tmp/restic-temp-pack-27: file too large";
+        let sentence = judge(1, line).sentence("/r");
+        assert!(sentence.starts_with("a file can't grow: unable to save snapshot: Write: "), "{sentence}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use fleet_agent::runner::{JobContext, Limits, run_with};
 use fleet_agent::stop::Stop;
 use fleet_wire::{CommandRun, JobProgress, Kind, LogStream, RepoStats, Secret, SnapshotsReport};
 use std::fs;
+use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -18,6 +19,15 @@ use tokio::sync::watch;
 
 /// The repository's password; it must not turn up anywhere.
 pub const PASSWORD: &str = "repo-pa55/w@rd";
+
+/// The files of an empty repository that opens with [`PASSWORD`].
+const REPOSITORY: [(&str, &[u8]); 2] = [
+    ("config", include_bytes!("../data/repository/config")),
+    (
+        "keys/40d05240d648a7e1a2e6d5fcd90ec6e969c7aa16bebf366ec2fa997f3028fc0c",
+        include_bytes!("../data/repository/keys/40d05240d648a7e1a2e6d5fcd90ec6e969c7aa16bebf366ec2fa997f3028fc0c"),
+    ),
+];
 
 /// Every restic to test with: `FLEET_TEST_RESTICS`, or the one in `PATH`.
 pub fn restics() -> Vec<PathBuf> {
@@ -158,8 +168,19 @@ impl Sandbox {
     /// The same with a repository in it.
     pub fn with_repository(restic: &Path) -> Self {
         let sandbox = Self::new(restic);
-        sandbox.restic_says(&["init"]);
+        sandbox.place_repository("repo");
         sandbox
+    }
+
+    /// Puts an empty repository into a folder. restic made it; where the time for one more `init`, and for opening
+    /// what that made, adds nothing to a test (see `tests/data/repository/README.md`).
+    pub fn place_repository(&self, folder: &str) {
+        for kept in ["data", "index", "keys", "locks", "snapshots"] {
+            fs::create_dir_all(self.path(folder).join(kept)).expect("a folder");
+        }
+        for (name, content) in REPOSITORY {
+            fs::write(self.path(folder).join(name), content).expect("a file");
+        }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -179,17 +200,11 @@ impl Sandbox {
     }
 
     /// Data that does not compress.
-    pub fn write_random(&self, name: &str, megabytes: usize) -> String {
-        let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-        let bytes: Vec<u8> = (0..megabytes * 1024 * 128)
-            .flat_map(|_| {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                state.to_le_bytes()
-            })
-            .collect();
-        self.write(name, bytes)
+    pub fn write_random(&self, name: &str, megabytes: u64) -> String {
+        let path = self.write(name, "");
+        let mut noise = fs::File::open("/dev/urandom").expect("noise").take(megabytes * 1024 * 1024);
+        io::copy(&mut noise, &mut fs::File::create(&path).expect("a file")).expect("room");
+        path
     }
 
     /// Lets jobs run `script` instead of restic; in it, `"$RESTIC"` is the real one.
