@@ -4,13 +4,13 @@ use crate::connection::Outlet;
 use crate::credentials::Credentials;
 use crate::journal::Journal;
 use crate::outcome::Outcome;
-use crate::report::{Report, Reporter};
+use crate::report::{Report, Reporter, Reports};
 use crate::runner::{self, JobContext};
 use crate::settings::Settings;
 use crate::stop::Stop;
 use fleet_wire::{CommandRun, JobId, Status};
 use std::path::PathBuf;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 /// What every job of this agent works with.
 #[derive(Clone, Debug)]
@@ -70,7 +70,7 @@ impl Surroundings {
     }
 
     /// Passes reports on until the runner has let go of its reporter.
-    async fn forward(&self, job_id: &JobId, mut reports: mpsc::Receiver<Report>) {
+    async fn forward(&self, job_id: &JobId, mut reports: Reports) {
         while let Some(report) = reports.recv().await {
             match report {
                 Report::Log { ts, stream, line } => self.journal.log(job_id, ts, stream, line).await,

@@ -3,7 +3,7 @@
 
 use fleet_agent::credentials::Credentials;
 use fleet_agent::outcome::Outcome;
-use fleet_agent::report::{Report, Reporter};
+use fleet_agent::report::{Report, Reporter, Reports};
 use fleet_agent::restic::probe::ProbeLimits;
 use fleet_agent::runner::{JobContext, Limits, run_with};
 use fleet_agent::stop::Stop;
@@ -93,7 +93,7 @@ impl Ran {
 /// A job that runs.
 pub struct Running {
     job: tokio::task::JoinHandle<Outcome>,
-    reports: tokio::sync::mpsc::Receiver<Report>,
+    reports: Reports,
     stop: watch::Sender<Stop>,
     ran: Ran,
 }
