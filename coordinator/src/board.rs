@@ -13,7 +13,8 @@ use uuid::Uuid;
 pub struct Board {
     progress: Mutex<HashMap<Uuid, JobProgress>>,
     seen: Mutex<HashMap<Uuid, Timestamp>>,
-    watched: Mutex<HashMap<Uuid, Arc<Notify>>>,
+    /// For each watched job, how many watch it.
+    watched: Mutex<HashMap<Uuid, (usize, Arc<Notify>)>>,
 }
 
 /// A panic elsewhere does not make these plain maps wrong.
@@ -63,13 +64,15 @@ impl Board {
     /// A handle that is notified after every committed change of a job. Take it before reading the job's row, so
     /// that no change falls between the two.
     pub fn watch(&self, job_id: Uuid) -> Watch<'_> {
-        let notify = Arc::clone(lock(&self.watched).entry(job_id).or_default());
-        Watch { board: self, job_id, notify }
+        let mut watched = lock(&self.watched);
+        let (watchers, notify) = watched.entry(job_id).or_default();
+        *watchers += 1;
+        Watch { board: self, job_id, notify: Arc::clone(notify) }
     }
 
     /// Wakes those who watch a job.
     pub fn job_changed(&self, job_id: Uuid) {
-        if let Some(notify) = lock(&self.watched).get(&job_id) {
+        if let Some((_, notify)) = lock(&self.watched).get(&job_id) {
             notify.notify_waiters();
         }
     }
@@ -93,9 +96,11 @@ impl Watch<'_> {
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
         let mut watched = lock(&self.board.watched);
-        // Two handles are left when this is the last watcher: its own and the map's.
-        if Arc::strong_count(&self.notify) <= 2 {
-            watched.remove(&self.job_id);
+        if let Some((watchers, _)) = watched.get_mut(&self.job_id) {
+            *watchers -= 1;
+            if *watchers == 0 {
+                watched.remove(&self.job_id);
+            }
         }
     }
 }

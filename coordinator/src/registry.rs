@@ -1,11 +1,13 @@
 //! Which host is connected through which session.
 //!
-//! A host has one session: a second connection replaces the first, and a late goodbye of the first does not evict the
-//! second, for every connection has a number of its own. A session that does not take a message in time is treated as
-//! not there, so that one stuck peer holds up nobody.
+//! A host has one session: a second connection replaces the first. Every connection has a number of its own, and they
+//! rise: a late goodbye of the first does not evict the second, and a late hello of the first does not either. A
+//! session that does not take a message in time is given up, so that one stuck peer holds up nobody.
 
 use crate::session::{Close, Reload, Send, Session};
-use actix::{Actor, Addr, Context, Handler, Message, ResponseFuture};
+use actix::{
+    Actor, ActorFutureExt, Addr, Context, Handler, MailboxError, Message, Recipient, ResponseActFuture, WrapFuture,
+};
 use fleet_wire::{ToAgent, close};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -27,6 +29,7 @@ struct Entry {
 #[derive(Default)]
 pub struct Registry {
     sessions: HashMap<Uuid, Entry>,
+    gone: Vec<Recipient<HostGone>>,
 }
 
 impl Actor for Registry {
@@ -49,7 +52,12 @@ impl Handler<Enter> for Registry {
     type Result = ();
 
     fn handle(&mut self, Enter { host_id, connection, session }: Enter, _: &mut Self::Context) {
-        if let Some(old) = self.sessions.insert(host_id, Entry { connection, session }) {
+        let newcomer = Entry { connection, session };
+        let replaced = match self.sessions.get(&host_id) {
+            Some(there) if there.connection > connection => Some(newcomer),
+            _ => self.sessions.insert(host_id, newcomer),
+        };
+        if let Some(old) = replaced {
             log::info!(host:% = host_id; "a newer connection of this host takes over");
             old.session.do_send(Close::new(close::REPLACED, "replaced", "a newer connection of this host took over"));
         }
@@ -76,14 +84,20 @@ impl Handler<Leave> for Registry {
     }
 }
 
-/// The host has no session that takes messages.
+/// Why a message was not handed to a session.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-#[error("the host is not connected")]
-pub struct NotConnected;
+pub enum Undelivered {
+    /// The host has none. The message is not sent.
+    #[error("the host is not connected")]
+    NotConnected,
+    /// It does not take messages. The message may still be sent.
+    #[error("the host's connection is stuck")]
+    Stuck,
+}
 
 /// Hands a message to a host's session, which writes it to the socket.
 #[derive(Message)]
-#[rtype(result = "Result<(), NotConnected>")]
+#[rtype(result = "Result<(), Undelivered>")]
 pub struct Deliver {
     /// The host.
     pub host_id: Uuid,
@@ -92,15 +106,63 @@ pub struct Deliver {
 }
 
 impl Handler<Deliver> for Registry {
-    type Result = ResponseFuture<Result<(), NotConnected>>;
+    type Result = ResponseActFuture<Self, Result<(), Undelivered>>;
 
     fn handle(&mut self, Deliver { host_id, message }: Deliver, _: &mut Self::Context) -> Self::Result {
-        let delivery = self.sessions.get(&host_id).map(|entry| entry.session.send(Send(message)));
-        Box::pin(async move {
-            let delivery = delivery.ok_or(NotConnected)?.timeout(DELIVERY_LIMIT);
-            delivery.await.map_err(|_| NotConnected)
-        })
+        let Some(entry) = self.sessions.get(&host_id) else {
+            return Box::pin(async { Err(Undelivered::NotConnected) }.into_actor(self));
+        };
+        let connection = entry.connection;
+        let delivery = entry.session.send(Send(message)).timeout(DELIVERY_LIMIT);
+        Box::pin(delivery.into_actor(self).map(move |outcome, actor, _| match outcome {
+            Ok(()) => Ok(()),
+            Err(MailboxError::Closed) => Err(Undelivered::NotConnected),
+            Err(MailboxError::Timeout) => {
+                actor.give_up(host_id, connection);
+                Err(Undelivered::Stuck)
+            }
+        }))
     }
+}
+
+impl Registry {
+    /// A session that does not move: its host is not connected until it comes back.
+    fn give_up(&mut self, host_id: Uuid, connection: ConnectionId) {
+        if self.sessions.get(&host_id).is_none_or(|entry| entry.connection != connection) {
+            return;
+        }
+        if let Some(stuck) = self.sessions.remove(&host_id) {
+            log::warn!(host:% = host_id; "the agent does not read what it is sent: its connection is given up");
+            // It says goodbye to the dispatcher when it gets to it; until then nothing more is sent to it.
+            stuck.session.do_send(Close::new(close::GOING_AWAY, "stuck", "this connection does not read"));
+            for gone in &self.gone {
+                gone.do_send(HostGone { host_id, connection });
+            }
+        }
+    }
+}
+
+/// Tells the registry who wants to know of hosts that it gives up.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Subscribe(pub Recipient<HostGone>);
+
+impl Handler<Subscribe> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, Subscribe(recipient): Subscribe, _: &mut Self::Context) {
+        self.gone.push(recipient);
+    }
+}
+
+/// A host's connection has ended.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct HostGone {
+    /// The host.
+    pub host_id: Uuid,
+    /// The connection, which may have been replaced by a newer one.
+    pub connection: ConnectionId,
 }
 
 /// Settings of these hosts have changed: their sessions read them again and tell the agents.

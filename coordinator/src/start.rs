@@ -3,7 +3,7 @@
 use crate::board::Board;
 use crate::config::Config;
 use crate::db::{Database, DatabaseError, hosts, settings};
-use crate::dispatcher::Dispatcher;
+use crate::dispatcher::{Dispatcher, HostRemoved};
 use crate::embedded_postgres::{EmbeddedError, EmbeddedPostgres};
 use crate::http;
 use crate::persistence::{CoordinatorLock, Drain, LockError, Persistence};
@@ -11,7 +11,8 @@ use crate::registry::{CloseAll, Registry};
 use crate::services::Services;
 use crate::ticker::Ticker;
 use crate::vault::{self, KeyError, Vault};
-use actix::{Actor, Addr, Arbiter};
+use actix::{Actor, Arbiter};
+use actix_web::dev::Server;
 use fleet_wire::Secret;
 use std::io;
 use std::net::SocketAddr;
@@ -19,7 +20,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 
 /// How long a stop waits for what is still being written.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
@@ -94,39 +96,41 @@ async fn migrate_schema(database: &Database) -> Result<(), StartError> {
 /// `fleet-coordinator serve`: runs until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// It could not start.
+/// It could not start, or can't go on.
 pub async fn serve(config: Config) -> Result<(), StartError> {
     prepare_data_dir(&config.data_dir)?;
+    let mut signals = Signals::new().map_err(StartError::Http)?;
     let vault = Vault::open(&config.key_path())?;
     let (database, embedded) = open_database(&config).await?;
-    let outcome = serve_with(&config, vault, database).await;
+    let outcome = serve_with(&config, vault, database, &mut signals).await;
     if let Some(embedded) = embedded {
         embedded.stop().await;
     }
     outcome
 }
 
-async fn serve_with(config: &Config, vault: Vault, database: Database) -> Result<(), StartError> {
-    migrate_schema(&database).await?;
-    let lock = CoordinatorLock::take(&database).await?;
-    settings::check_key(&database, &vault)
-        .await?
-        .then_some(())
-        .ok_or_else(|| StartError::WrongKey(config.key_path()))?;
-    let admin_token = admin_token(config)?;
-
-    // The address is taken before any job goes out, so that a second coordinator on it does no harm.
-    let listener = std::net::TcpListener::bind(config.listen)
-        .map_err(|source| StartError::Listen { address: config.listen, source })?;
-    let address = listener.local_addr().map_err(StartError::Http)?;
-
-    let services = start_actors(database, vault, lock, &admin_token).await?;
-    let server = http::server::bind(services.clone(), listener, HTTP_DRAIN_SECONDS).map_err(StartError::Http)?;
+async fn serve_with(
+    config: &Config,
+    vault: Vault,
+    database: Database,
+    signals: &mut Signals,
+) -> Result<(), StartError> {
+    let (lost, mut lock_lost) = mpsc::unbounded_channel();
+    let starting = start(config, vault, database, lost);
+    let (services, server) = tokio::select! {
+        started = starting => started?,
+        () = signals.next() => return Ok(()),
+    };
     let handle = server.handle();
-    let serving = actix::spawn(server);
-    announce(&config.data_dir, address)?;
-
-    wait_for_signal().await.map_err(StartError::Http)?;
+    let mut serving = actix::spawn(server);
+    let outcome = tokio::select! {
+        () = signals.next() => Ok(()),
+        Some(error) = lock_lost.recv() => Err(StartError::Lock(error)),
+        ended = &mut serving => {
+            let why = ended.map_err(io::Error::other).and_then(|ended| ended);
+            Err(StartError::Http(why.err().unwrap_or_else(|| io::Error::other("it ended by itself"))))
+        }
+    };
     log::info!("stopping: closing connections and finishing what is being written");
     services.registry.do_send(CloseAll);
     handle.stop(true).await;
@@ -135,24 +139,49 @@ async fn serve_with(config: &Config, vault: Vault, database: Database) -> Result
         log::warn!("not everything could be written; agents keep it and report it again");
     }
     let _ = std::fs::remove_file(config.data_dir.join("listen"));
-    match serving.await {
-        Ok(outcome) => outcome.map_err(StartError::Http),
-        Err(_) => Ok(()), // it was told to stop
+    outcome
+}
+
+/// Everything up to the first request.
+async fn start(
+    config: &Config,
+    vault: Vault,
+    database: Database,
+    lost: mpsc::UnboundedSender<LockError>,
+) -> Result<(Services, Server), StartError> {
+    migrate_schema(&database).await?;
+    let lock = CoordinatorLock::take(&database).await?;
+    if !settings::check_key(&database, &vault).await? {
+        return Err(StartError::WrongKey(config.key_path()));
     }
+    let admin_token = admin_token(config)?;
+    // The address is taken before any job goes out, so that a second coordinator on it does no harm.
+    let listener = std::net::TcpListener::bind(config.listen)
+        .map_err(|source| StartError::Listen { address: config.listen, source })?;
+    let address = listener.local_addr().map_err(StartError::Http)?;
+    let services = start_actors(database, vault, (lock, lost), &admin_token).await?;
+    let server = http::server::bind(services.clone(), listener, HTTP_DRAIN_SECONDS).map_err(StartError::Http)?;
+    announce(&config.data_dir, address)?;
+    Ok((services, server))
 }
 
 async fn start_actors(
     database: Database,
     vault: Vault,
-    lock: CoordinatorLock,
+    (lock, lost): (CoordinatorLock, mpsc::UnboundedSender<LockError>),
     admin_token: &Secret,
 ) -> Result<Services, StartError> {
     let board = Arc::new(Board::default());
-    let persistence = start_persistence(database.clone(), lock);
+    // The writer has a thread of its own: packing statements must not delay messages to agents.
+    let writer = Persistence::new(database.clone(), lock, lost);
+    let persistence = Persistence::start_in_arbiter(&Arbiter::new().handle(), move |_| writer);
     let registry = Registry::default().start();
     let dispatcher =
         Dispatcher::load(database.clone(), persistence.clone(), registry.clone(), Arc::clone(&board)).await?.start();
-    let online = hosts::online(&mut *database.reader().await?).await.map_err(DatabaseError::from)?;
+    let online = database.read(async |reader| hosts::online(reader).await).await?;
+    for host_id in database.read(async |reader| hosts::removed_with_open_jobs(reader).await).await? {
+        dispatcher.do_send(HostRemoved { host_id });
+    }
     Ticker::new(persistence.clone(), Arc::clone(&board), &online).start();
     Ok(Services {
         database,
@@ -163,11 +192,6 @@ async fn start_actors(
         board,
         admin_token_hash: vault::hash_token(admin_token.expose()).into(),
     })
-}
-
-/// The writer has a thread of its own: packing statements must not delay messages to agents.
-fn start_persistence(database: Database, lock: CoordinatorLock) -> Addr<Persistence> {
-    Persistence::start_in_arbiter(&Arbiter::new().handle(), move |_| Persistence::new(database, lock))
 }
 
 fn admin_token(config: &Config) -> Result<Secret, StartError> {
@@ -197,12 +221,21 @@ fn announce(data_dir: &Path, address: SocketAddr) -> Result<(), StartError> {
     write.map_err(|source| StartError::DataDir { path, source })
 }
 
-async fn wait_for_signal() -> io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// The signals that end a coordinator in good order, from the first moment on.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
-    Ok(())
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }

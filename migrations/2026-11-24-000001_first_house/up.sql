@@ -100,6 +100,8 @@ CREATE TABLE jobs (
     command jsonb NOT NULL,
     created_at timestamptz NOT NULL,
     dispatched_at timestamptz,
+    -- The journal of the agent that it was sent to: another one has no memory of it.
+    journal text,
     accepted_at timestamptz,
     started_at timestamptz,
     finished_at timestamptz,

@@ -72,6 +72,8 @@ pub enum Refusal {
     Used,
     /// Its time is over.
     Expired,
+    /// It moves its host to another repository, and the host has jobs that are not over.
+    Busy,
 }
 
 /// Enrols a host and uses up its token, both or neither. One hostname twice in a repository violates
@@ -117,6 +119,9 @@ impl Write for Enroll {
         if token.expires_at <= self.at {
             return Ok(Err(Refusal::Expired));
         }
+        if self.moves_busy_host(connection, &token).await? {
+            return Ok(Err(Refusal::Busy));
+        }
         diesel::update(enrollment_tokens::table.find(&self.token_hash))
             .set(enrollment_tokens::used_at.eq(self.at))
             .execute(connection)
@@ -131,6 +136,13 @@ impl Write for Enroll {
 }
 
 impl Enroll {
+    async fn moves_busy_host(&self, connection: &mut AsyncPgConnection, token: &EnrollmentToken) -> QueryResult<bool> {
+        let (Some(host_id), Some(repository_id)) = (token.host_id, token.repository_id) else { return Ok(false) };
+        let host = super::hosts::find(connection, host_id).await?;
+        let moves = host.is_some_and(|host| host.repository_id != Some(repository_id));
+        Ok(moves && super::hosts::has_open_jobs(connection, host_id).await?)
+    }
+
     async fn make(&self, connection: &mut AsyncPgConnection, token: &EnrollmentToken) -> QueryResult<()> {
         diesel::insert_into(hosts::table)
             .values((

@@ -1,12 +1,13 @@
 //! Hosts: who they are, what their agents last said, and their settings.
 
+use super::jobs::OPEN;
 use super::json::Json;
 use super::schema::{enrollment_tokens, hosts, jobs};
 use super::storable;
 use crate::persistence::Write;
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use fleet_wire::{Hello, Status, Timestamp};
+use fleet_wire::{Hello, Timestamp};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -157,13 +158,27 @@ pub async fn using(connection: &mut AsyncPgConnection, repository_id: Uuid) -> Q
         .await
 }
 
-/// The jobs of a host that are not over.
+/// The hosts that were taken out of service while they had jobs that are not over.
 ///
 /// # Errors
 /// The database's.
-pub async fn open_jobs(connection: &mut AsyncPgConnection, id: Uuid) -> QueryResult<Vec<Uuid>> {
-    let open = [Status::Queued.as_str(), Status::Running.as_str()];
-    jobs::table.filter(jobs::host_id.eq(id).and(jobs::status.eq_any(open))).select(jobs::id).load(connection).await
+pub async fn removed_with_open_jobs(connection: &mut AsyncPgConnection) -> QueryResult<Vec<Uuid>> {
+    hosts::table
+        .inner_join(jobs::table)
+        .filter(hosts::decommissioned_at.is_not_null().and(jobs::status.eq_any(OPEN)))
+        .select(hosts::id)
+        .distinct()
+        .load(connection)
+        .await
+}
+
+/// Whether a host has jobs that are not over.
+///
+/// # Errors
+/// The database's.
+pub async fn has_open_jobs(connection: &mut AsyncPgConnection, id: Uuid) -> QueryResult<bool> {
+    let open = jobs::table.filter(jobs::host_id.eq(id).and(jobs::status.eq_any(OPEN)));
+    diesel::select(diesel::dsl::exists(open)).get_result(connection).await
 }
 
 /// What an operator changes of a host. `None` leaves a column alone, `Some(None)` empties it.
@@ -189,20 +204,38 @@ pub struct Change {
     pub changes: Changes,
 }
 
+/// What came of a [`Change`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Changed {
+    /// The host as it is then.
+    Done(Box<Host>),
+    /// There is no such host.
+    NotFound,
+    /// Its repository can't change: jobs that are not over have a lease on the one that it has.
+    Busy,
+}
+
 impl Write for Change {
-    /// The host as it is then; `None` if there is no such host.
-    type Output = Option<Host>;
+    type Output = Changed;
 
     async fn apply(&self, connection: &mut AsyncPgConnection) -> QueryResult<Self::Output> {
+        let Some(before) = find(connection, self.id).await?.filter(|host| host.decommissioned_at.is_none()) else {
+            return Ok(Changed::NotFound);
+        };
         if self.changes == Changes::default() {
-            return Ok(find(connection, self.id).await?.filter(|host| host.decommissioned_at.is_none()));
+            return Ok(Changed::Done(Box::new(before)));
         }
-        diesel::update(hosts::table.find(self.id).filter(hosts::decommissioned_at.is_null()))
+        let moves = self.changes.repository_id.is_some_and(|repository| repository != before.repository_id);
+        if moves && has_open_jobs(connection, self.id).await? {
+            return Ok(Changed::Busy);
+        }
+        let changed = diesel::update(hosts::table.find(self.id).filter(hosts::decommissioned_at.is_null()))
             .set(self.changes.clone())
             .returning(Host::as_returning())
             .get_result(connection)
             .await
-            .optional()
+            .optional()?;
+        Ok(changed.map_or(Changed::NotFound, |host| Changed::Done(Box::new(host))))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Jobs: what they are for ever, and the state they are in.
 
 use super::json::Json;
-use super::schema::jobs;
+use super::schema::{hosts, jobs};
 use super::storable;
 use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt, Bool, Jsonb, Nullable, Text, Timestamptz, Uuid as SqlUuid};
@@ -12,6 +12,8 @@ use std::fmt;
 use std::str::FromStr;
 use uuid::Uuid;
 
+/// The statuses that a job can leave.
+pub(super) const OPEN: [&str; 2] = [Status::Queued.as_str(), Status::Running.as_str()];
 /// Rows in one `INSERT`; Postgres takes 65,535 parameters a statement.
 const ROWS_A_STATEMENT: usize = 2_000;
 
@@ -97,6 +99,8 @@ pub struct JobState {
     pub partial: bool,
     /// When `command.run` was let go: from then on the agent may have it.
     pub dispatched_at: Option<Timestamp>,
+    /// The journal of the agent that it was sent to, if that has one.
+    pub journal: Option<String>,
     /// When the agent had it on its disk.
     pub accepted_at: Option<Timestamp>,
     /// When it began, by the agent's clock.
@@ -124,6 +128,7 @@ impl JobState {
             status: Status::Queued,
             partial: false,
             dispatched_at: None,
+            journal: None,
             accepted_at: None,
             started_at: None,
             finished_at: None,
@@ -150,6 +155,7 @@ struct StateRow {
     status: String,
     partial: bool,
     dispatched_at: Option<Timestamp>,
+    journal: Option<String>,
     accepted_at: Option<Timestamp>,
     started_at: Option<Timestamp>,
     finished_at: Option<Timestamp>,
@@ -168,6 +174,7 @@ impl From<StateRow> for JobState {
             status: row.status.parse().unwrap_or(Status::Failed),
             partial: row.partial,
             dispatched_at: row.dispatched_at,
+            journal: row.journal,
             accepted_at: row.accepted_at,
             started_at: row.started_at,
             finished_at: row.finished_at,
@@ -205,13 +212,27 @@ fn columns() -> Columns {
 /// Makes rows; one that is there already is left as it is.
 ///
 /// # Errors
-/// The database's; a host or repository that is gone violates a foreign key.
+/// The database's; a host or repository that is gone violates a foreign key. [`diesel::result::Error::NotFound`] if a
+/// host was taken out of service or got another repository since its job was planned: the job's lease would be on
+/// the wrong one.
 pub async fn insert_many(connection: &mut AsyncPgConnection, new: &[&NewJob]) -> QueryResult<()> {
     for rows in new.chunks(ROWS_A_STATEMENT) {
         let rows: Vec<_> = rows.iter().map(|&row| (row.clone(), jobs::status.eq(Status::Queued.as_str()))).collect();
         diesel::insert_into(jobs::table).values(rows).on_conflict(jobs::id).do_nothing().execute(connection).await?;
     }
-    Ok(())
+    if new.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = new.iter().map(|row| row.id).collect();
+    let moved = hosts::repository_id.is_distinct_from(jobs::repository_id.nullable());
+    let misplaced = jobs::table
+        .inner_join(hosts::table)
+        .filter(jobs::id.eq_any(ids).and(jobs::status.eq_any(OPEN)))
+        .filter(moved.or(hosts::decommissioned_at.is_not_null()));
+    match diesel::select(diesel::dsl::exists(misplaced)).get_result(connection).await? {
+        true => Err(diesel::result::Error::NotFound),
+        false => Ok(()),
+    }
 }
 
 /// Writes states. A row in a terminal status keeps that status whatever is asked. A successful init is noted at its
@@ -231,10 +252,10 @@ pub async fn update_states(connection: &mut AsyncPgConnection, states: &HashMap<
         "UPDATE jobs SET status = news.status, partial = news.partial, dispatched_at = news.dispatched_at,
              accepted_at = news.accepted_at, started_at = news.started_at, finished_at = news.finished_at,
              cancel_requested_at = news.cancel_requested_at, ended_at = news.ended_at, exit_code = news.exit_code,
-             error = news.error, stats = news.stats, progress = news.progress
-         FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) AS news (id, status, partial,
+             error = news.error, stats = news.stats, progress = news.progress, journal = news.journal
+         FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) AS news (id, status, partial,
              dispatched_at, accepted_at, started_at, finished_at, cancel_requested_at, ended_at, exit_code, error,
-             stats, progress)
+             stats, progress, journal)
          WHERE jobs.id = news.id AND (jobs.status IN ('queued', 'running') OR jobs.status = news.status)",
     )
     .bind::<Array<SqlUuid>, _>(&ids)
@@ -250,6 +271,7 @@ pub async fn update_states(connection: &mut AsyncPgConnection, states: &HashMap<
     .bind::<Array<Nullable<Text>>, _>(column(states, |state| state.error.as_deref().map(storable)))
     .bind::<Array<Nullable<Text>>, _>(column(states, |state| state.stats.as_deref().map(storable)))
     .bind::<Array<Nullable<Jsonb>>, _>(column(states, |state| state.progress.clone().map(Json)))
+    .bind::<Array<Nullable<Text>>, _>(column(states, |state| state.journal.as_deref().map(storable)))
     .execute(connection)
     .await?;
 
@@ -281,7 +303,7 @@ pub async fn find(connection: &mut AsyncPgConnection, id: Uuid) -> QueryResult<O
 /// The database's.
 pub async fn open(connection: &mut AsyncPgConnection) -> QueryResult<Vec<Job>> {
     let rows = jobs::table
-        .filter(jobs::status.eq_any([Status::Queued.as_str(), Status::Running.as_str()]))
+        .filter(jobs::status.eq_any(OPEN))
         .order((jobs::created_at, jobs::id))
         .select(columns())
         .load::<(NewJob, StateRow)>(connection)

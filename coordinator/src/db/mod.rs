@@ -18,11 +18,12 @@ pub mod stats;
 use diesel::QueryableByName;
 use diesel::sql_types::Integer;
 use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
-use diesel_async::pooled_connection::AsyncDieselConnectionManager;
 use diesel_async::pooled_connection::deadpool::{Object, Pool};
-use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
+use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use fleet_wire::Secret;
+use futures_util::FutureExt;
 use std::fmt;
 use std::time::Duration;
 use thiserror::Error;
@@ -40,6 +41,10 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const READERS: usize = 8;
 /// How long a reader may wait for a connection.
 const READER_WAIT: Duration = Duration::from_secs(5);
+/// How long a read may take, its connection included.
+const READ_LIMIT: Duration = Duration::from_secs(10);
+/// A server that vanished without a word is noticed after this long: by what is not acknowledged, or by a probe.
+const VANISHED_AFTER: Duration = Duration::from_secs(15);
 
 /// Why the database can't be used.
 #[derive(Debug, Error)]
@@ -57,9 +62,6 @@ pub enum DatabaseError {
     #[error("a query failed: {0}")]
     Query(#[from] diesel::result::Error),
 }
-
-/// A connection for reading, which goes back to the pool when dropped.
-pub type Reader = Object<AsyncPgConnection>;
 
 /// Where the data is. Cheap to clone.
 #[derive(Clone)]
@@ -86,7 +88,9 @@ impl Database {
     /// # Errors
     /// The pool of readers can't be made.
     pub fn new(url: Secret) -> Result<Self, DatabaseError> {
-        let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new(url.expose());
+        let mut config = ManagerConfig::default();
+        config.custom_setup = Box::new(|url| establish(url).boxed());
+        let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new_with_config(url.expose(), config);
         let readers = Pool::builder(manager)
             .max_size(READERS)
             .wait_timeout(Some(READER_WAIT))
@@ -103,7 +107,7 @@ impl Database {
     /// # Errors
     /// The server can't be reached in time, or is too old.
     pub async fn connect(&self) -> Result<AsyncPgConnection, DatabaseError> {
-        let connecting = AsyncPgConnection::establish(self.url.expose());
+        let connecting = establish(self.url.expose());
         let mut connection = tokio::time::timeout(CONNECT_LIMIT, connecting)
             .await
             .map_err(|_| DatabaseError::Unreachable(format!("no answer for {} s", CONNECT_LIMIT.as_secs())))?
@@ -116,12 +120,21 @@ impl Database {
         Ok(connection)
     }
 
-    /// A connection for reading.
+    /// Reads, within a limit of time.
     ///
     /// # Errors
-    /// None became free or could be made in time.
-    pub async fn reader(&self) -> Result<Reader, DatabaseError> {
-        self.readers.get().await.map_err(|error| DatabaseError::Unreachable(error.to_string()))
+    /// There is no connection or no answer in time, or the query fails.
+    pub async fn read<T>(
+        &self,
+        query: impl AsyncFnOnce(&mut AsyncPgConnection) -> diesel::QueryResult<T>,
+    ) -> Result<T, DatabaseError> {
+        let reading = async {
+            let mut reader: Object<AsyncPgConnection> =
+                self.readers.get().await.map_err(|error| DatabaseError::Unreachable(error.to_string()))?;
+            Ok(query(&mut reader).await?)
+        };
+        let no_answer = |_| DatabaseError::Unreachable(format!("no answer for {} s", READ_LIMIT.as_secs()));
+        tokio::time::timeout(READ_LIMIT, reading).await.map_err(no_answer)?
     }
 
     /// Brings the schema up to date and returns the names of the migrations that ran. Two processes may do this at
@@ -150,10 +163,27 @@ impl Database {
     /// # Errors
     /// It does not.
     pub async fn ping(&self) -> Result<(), DatabaseError> {
-        let mut reader = self.reader().await?;
-        diesel::sql_query("SELECT 1").execute(&mut reader).await?;
-        Ok(())
+        self.read(async |reader| diesel::sql_query("SELECT 1").execute(reader).await.map(|_| ())).await
     }
+}
+
+/// A connection that notices when its server vanishes.
+async fn establish(url: &str) -> diesel::ConnectionResult<AsyncPgConnection> {
+    let bad = |error: tokio_postgres::Error| diesel::ConnectionError::BadConnection(with_cause(&error));
+    let mut config: tokio_postgres::Config = url.parse().map_err(bad)?;
+    config
+        .application_name("fleet-coordinator")
+        .tcp_user_timeout(VANISHED_AFTER)
+        .keepalives_idle(VANISHED_AFTER / 3)
+        .keepalives_interval(VANISHED_AFTER / 3)
+        .keepalives_retries(2);
+    let (client, connection) = config.connect(tokio_postgres::NoTls).await.map_err(bad)?;
+    AsyncPgConnection::try_from_client_and_connection(client, connection).await
+}
+
+/// An error's text with that of its cause, which says what really happened.
+fn with_cause(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
 /// Text as Postgres can store it: it refuses NUL, which becomes U+FFFD.

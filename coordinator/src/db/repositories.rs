@@ -1,6 +1,7 @@
 //! Repositories, with their secrets sealed.
 
 use super::hosts;
+use super::jobs::OPEN;
 use super::schema::{hosts as host_rows, jobs, repositories};
 use crate::persistence::Write;
 use crate::vault::{Place, UnsealError, Vault};
@@ -157,12 +158,28 @@ pub struct Change {
     pub changes: Changes,
 }
 
+/// What came of a [`Change`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Changed {
+    /// The repository as it is then, and the hosts that use it.
+    Done(Box<Repository>, Vec<Uuid>),
+    /// There is no such repository.
+    NotFound,
+    /// It can't move: jobs that are not over work on it where it is.
+    Busy,
+}
+
 impl Write for Change {
-    /// The repository as it is then and the hosts that use it; `None` if there is no such repository.
-    type Output = Option<(Repository, Vec<Uuid>)>;
+    type Output = Changed;
 
     async fn apply(&self, connection: &mut AsyncPgConnection) -> QueryResult<Self::Output> {
-        let Some(before) = find(connection, self.id).await? else { return Ok(None) };
+        let Some(before) = find(connection, self.id).await? else { return Ok(Changed::NotFound) };
+        if self.changes.url.as_ref().is_some_and(|url| *url != before.url) {
+            let open = jobs::table.filter(jobs::repository_id.eq(self.id).and(jobs::status.eq_any(OPEN)));
+            if diesel::select(diesel::dsl::exists(open)).get_result(connection).await? {
+                return Ok(Changed::Busy);
+            }
+        }
         let after = if self.changes == Changes::default() {
             before.clone()
         } else {
@@ -178,7 +195,7 @@ impl Write for Change {
                 .execute(connection)
                 .await?;
         }
-        Ok(Some((after, hosts::using(connection, self.id).await?)))
+        Ok(Changed::Done(Box::new(after), hosts::using(connection, self.id).await?))
     }
 }
 

@@ -61,6 +61,7 @@ diesel::table! {
         command -> Jsonb,
         created_at -> Timestamptz,
         dispatched_at -> Nullable<Timestamptz>,
+        journal -> Nullable<Text>,
         accepted_at -> Nullable<Timestamptz>,
         started_at -> Nullable<Timestamptz>,
         finished_at -> Nullable<Timestamptz>,

@@ -4,7 +4,7 @@ use super::schema::settings;
 use super::{Database, DatabaseError};
 use crate::vault::{Place, Vault};
 use diesel::prelude::*;
-use diesel_async::RunQueryDsl;
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
 /// The row that shows whether a key is this database's.
@@ -27,4 +27,27 @@ pub async fn check_key(database: &Database, vault: &Vault) -> Result<bool, Datab
         .await?;
     let stored: Vec<u8> = settings::table.find(KEY_CHECK).select(settings::value).first(&mut connection).await?;
     Ok(vault.unseal(PLACE, &stored).is_ok_and(|plain| plain == PLAIN))
+}
+
+/// A setting, if it is set.
+///
+/// # Errors
+/// The database's.
+pub async fn get(connection: &mut AsyncPgConnection, name: &str) -> QueryResult<Option<Vec<u8>>> {
+    settings::table.find(name).select(settings::value).first(connection).await.optional()
+}
+
+/// Sets it.
+///
+/// # Errors
+/// The database's.
+pub async fn put(connection: &mut AsyncPgConnection, name: &str, value: &[u8]) -> QueryResult<()> {
+    diesel::insert_into(settings::table)
+        .values((settings::name.eq(name), settings::value.eq(value)))
+        .on_conflict(settings::name)
+        .do_update()
+        .set(settings::value.eq(value))
+        .execute(connection)
+        .await?;
+    Ok(())
 }

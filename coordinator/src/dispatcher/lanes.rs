@@ -113,11 +113,14 @@ impl Lanes {
         going
     }
 
-    /// Takes a committed waiting job out of its lane's queue, as if it were out: its actor ends it.
-    pub(super) fn take_waiting(&mut self, job_id: Uuid) -> Option<Granted> {
+    /// Makes a committed waiting job one that is out, whatever is in its way, and hands it over: it ends without being
+    /// sent, or its agent has it already.
+    pub(super) fn force_out(&mut self, job_id: Uuid) -> Option<Granted> {
         let lane = self.lanes.get_mut(&self.places.get(&job_id)?.repository_id)?;
         let at = lane.waiting.iter().position(|waiting| waiting.claim.job_id == job_id && waiting.job.is_some())?;
-        lane.waiting.remove(at).job.map(|job| *job)
+        let Waiting { claim, job } = lane.waiting.remove(at);
+        lane.out.push(claim);
+        job.map(|job| *job)
     }
 
     /// Forgets a job; returns its repository, where others may go now.
@@ -150,10 +153,9 @@ impl Lanes {
         claims.any(|claim| claim.host_id == host_id && claim.kind == Kind::Init)
     }
 
-    /// Whether the job waits for its lease.
-    pub(super) fn is_waiting(&self, job_id: Uuid) -> bool {
-        let lane = self.places.get(&job_id).and_then(|place| self.lanes.get(&place.repository_id));
-        lane.is_some_and(|lane| lane.waiting.iter().any(|waiting| waiting.claim.job_id == job_id))
+    /// The jobs of a host that are not over.
+    pub(super) fn of_host(&self, host_id: Uuid) -> Vec<Uuid> {
+        self.jobs_of_host.get(&host_id).into_iter().flatten().copied().collect()
     }
 
     /// The jobs of a host that are not over and do not wait.

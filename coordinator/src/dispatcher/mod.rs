@@ -9,7 +9,7 @@ pub mod admission;
 mod lanes;
 mod requests;
 
-pub use requests::{CancelJob, Cancelled, Explain, FindJob, NoJob};
+pub use requests::{CancelJob, Explain, FindJob, HostRemoved, NoJob};
 
 use crate::board::Board;
 use crate::db::jobs::{Job as JobRecord, JobState, NewJob, Origin};
@@ -17,10 +17,10 @@ use crate::db::json::Json;
 use crate::db::{Database, DatabaseError, jobs};
 use crate::job::{Entry, HostReturned, Job, JobServices};
 use crate::persistence::{Patience, Persistence, SaveJob, WriteError};
-use crate::registry::{ConnectionId, Registry};
+use crate::registry::{ConnectionId, HostGone, Registry, Subscribe};
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, ResponseActFuture, WrapFuture};
 use chrono::Utc;
-use fleet_wire::{CommandRun, JobId, Kind};
+use fleet_wire::{CommandRun, JobId, JournalId, Kind};
 use lanes::{Granted, Lanes};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -32,6 +32,7 @@ const REQUESTED_BY_ITSELF: &str = "coordinator";
 /// A host that can take jobs.
 struct Connected {
     connection: ConnectionId,
+    journal: Option<JournalId>,
 }
 
 /// See the module's text.
@@ -58,7 +59,7 @@ impl Dispatcher {
         registry: Addr<Registry>,
         board: Arc<Board>,
     ) -> Result<Self, DatabaseError> {
-        let open = jobs::open(&mut *database.reader().await?).await?;
+        let open = jobs::open(&mut database.connect().await?).await?;
         let (out, waiting): (Vec<_>, Vec<_>) = open.into_iter().partition(|job| job.state.dispatched_at.is_some());
         log::info!(out = out.len(), waiting = waiting.len(); "jobs that are not over are loaded");
         let mut lanes = Lanes::default();
@@ -98,9 +99,15 @@ impl Dispatcher {
     fn dispatch(&mut self, repository_id: Uuid, context: &mut Context<Self>) {
         let hosts = &self.hosts;
         let granted = self.lanes.grant(repository_id, |host| hosts.contains_key(&host));
-        for Granted { new, state } in granted {
+        for Granted { new, mut state } in granted {
+            state.journal = self.journal_of(new.host_id);
             self.start_job(JobRecord { new, state }, Entry::Dispatch, context);
         }
+    }
+
+    /// The journal that a command to the host goes to.
+    fn journal_of(&self, host_id: Uuid) -> Option<String> {
+        self.hosts.get(&host_id)?.journal.as_ref().map(ToString::to_string)
     }
 
     fn is_connected(&self, host_id: Uuid) -> bool {
@@ -112,6 +119,7 @@ impl Actor for Dispatcher {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
+        self.registry.do_send(Subscribe(context.address().recipient()));
         for record in std::mem::take(&mut self.resumed) {
             self.start_job(record, Entry::Resume, context);
         }
@@ -133,7 +141,8 @@ impl Handler<Submit> for Dispatcher {
         let hosts = &self.hosts;
         let goes_out = self.lanes.add_new(&new, |host| hosts.contains_key(&host));
         let now = Utc::now();
-        let state = JobState { dispatched_at: goes_out.then_some(now), ..JobState::new() };
+        let journal = self.journal_of(new.host_id).filter(|_| goes_out);
+        let state = JobState { dispatched_at: goes_out.then_some(now), journal, ..JobState::new() };
         let save = SaveJob {
             job_id: new.id,
             new: Some(Box::new(new.clone())),
@@ -173,8 +182,8 @@ pub struct HostReady {
     pub connection: ConnectionId,
     /// Its agent understands `ack`.
     pub ack: bool,
-    /// Its agent's journal is the one that it had when it was last here.
-    pub same_journal: bool,
+    /// Its agent's journal, if it has one.
+    pub journal: Option<JournalId>,
     /// The jobs that the agent has and that are not over.
     pub jobs: Vec<JobId>,
     /// The repository that the host has yet to initialise.
@@ -185,32 +194,25 @@ impl Handler<HostReady> for Dispatcher {
     type Result = ();
 
     fn handle(&mut self, ready: HostReady, context: &mut Self::Context) {
-        let host_id = ready.host_id;
-        self.hosts.insert(host_id, Connected { connection: ready.connection });
-        let listed: HashSet<Uuid> = ready.jobs.iter().filter_map(|id| id.as_str().parse().ok()).collect();
+        let HostReady { host_id, connection, ack, journal, jobs, init } = ready;
+        if self.hosts.get(&host_id).is_some_and(|there| there.connection > connection) {
+            return; // a late hello of an older connection
+        }
+        self.hosts.insert(host_id, Connected { connection, journal: journal.clone() });
+        let listed: HashSet<Uuid> = jobs.iter().filter_map(|id| id.as_str().parse().ok()).collect();
         for job_id in self.lanes.out_of(host_id) {
             if let Some(actor) = self.actors.get(&job_id) {
                 let listed = listed.contains(&job_id);
-                actor.do_send(HostReturned { ack: ready.ack, listed, same_journal: ready.same_journal });
+                actor.do_send(HostReturned { ack, listed, journal: journal.clone() });
             }
         }
-        if let Some(repository_id) = ready.init {
+        if let Some(repository_id) = init {
             self.handle(EnsureInit { host_id, repository_id }, context);
         }
         for repository_id in self.lanes.repositories_of(host_id) {
             self.dispatch(repository_id, context);
         }
     }
-}
-
-/// A host's connection has ended.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct HostGone {
-    /// The host.
-    pub host_id: Uuid,
-    /// The connection, which may have been replaced by a newer one.
-    pub connection: ConnectionId,
 }
 
 impl Handler<HostGone> for Dispatcher {

@@ -4,9 +4,10 @@ use super::Dispatcher;
 use super::lanes::Granted;
 use crate::db::jobs::Job as JobRecord;
 use crate::db::{DatabaseError, jobs};
-use crate::job::{Cancel, Entry, Job};
-use crate::persistence::WriteError;
-use actix::{ActorFutureExt, Addr, Handler, Message, MessageResult, ResponseActFuture, ResponseFuture, WrapFuture};
+use crate::job::{Cancel, Entry, GiveUp, Job, NotWritten};
+use actix::{
+    ActorFutureExt, Addr, Context, Handler, Message, MessageResult, ResponseActFuture, ResponseFuture, WrapFuture,
+};
 use fleet_wire::JobId;
 use std::collections::HashMap;
 use thiserror::Error;
@@ -18,8 +19,6 @@ use uuid::Uuid;
 pub enum NoJob {
     #[error("there is no job with this id")]
     Unknown,
-    #[error("this job was not sent yet")]
-    NotSent,
     #[error("this job belongs to another host")]
     OtherHost,
     #[error("the job can't be looked up: {0}")]
@@ -44,14 +43,14 @@ impl Handler<FindJob> for Dispatcher {
         let look_up = async move {
             // Ids that agents can rightly know were made here, as UUIDs.
             let id: Uuid = job_id.as_str().parse().map_err(|_| NoJob::Unknown)?;
-            let record = jobs::find(&mut *database.reader().await?, id).await.map_err(DatabaseError::from)?;
-            let record = record.ok_or(NoJob::Unknown)?;
+            let record = database.read(async |reader| jobs::find(reader, id).await).await?.ok_or(NoJob::Unknown)?;
             if record.new.host_id == host_id { Ok(record) } else { Err(NoJob::OtherHost) }
         };
         Box::pin(look_up.into_actor(self).map(|found, actor, context| {
             let record = found?;
-            if actor.lanes.is_waiting(record.new.id) {
-                return Err(NoJob::NotSent);
+            // A coordinator that was restored from a backup may not know that it has sent this one.
+            if let Some(Granted { new, state }) = actor.lanes.force_out(record.new.id) {
+                return Ok(actor.start_job(JobRecord { new, state }, Entry::Resume, context));
             }
             // Only an actor of this process knows the latest; the row just read may be older.
             match actor.actors.get(&record.new.id).filter(|running| running.connected()) {
@@ -62,37 +61,55 @@ impl Handler<FindJob> for Dispatcher {
     }
 }
 
-/// What became of a wish to cancel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cancelled {
-    /// It is in the ledger; if the job was out, its agent is told.
-    Noted,
-    /// There is no such job that is not over.
-    NotOpen,
-}
-
-/// Somebody wants a job to end. Answered when that is in the ledger.
+/// Somebody wants a job to end. Answered when that is in the ledger; false if there is no such job that is not over.
 #[derive(Message)]
-#[rtype(result = "Result<Cancelled, WriteError>")]
+#[rtype(result = "Result<bool, NotWritten>")]
 pub struct CancelJob {
     /// The job.
     pub job_id: Uuid,
 }
 
 impl Handler<CancelJob> for Dispatcher {
-    type Result = ResponseFuture<Result<Cancelled, WriteError>>;
+    type Result = ResponseFuture<Result<bool, NotWritten>>;
 
-    fn handle(&mut self, CancelJob { job_id }: CancelJob, context: &mut actix::Context<Self>) -> Self::Result {
-        let actor = match self.lanes.take_waiting(job_id) {
-            // Its actor cancels it at once: it was never let go.
+    fn handle(&mut self, CancelJob { job_id }: CancelJob, context: &mut Context<Self>) -> Self::Result {
+        let actor = self.actor_of_open(job_id, context);
+        Box::pin(async move {
+            let Some(actor) = actor else { return Ok(false) };
+            actor.send(Cancel).await.unwrap_or(Err(NotWritten::Stopping)).map(|()| true)
+        })
+    }
+}
+
+impl Dispatcher {
+    /// The actor of a job that is not over; one that waits gets one that ends it without sending it.
+    fn actor_of_open(&mut self, job_id: Uuid, context: &mut Context<Self>) -> Option<Addr<Job>> {
+        match self.lanes.force_out(job_id) {
             Some(Granted { new, state }) => Some(self.start_job(JobRecord { new, state }, Entry::Resume, context)),
             None => self.actors.get(&job_id).filter(|_| self.lanes.contains(job_id)).cloned(),
-        };
-        Box::pin(async move {
-            let Some(actor) = actor else { return Ok(Cancelled::NotOpen) };
-            let outcome = actor.send(Cancel).await.unwrap_or(Err(WriteError::Unknown));
-            outcome.map(|()| Cancelled::Noted)
-        })
+        }
+    }
+}
+
+/// A host was taken out of service: what waits is cancelled, and no report will come of what is out.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct HostRemoved {
+    /// The host.
+    pub host_id: Uuid,
+}
+
+impl Handler<HostRemoved> for Dispatcher {
+    type Result = ();
+
+    fn handle(&mut self, HostRemoved { host_id }: HostRemoved, context: &mut Context<Self>) {
+        for job_id in self.lanes.of_host(host_id) {
+            if let Some(Granted { new, state }) = self.lanes.force_out(job_id) {
+                self.start_job(JobRecord { new, state }, Entry::Resume, context).do_send(Cancel);
+            } else if let Some(actor) = self.actors.get(&job_id) {
+                actor.do_send(GiveUp { reason: "the host was taken out of service".to_owned() });
+            }
+        }
     }
 }
 

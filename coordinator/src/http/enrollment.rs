@@ -151,5 +151,6 @@ fn refusal(refusal: Refusal) -> Problem {
         Refusal::Unknown => "this enrolment token is not known; ask for a new one",
         Refusal::Used => "this enrolment token has enrolled a host already; ask for a new one",
         Refusal::Expired => "this enrolment token has expired; ask for a new one",
+        Refusal::Busy => "the host has jobs that are not over, so it can't get another repository yet; try again later",
     })
 }

@@ -1,19 +1,21 @@
 //! How failures inside the coordinator become problems, and how long a request may wait for its parts.
 
 use super::problem::Problem;
-use crate::db::{DatabaseError, Reader};
+use crate::db::DatabaseError;
+use crate::job::NotWritten;
 use crate::persistence::{Patience, Save, Write, WriteError};
 use crate::registry::{Evict, SettingsChanged};
 use crate::services::Services;
 use actix::MailboxError;
 use diesel::result::{DatabaseErrorKind, Error as QueryError};
+use diesel_async::AsyncPgConnection;
 use std::future::Future;
 use std::time::Duration;
 use uuid::Uuid;
 
 /// How long a request waits for a read, or for an actor. Longer than [`Patience::REST`], so that a write mostly comes
 /// back with a certain answer.
-const WAIT_LIMIT: Duration = Duration::from_secs(10);
+pub const WAIT_LIMIT: Duration = Duration::from_secs(10);
 
 impl From<WriteError> for Problem {
     fn from(error: WriteError) -> Self {
@@ -29,6 +31,15 @@ impl From<WriteError> for Problem {
                 Self::unavailable("the database can't be reached; nothing was changed")
             }
             WriteError::Unknown => Self::outcome_unknown(),
+        }
+    }
+}
+
+impl From<NotWritten> for Problem {
+    fn from(error: NotWritten) -> Self {
+        match error {
+            NotWritten::Refused(_) => Self::internal(error),
+            NotWritten::Stopping => Self::outcome_unknown(),
         }
     }
 }
@@ -90,13 +101,9 @@ pub async fn in_time<T>(work: impl Future<Output = Result<T, Problem>>) -> Resul
 /// 503 if that is not possible in time.
 pub async fn read<T>(
     services: &Services,
-    query: impl AsyncFnOnce(&mut Reader) -> diesel::QueryResult<T>,
+    query: impl AsyncFnOnce(&mut AsyncPgConnection) -> diesel::QueryResult<T>,
 ) -> Result<T, Problem> {
-    in_time(async {
-        let mut reader = services.database.reader().await?;
-        Ok(query(&mut reader).await?)
-    })
-    .await
+    Ok(services.database.read(query).await?)
 }
 
 /// Writes to the database. The outer error is a problem whatever was written; the inner one may be a constraint that

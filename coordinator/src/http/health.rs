@@ -43,11 +43,13 @@ struct Counts {
 }
 
 async fn count(services: &Services) -> Result<Counts, DatabaseError> {
-    let mut reader = services.database.reader().await?;
-    let (online, offline) = hosts::count(&mut reader).await?;
-    let open = crate::db::stats::count_open_jobs(&mut reader).await?;
-    let ended = crate::db::stats::count_jobs_of_last_day(&mut reader).await?;
-    Ok(Counts { online, offline, open, ended })
+    let counting = services.database.read(async |reader| {
+        let (online, offline) = hosts::count(reader).await?;
+        let open = crate::db::stats::count_open_jobs(reader).await?;
+        let ended = crate::db::stats::count_jobs_of_last_day(reader).await?;
+        Ok(Counts { online, offline, open, ended })
+    });
+    counting.await
 }
 
 async fn metrics(services: web::Data<Services>) -> HttpResponse {

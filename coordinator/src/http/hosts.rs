@@ -9,9 +9,9 @@ use super::params::{Params, bad_param};
 use super::patch::Patch;
 use super::problem::Problem;
 use super::routes::resource;
-use crate::db::hosts::{self, Change, Changes, Decommission, Filter, Host};
+use crate::db::hosts::{self, Change, Changed, Changes, Decommission, Filter, Host};
 use crate::db::json::Json;
-use crate::dispatcher::CancelJob;
+use crate::dispatcher::HostRemoved;
 use crate::services::Services;
 use actix_web::{HttpResponse, web};
 use fleet_wire::Timestamp;
@@ -180,7 +180,11 @@ async fn change(
     let changes = patch.into_changes()?;
     let only_labels = changes == Changes { labels: changes.labels.clone(), ..Changes::default() };
     let host = match try_write(&services, Change { id, changes }).await? {
-        Ok(host) => host.ok_or_else(|| no("host"))?,
+        Ok(Changed::Done(host)) => *host,
+        Ok(Changed::NotFound) => return Err(no("host")),
+        Ok(Changed::Busy) => {
+            return Err(Problem::conflict("the host has jobs that are not over: its repository can't change before"));
+        }
         Err(error) => {
             return Err(match error.constraint() {
                 Some("hosts_hostname_in_repository") => Problem::conflict(
@@ -205,17 +209,8 @@ async fn decommission(services: web::Data<Services>, id: web::Path<String>) -> R
         return Err(no("host"));
     }
     // Before the session ends, so that an agent that is there hears of it.
-    if let Err(problem) = cancel_jobs(&services, id).await {
-        log::warn!(host:% = id; "not every job of a host that is out of service was cancelled: {problem}");
-    }
+    let told = services.dispatcher.send(HostRemoved { host_id: id });
+    in_time(async { Ok(told.await?) }).await?;
     evict(&services, id).await;
     Ok(HttpResponse::NoContent().finish())
-}
-
-/// Nobody will run what waits for a host that is out of service.
-async fn cancel_jobs(services: &Services, host_id: Uuid) -> Result<(), Problem> {
-    for job_id in read(services, async |reader| hosts::open_jobs(reader, host_id).await).await? {
-        in_time(async { Ok(services.dispatcher.send(CancelJob { job_id }).await??) }).await?;
-    }
-    Ok(())
 }

@@ -1,15 +1,16 @@
 //! Jobs over REST: run, list, read, wait, cancel.
 
 use super::body::Body;
-use super::failures::{in_time, read as read_from};
+use super::failures::{WAIT_LIMIT, in_time, read as read_from};
 use super::page::{CURSOR, LIMIT, List, Page};
 use super::params::{Params, bad_param};
 use super::problem::{FieldError, Problem};
 use super::routes::resource;
-use crate::db::jobs::{self, Filter, Job, Origin};
+use crate::db::jobs::{self, Filter, Job, NewJob, Origin};
 use crate::db::{hosts, repositories, source_groups};
 use crate::dispatcher::{CancelJob, Explain, Submit};
 use crate::job::plan::{Cause, Objection, Wish, plan};
+use crate::persistence::WriteError;
 use crate::services::Services;
 use actix_web::http::header;
 use actix_web::{HttpResponse, web};
@@ -24,6 +25,9 @@ use uuid::Uuid;
 
 /// The longest `?wait=`, in seconds.
 const LONGEST_WAIT: i64 = 60;
+/// How often, and how fast, a cancel is tried for a job that is just being made.
+const CANCEL_TRIES: usize = 10;
+const CANCEL_PAUSE: Duration = Duration::from_millis(50);
 /// Who asked, as long as there is one token.
 const OPERATOR: &str = "admin";
 
@@ -215,10 +219,22 @@ async fn run(
         Problem::invalid(objections.into_iter().map(field).collect())
     })?;
     let id = new.id;
-    in_time(async { Ok(services.dispatcher.send(Submit { new }).await??) }).await?;
+    submit(&services, new).await?;
     let job = find(&services, &id.to_string()).await?;
     let location = (header::LOCATION, format!("/v1/jobs/{id}"));
     Ok(HttpResponse::Accepted().insert_header(location).json(view(&services, job).await?))
+}
+
+async fn submit(services: &Services, new: NewJob) -> Result<(), Problem> {
+    match tokio::time::timeout(WAIT_LIMIT, services.dispatcher.send(Submit { new })).await {
+        Ok(Ok(Ok(()))) => Ok(()),
+        Ok(Ok(Err(WriteError::Rejected(diesel::result::Error::NotFound)))) => {
+            Err(Problem::conflict("the host was removed or got another repository meanwhile"))
+        }
+        Ok(Ok(Err(error))) => Err(error.into()),
+        // It is on its way: it may still be stored.
+        Ok(Err(_)) | Err(_) => Err(Problem::outcome_unknown()),
+    }
 }
 
 async fn list(services: web::Data<Services>, params: Params) -> Result<HttpResponse, Problem> {
@@ -277,12 +293,18 @@ async fn when_over(services: &Services, id: &str, wait: Duration) -> Result<Job,
     Ok(job)
 }
 
-/// The same answer however often it is asked: the job, which ends or has ended.
+/// The same answer however often it is asked: the job, which ends or has ended. The agent is told before anything is
+/// read, so that a cancel works while the database is away.
 async fn cancel(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
-    let job = find(&services, &id).await?;
-    if !job.state.status.is_terminal() {
-        in_time(async { Ok(services.dispatcher.send(CancelJob { job_id: job.new.id }).await??) }).await?;
+    let job_id: Uuid = id.parse().map_err(|_| no_job())?;
+    for _ in 0..CANCEL_TRIES {
+        let told = in_time(async { Ok(services.dispatcher.send(CancelJob { job_id }).await??) }).await?;
+        let job = find(&services, &id).await?;
+        if told || job.state.status.is_terminal() {
+            return Ok(HttpResponse::Accepted().json(view(&services, job).await?));
+        }
+        // It was stored a moment ago and the dispatcher has yet to learn of it.
+        actix::clock::sleep(CANCEL_PAUSE).await;
     }
-    let job = find(&services, &id).await?;
-    Ok(HttpResponse::Accepted().json(view(&services, job).await?))
+    Err(Problem::unavailable("the job is just being made: try again"))
 }

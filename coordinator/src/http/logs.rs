@@ -3,8 +3,8 @@
 use super::jobs;
 use super::params::Params;
 use super::problem::Problem;
+use crate::db::Database;
 use crate::db::logs::{LogChunk, chunks_after};
-use crate::db::{Database, DatabaseError};
 use crate::services::Services;
 use actix_web::web::Bytes;
 use actix_web::{HttpResponse, web};
@@ -42,7 +42,9 @@ async fn next_piece(database: Database, mut place: Place) -> Result<Option<(Byte
     if place.left == 0 {
         return Ok(None);
     }
-    let chunks = read_chunks(&database, &place).await.map_err(io::Error::other)?;
+    let (job_id, after_seq) = (place.job_id, place.after_seq);
+    let chunks = database.read(async |reader| chunks_after(reader, job_id, after_seq, CHUNKS_A_READ).await).await;
+    let chunks = chunks.map_err(io::Error::other)?;
     if chunks.is_empty() {
         return Ok(None);
     }
@@ -51,11 +53,6 @@ async fn next_piece(database: Database, mut place: Place) -> Result<Option<(Byte
         piece.extend_from_slice(&place.take(chunk)?);
     }
     Ok(Some((piece.into(), place)))
-}
-
-async fn read_chunks(database: &Database, place: &Place) -> Result<Vec<LogChunk>, DatabaseError> {
-    let mut reader = database.reader().await?;
-    Ok(chunks_after(&mut reader, place.job_id, place.after_seq, CHUNKS_A_READ).await?)
 }
 
 impl Place {

@@ -10,7 +10,7 @@ use super::patch::Patch;
 use super::problem::Problem;
 use super::repository_url;
 use super::routes::resource;
-use crate::db::repositories::{self, Change, Changes, Create, Delete, Deleted, Repository, SecretColumn};
+use crate::db::repositories::{self, Change, Changed, Changes, Create, Delete, Deleted, Repository, SecretColumn};
 use crate::persistence::WriteError;
 use crate::services::Services;
 use crate::vault::Vault;
@@ -278,9 +278,14 @@ async fn change(
     let id = path_id("repository", &id)?;
     let changes = patch.into_changes(&services.vault, id)?;
     let done = try_write(&services, Change { id, changes }).await?.map_err(refused)?;
-    let (row, hosts) = done.ok_or_else(|| no("repository"))?;
-    settings_changed(&services, hosts).await;
-    Ok(HttpResponse::Ok().json(RepositoryView::from(row)))
+    match done {
+        Changed::Done(row, hosts) => {
+            settings_changed(&services, hosts).await;
+            Ok(HttpResponse::Ok().json(RepositoryView::from(*row)))
+        }
+        Changed::NotFound => Err(no("repository")),
+        Changed::Busy => Err(Problem::conflict("jobs that are not over work on this repository: it can't move before")),
+    }
 }
 
 async fn delete(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {

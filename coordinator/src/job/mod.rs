@@ -1,34 +1,38 @@
 //! One job that is out at an agent: from the moment `command.run` may go until its end is in the ledger.
 //!
 //! It gets what its session hears about it ([`Report`]) and what REST clients want of it ([`Cancel`]), lets
-//! [`transitions`] decide what that means, and answers when the persistence actor has committed it. A report that
-//! brings nothing new is answered only after everything before it is committed too, for a repeated envelope must not
-//! be acknowledged before the first one is safe. When its job is over it tells the dispatcher, lingers for lines that
+//! [`transitions`] decide what that means, and answers when the persistence actor has committed it ([`writer`]). When its job is over it tells the dispatcher, lingers for lines that
 //! come late, and stops.
 
+mod delivery;
 mod lines;
 pub mod plan;
 mod seqs;
 pub mod transitions;
+mod writer;
+
+pub use writer::NotWritten;
 
 use crate::board::Board;
 use crate::db::Database;
 use crate::db::jobs::{Job as JobRecord, JobState};
-use crate::db::logs;
+use crate::db::logs::{self, LogChunk};
 use crate::dispatcher::{Dispatcher, JobEnded, JobStopped};
-use crate::persistence::{Patience, Persistence, SaveJob, WriteError};
-use crate::registry::{Deliver, Registry};
+use crate::persistence::{Patience, Persistence, SaveJob};
+use crate::registry::{Deliver, Registry, Undelivered};
 use actix::{
-    Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult,
-    ResponseActFuture, WrapFuture,
+    Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, ResponseFuture, WrapFuture,
 };
 use chrono::Utc;
-use fleet_wire::{CommandCancel, CommandRun, JobFinished, JobProgress, JobStarted, LogLine, ToAgent};
+use delivery::Delivery;
+use fleet_wire::{CommandCancel, CommandRun, JobFinished, JobProgress, JobStarted, JournalId, LogLine, ToAgent};
+use futures_util::FutureExt;
 use seqs::Seqs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use transitions::{Event, Reconnect};
 use uuid::Uuid;
+use writer::{Draft, Writer};
 
 /// How long an ended job waits for lines that come late. Later ones wake it from the ledger.
 const LINGER: Duration = Duration::from_secs(10);
@@ -65,12 +69,10 @@ pub enum Entry {
 pub struct Job {
     record: JobRecord,
     entry: Entry,
-    /// `command.run` may have reached the agent.
-    sent: bool,
-    known: Seqs,
     services: JobServices,
-    /// Writes that are not answered yet.
-    writing: usize,
+    delivery: Delivery,
+    writer: Writer,
+    known: Seqs,
     last_news: Instant,
 }
 
@@ -78,12 +80,12 @@ impl Job {
     /// The actor of `record`.
     pub fn new(record: JobRecord, entry: Entry, services: JobServices) -> Self {
         Self {
-            sent: entry == Entry::Resume,
+            delivery: Delivery::new(entry),
             record,
             entry,
-            known: Seqs::default(),
             services,
-            writing: 0,
+            writer: Writer::default(),
+            known: Seqs::default(),
             last_news: Instant::now(),
         }
     }
@@ -94,87 +96,111 @@ impl Job {
 
     /// Applies `event` in memory; true if it changed the state.
     fn apply(&mut self, event: &Event) -> bool {
-        match transitions::apply(&self.record.state, event, Utc::now()) {
-            Some(next) => {
-                self.record.state = next;
-                true
-            }
-            None => false,
-        }
+        let next = transitions::apply(&self.record.state, event, Utc::now());
+        let changed = next.is_some();
+        self.record.state = next.unwrap_or_else(|| self.record.state.clone());
+        changed
     }
 
-    /// The state as it is to be written, with the progress that stands on the board.
-    fn state_to_write(&self) -> Box<JobState> {
-        let progress = self.services.board.progress(self.id()).or_else(|| self.record.state.progress.clone());
-        Box::new(JobState { progress, ..self.record.state.clone() })
-    }
-
-    /// Writes, and does after the commit what follows from it.
-    fn save(&mut self, changed: bool, chunks: Vec<logs::LogChunk>) -> Written {
+    /// Has the state written, if it `changed`, and new lines; answers when this and all before it is in the ledger.
+    fn save(&mut self, changed: bool, chunks: Vec<LogChunk>, context: &mut Context<Self>) -> Answer {
         self.last_news = Instant::now();
-        if !changed && chunks.is_empty() && self.writing == 0 {
-            return Box::pin(async { Ok(()) }.into_actor(self));
-        }
-        let state = changed.then(|| self.state_to_write());
-        let over = changed && self.record.state.status.is_terminal();
-        self.writing += 1;
-        let save = SaveJob { job_id: self.id(), new: None, state, chunks, patience: Patience::Endless };
-        let write = self.services.persistence.send(save);
-        Box::pin(async move { write.await.unwrap_or(Err(WriteError::Unknown)) }.into_actor(self).map(
-            move |outcome, actor, context| {
-                actor.writing -= 1;
-                if outcome.is_ok() {
-                    actor.committed(over, context);
-                }
-                outcome
-            },
-        ))
+        let answer = self.writer.add(changed, chunks);
+        self.write(context);
+        answer.map(|outcome| outcome.unwrap_or(Err(NotWritten::Stopping))).boxed_local()
     }
 
-    fn committed(&self, over: bool, context: &mut Context<Self>) {
+    fn write(&mut self, context: &mut Context<Self>) {
+        let Some(Draft { state: changed, chunks, .. }) = self.writer.begin() else { return };
+        let progress = self.services.board.progress(self.id()).or_else(|| self.record.state.progress.clone());
+        let state = changed.then(|| Box::new(JobState { progress, ..self.record.state.clone() }));
+        let save = SaveJob { job_id: self.id(), new: None, state, chunks, patience: Patience::Endless };
+        let over = changed && self.record.state.status.is_terminal();
+        let write = self.services.persistence.send(save);
+        context.spawn(write.into_actor(self).map(move |outcome, actor, context| {
+            let outcome = outcome.map_err(|_| NotWritten::Stopping).and_then(|outcome| outcome.map_err(Into::into));
+            if outcome.is_ok() {
+                actor.committed(changed, over, context);
+            }
+            actor.writer.end(&outcome);
+            actor.write(context);
+        }));
+    }
+
+    fn committed(&mut self, changed: bool, over: bool, context: &mut Context<Self>) {
         if over {
             self.services.board.clear_progress(self.id());
             self.services.dispatcher.do_send(JobEnded { job_id: self.id() });
             Self::stop_later(context);
         }
-        self.services.board.job_changed(self.id());
+        if changed {
+            self.services.board.job_changed(self.id());
+        }
     }
 
     fn stop_later(context: &mut Context<Self>) {
         context.run_later(LINGER, |actor, context| {
-            if actor.writing > 0 || actor.last_news.elapsed() < LINGER {
-                Self::stop_later(context);
-            } else {
+            if actor.writer.is_idle() && actor.last_news.elapsed() >= LINGER {
                 context.stop();
+            } else {
+                Self::stop_later(context);
             }
         });
     }
 
     /// Sends `command.run`, and `command.cancel` behind it if the end is wanted already.
     fn send_run(&mut self, context: &mut Context<Self>) {
-        self.sent = true;
-        let run = CommandRun { job_id: self.id().to_string().as_str().into(), ..self.record.new.command.0.clone() };
-        self.deliver(run.into(), context);
+        let run = CommandRun { job_id: self.wire_id(), ..self.record.new.command.0.clone() };
+        self.delivery.begin();
+        let delivery = self.deliver(run.into());
+        context.spawn(delivery.into_actor(self).map(|outcome, actor, context| {
+            if let Some(returned) = actor.delivery.end(outcome) {
+                actor.host_returned(returned, context);
+            }
+        }));
         if self.record.state.cancel_requested_at.is_some() {
             self.send_cancel(context);
         }
     }
 
+    /// A host that is not connected gets it when it says hello again.
     fn send_cancel(&mut self, context: &mut Context<Self>) {
-        let job_id = self.id().to_string().as_str().into();
-        self.deliver(CommandCancel { job_id }.into(), context);
+        let delivery = self.deliver(CommandCancel { job_id: self.wire_id() }.into());
+        context.spawn(delivery.map(|_| ()).into_actor(self));
     }
 
-    /// A host that is not connected gets the message when it says hello again.
-    fn deliver(&mut self, message: ToAgent, context: &mut Context<Self>) {
-        let is_run = matches!(message, ToAgent::CommandRun(_));
+    fn wire_id(&self) -> fleet_wire::JobId {
+        self.id().to_string().into()
+    }
+
+    fn deliver(&self, message: ToAgent) -> impl Future<Output = Result<(), Undelivered>> + use<> {
         let delivery = self.services.registry.send(Deliver { host_id: self.record.new.host_id, message });
-        context.spawn(delivery.into_actor(self).map(move |outcome, actor, _| {
-            if !matches!(outcome, Ok(Ok(()))) && is_run {
-                actor.sent = false;
-                log::debug!(job:% = actor.id(); "the host is not connected, the job is sent when it is");
-            }
-        }));
+        delivery.map(|outcome| outcome.unwrap_or(Err(Undelivered::NotConnected)))
+    }
+
+    fn host_returned(&mut self, returned: HostReturned, context: &mut Context<Self>) {
+        let state = &self.record.state;
+        let same_journal = state.journal.is_none() || state.journal == returned.journal_text();
+        let HostReturned { ack, listed, .. } = returned;
+        let reconnect = Reconnect { ack, listed, same_journal, sent_before: self.delivery.may_have_arrived() };
+        let next = transitions::after_reconnect(state, reconnect);
+        if next.lost {
+            let reason = "the agent was reinstalled and has no memory of this job".to_owned();
+            self.give_up(reason, context);
+        } else if next.send_run {
+            self.record.state.journal = returned.journal_text();
+            let written = self.save(true, Vec::new(), context);
+            context.spawn(written.map(|_| ()).into_actor(self));
+            self.send_run(context);
+        } else if next.send_cancel {
+            self.send_cancel(context);
+        }
+    }
+
+    fn give_up(&mut self, reason: String, context: &mut Context<Self>) {
+        let changed = self.apply(&Event::GivenUp { reason });
+        let written = self.save(changed, Vec::new(), context);
+        context.spawn(written.map(|_| ()).into_actor(self));
     }
 
     /// Reads which lines are stored, before anything else is handled.
@@ -182,7 +208,7 @@ impl Job {
         let (database, id) = (self.services.database.clone(), self.id());
         let load = async move {
             loop {
-                match stored(&database, id).await {
+                match database.read(async |reader| logs::stored_ranges(reader, id).await).await {
                     Ok(ranges) => return ranges,
                     Err(error) => log::warn!(job:% = id; "can't read the job's log yet: {error}"),
                 }
@@ -193,12 +219,8 @@ impl Job {
     }
 }
 
-async fn stored(database: &Database, id: Uuid) -> Result<Vec<(i64, i64)>, crate::db::DatabaseError> {
-    let mut reader = database.reader().await?;
-    Ok(logs::stored_ranges(&mut reader, id).await?)
-}
-
-type Written = ResponseActFuture<Job, Result<(), WriteError>>;
+/// Comes when what was said is in the ledger.
+type Answer = ResponseFuture<Result<(), NotWritten>>;
 
 impl Actor for Job {
     type Context = Context<Self>;
@@ -208,8 +230,8 @@ impl Actor for Job {
             Entry::Send => self.send_run(context),
             Entry::Dispatch => {
                 let changed = self.apply(&Event::Dispatched);
-                let written = self.save(changed, Vec::new());
-                context.spawn(written.map(|outcome, actor, context| match outcome {
+                let written = self.save(changed, Vec::new(), context);
+                context.spawn(written.into_actor(self).map(|outcome, actor, context| match outcome {
                     Ok(()) => actor.send_run(context),
                     Err(error) => log::error!(job:% = actor.id(); "the job can't be dispatched: {error}"),
                 }));
@@ -239,16 +261,16 @@ pub enum JobEvent {
 
 /// What an agent said about the job, in its order. Answered when it is in the ledger.
 #[derive(Message)]
-#[rtype(result = "Result<(), WriteError>")]
+#[rtype(result = "Result<(), NotWritten>")]
 pub struct Report {
     /// The news.
     pub events: Vec<JobEvent>,
 }
 
 impl Handler<Report> for Job {
-    type Result = Written;
+    type Result = Answer;
 
-    fn handle(&mut self, Report { events }: Report, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Report { events }: Report, context: &mut Self::Context) -> Self::Result {
         let mut changed = false;
         let mut lines = Vec::new();
         for event in events {
@@ -270,10 +292,10 @@ impl Handler<Report> for Job {
             changed |= self.apply(&event);
         }
         match lines::pack_new(self.id(), &mut self.known, lines, Utc::now()) {
-            Ok(chunks) => self.save(changed, chunks),
+            Ok(chunks) => self.save(changed, chunks, context),
             Err(error) => {
                 log::error!(job:% = self.id(); "log lines can't be packed: {error}");
-                Box::pin(async { Err(WriteError::Unknown) }.into_actor(self))
+                Box::pin(async { Err(NotWritten::Stopping) })
             }
         }
     }
@@ -281,65 +303,65 @@ impl Handler<Report> for Job {
 
 /// Somebody wants the job to end. Answered when that is in the ledger; the agent is told at once.
 #[derive(Message)]
-#[rtype(result = "Result<(), WriteError>")]
+#[rtype(result = "Result<(), NotWritten>")]
 pub struct Cancel;
 
 impl Handler<Cancel> for Job {
-    type Result = Written;
+    type Result = Answer;
 
     fn handle(&mut self, _: Cancel, context: &mut Self::Context) -> Self::Result {
         let changed = self.apply(&Event::CancelRequested);
-        if self.sent && !self.record.state.status.is_terminal() {
+        if self.delivery.may_have_arrived() && !self.record.state.status.is_terminal() {
             self.send_cancel(context);
         }
         // It is not taken back when the database is away: whoever asked for the end still wants it.
-        self.save(changed, Vec::new())
+        self.save(changed, Vec::new(), context)
+    }
+}
+
+/// No report will come any more.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct GiveUp {
+    /// Why, for people.
+    pub reason: String,
+}
+
+impl Handler<GiveUp> for Job {
+    type Result = ();
+
+    fn handle(&mut self, GiveUp { reason }: GiveUp, context: &mut Self::Context) {
+        if self.delivery.may_have_arrived() && !self.record.state.status.is_terminal() {
+            self.send_cancel(context);
+        }
+        self.give_up(reason, context);
     }
 }
 
 /// The job's host has connected and can take messages.
-#[derive(Clone, Copy, Message)]
+#[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct HostReturned {
     /// The agent understands `ack`.
     pub ack: bool,
     /// It has the job among those that are not over.
     pub listed: bool,
-    /// Its journal is the one that the host had before.
-    pub same_journal: bool,
+    /// The agent's journal, if it has one.
+    pub journal: Option<JournalId>,
+}
+
+impl HostReturned {
+    fn journal_text(&self) -> Option<String> {
+        self.journal.as_ref().map(ToString::to_string)
+    }
 }
 
 impl Handler<HostReturned> for Job {
     type Result = ();
 
-    fn handle(&mut self, HostReturned { ack, listed, same_journal }: HostReturned, context: &mut Self::Context) {
-        if self.record.state.dispatched_at.is_none() {
-            return; // it goes out when its dispatch is in the ledger
+    fn handle(&mut self, returned: HostReturned, context: &mut Self::Context) {
+        if let Some(returned) = self.delivery.host_returned(returned) {
+            self.host_returned(returned, context);
         }
-        let reconnect = Reconnect { ack, listed, same_journal, sent_before: self.sent };
-        let next = transitions::after_reconnect(&self.record.state, reconnect);
-        if next.lost {
-            let reason = "the agent was reinstalled and has no memory of this job".to_owned();
-            let changed = self.apply(&Event::GivenUp { reason });
-            let written = self.save(changed, Vec::new());
-            context.spawn(written.map(|_, _, _| ()));
-        } else if next.send_run {
-            self.send_run(context);
-        } else if next.send_cancel {
-            self.send_cancel(context);
-        }
-    }
-}
-
-/// Asks for the job as it is in memory, which is never behind the ledger.
-#[derive(Message)]
-#[rtype(result = "JobRecord")]
-pub struct Look;
-
-impl Handler<Look> for Job {
-    type Result = MessageResult<Look>;
-
-    fn handle(&mut self, _: Look, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.record.clone())
     }
 }

@@ -35,6 +35,9 @@ pub fn apply(state: &JobState, event: &Event, now: Timestamp) -> Option<JobState
         return fill_in(state, event);
     }
     let mut next = state.clone();
+    if matches!(event, Event::Answered(_) | Event::Started(_) | Event::Finished(_)) {
+        next.dispatched_at.get_or_insert(now); // an agent that speaks of it has it
+    }
     match event {
         Event::Dispatched => {
             next.dispatched_at.get_or_insert(now);
@@ -42,8 +45,8 @@ pub fn apply(state: &JobState, event: &Event, now: Timestamp) -> Option<JobState
         Event::Answered(CommandResult { accepted: true, .. }) => {
             next.accepted_at.get_or_insert(now);
         }
-        // A refusal after the start makes no sense: the report decides.
-        Event::Answered(_) if state.status == Status::Running => {}
+        // A refusal of what was accepted before makes no sense: the report decides.
+        Event::Answered(_) if state.accepted_at.is_some() => {}
         Event::Answered(CommandResult { error, .. }) => {
             let reason = error.clone().unwrap_or_else(|| "the agent gave no reason".to_owned());
             end(&mut next, Status::Failed, now);
@@ -105,7 +108,7 @@ pub struct Reconnect {
     pub ack: bool,
     /// The agent's journal has the job among those that are not over.
     pub listed: bool,
-    /// The journal is the one that the job was sent to.
+    /// The journal is the one that the job was sent to, as far as that is known.
     pub same_journal: bool,
     /// `command.run` may have reached the agent before.
     pub sent_before: bool,

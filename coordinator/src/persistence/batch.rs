@@ -14,6 +14,9 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
+/// Log data in one transaction, packed; a statement's parameter may have a gigabyte at most.
+const MOST_BYTES: usize = 16 * 1024 * 1024;
+
 type Reply<T> = oneshot::Sender<Result<T, WriteError>>;
 
 /// A write that waits for its transaction, whatever its result type.
@@ -61,6 +64,14 @@ enum Entry {
 }
 
 impl Entry {
+    /// How much log data it carries.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Job(JobWrite { save, .. }) => save.chunks.iter().map(|chunk| chunk.data.len()).sum(),
+            Self::Single(_) | Self::Presence(_) => 0,
+        }
+    }
+
     fn settle(self, outcome: Result<(), WriteError>) {
         match self {
             Self::Single(write) => write.settle(outcome),
@@ -112,6 +123,19 @@ impl Batch {
             Patience::Within(limit) => Some(Instant::now() + limit),
         };
         self.0.push(Queued { entry, deadline, doubtful: false });
+    }
+
+    /// Takes the first writes out: at most `most`, and no more log data than one transaction should carry.
+    pub(super) fn take(&mut self, most: usize) -> Self {
+        let mut bytes = 0;
+        let mut fits = |queued: &Queued| {
+            bytes += queued.entry.bytes();
+            bytes <= MOST_BYTES
+        };
+        // One that is too large by itself goes alone.
+        let count = self.0.iter().take(most).map_while(|queued| fits(queued).then_some(())).count().max(1);
+        let later = self.0.split_off(count.min(self.0.len()));
+        Self(std::mem::replace(&mut self.0, later))
     }
 
     /// Puts `later` behind these.

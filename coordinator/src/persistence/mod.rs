@@ -10,6 +10,7 @@ mod batch;
 mod error;
 mod lock;
 mod messages;
+mod turn;
 
 pub use error::WriteError;
 pub use lock::{CoordinatorLock, LockError};
@@ -18,45 +19,30 @@ pub use messages::{Drain, Patience, Save, SaveJob, SavePresence, Write};
 use crate::db::Database;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
 use batch::Batch;
-use diesel_async::AsyncPgConnection;
-use error::Failure;
-use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
+use turn::{Hand, Turn};
 
-/// A transaction that takes longer than this has an unknown outcome.
-const TRANSACTION_LIMIT: Duration = Duration::from_secs(30);
-/// The pause before the first try after a failure; it doubles up to [`LONGEST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Senders wait when this many messages are in the mailbox.
 const MAILBOX: usize = 4096;
 
 /// The one writer. See the module's text.
 pub struct Persistence {
-    database: Database,
-    /// Absent while a transaction has it, and while there is none.
-    connection: Option<AsyncPgConnection>,
+    /// Absent while a turn has it.
+    hand: Option<Hand>,
     gathered: Batch,
-    in_flight: bool,
-    failures: u32,
     drained: Vec<oneshot::Sender<()>>,
 }
 
 impl Persistence {
-    /// A writer to `database`, over a connection that holds the coordinator's lock.
-    pub fn new(database: Database, lock: CoordinatorLock) -> Self {
-        Self {
-            database,
-            connection: Some(lock.into_connection()),
-            gathered: Batch::default(),
-            in_flight: false,
-            failures: 0,
-            drained: Vec::new(),
-        }
+    /// A writer to `database` that holds the coordinator's `lock`. If another coordinator takes the lock while the
+    /// database is away, what this one has in memory is no longer true: that is said over `lost`.
+    pub fn new(database: Database, lock: CoordinatorLock, lost: mpsc::UnboundedSender<LockError>) -> Self {
+        Self { hand: Some(Hand::new(database, lock, lost)), gathered: Batch::default(), drained: Vec::new() }
     }
 
+    /// Starts the next turn, unless one is under way.
     fn write_soon(&mut self, context: &mut Context<Self>) {
-        if self.in_flight {
+        if self.hand.is_none() {
             return;
         }
         if self.gathered.is_empty() {
@@ -65,19 +51,17 @@ impl Persistence {
             }
             return;
         }
-        self.in_flight = true;
-        let turn = Turn {
-            database: self.database.clone(),
-            connection: self.connection.take(),
-            batch: std::mem::take(&mut self.gathered),
-            failures: self.failures,
-        };
-        context.spawn(turn.run().into_actor(self).map(|done, actor, context| {
-            actor.in_flight = false;
-            actor.connection = done.connection;
-            actor.failures = done.failures;
-            let later = std::mem::replace(&mut actor.gathered, done.batch);
-            actor.gathered.append(later);
+        let Some(hand) = self.hand.take() else { return };
+        let batch = self.gathered.take(hand.most_writes());
+        context.spawn(Turn::new(hand, batch).run().into_actor(self).map(|done, actor, context| {
+            actor.hand = Some(done.hand);
+            let left = done.batch;
+            if done.behind {
+                actor.gathered.append(left);
+            } else {
+                let later = std::mem::replace(&mut actor.gathered, left);
+                actor.gathered.append(later);
+            }
             actor.write_soon(context);
         }));
     }
@@ -88,79 +72,6 @@ impl Actor for Persistence {
 
     fn started(&mut self, context: &mut Self::Context) {
         context.set_mailbox_capacity(MAILBOX);
-    }
-}
-
-/// One try to write a batch: what goes in, and what comes back.
-struct Turn {
-    database: Database,
-    connection: Option<AsyncPgConnection>,
-    batch: Batch,
-    failures: u32,
-}
-
-impl Turn {
-    async fn run(mut self) -> Self {
-        match self.write().await {
-            Ok(()) => {
-                if self.failures > 0 {
-                    log::info!("the database is back");
-                }
-                self.failures = 0;
-            }
-            Err(failure) => {
-                let why = match failure {
-                    Failure::Constraint(error) => error.to_string(),
-                    Failure::NotDone(why) => why,
-                    Failure::Unknown(why) => {
-                        self.batch.mark_doubtful();
-                        why
-                    }
-                };
-                self.connection = None;
-                if self.failures == 0 {
-                    log::error!(writes = self.batch.len(); "can't write to the database, trying until it works: {why}");
-                }
-                let pause = LONGEST_PAUSE.min(FIRST_PAUSE * 2_u32.saturating_pow(self.failures.min(16)));
-                self.failures += 1;
-                tokio::time::sleep(pause).await;
-                self.batch.expire(Instant::now(), &format!("the database can't be reached: {why}"));
-            }
-        }
-        self
-    }
-
-    async fn write(&mut self) -> Result<(), Failure> {
-        if self.connection.is_none() {
-            let lock =
-                CoordinatorLock::take(&self.database).await.map_err(|error| Failure::NotDone(error.to_string()))?;
-            self.connection = Some(lock.into_connection());
-        }
-        let Some(connection) = self.connection.as_mut() else { return Ok(()) };
-        match self.batch.commit(connection, TRANSACTION_LIMIT).await {
-            Err(Failure::Constraint(error)) if self.batch.len() > 1 => {
-                log::warn!(writes = self.batch.len(); "a batch was refused, writing one by one: {error}");
-                self.write_one_by_one().await
-            }
-            Err(Failure::Constraint(error)) => {
-                log::error!("a write was refused: {error}");
-                std::mem::take(&mut self.batch).reject(error);
-                Ok(())
-            }
-            outcome => outcome,
-        }
-    }
-
-    async fn write_one_by_one(&mut self) -> Result<(), Failure> {
-        let mut rest = std::mem::take(&mut self.batch).into_singles();
-        while let Some(single) = rest.next() {
-            self.batch = single;
-            if let Err(failure) = Box::pin(self.write()).await {
-                rest.for_each(|later| self.batch.append(later));
-                return Err(failure);
-            }
-        }
-        Ok(())
     }
 }
 

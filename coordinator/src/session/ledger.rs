@@ -5,7 +5,7 @@ use crate::db::repositories::Repository;
 use crate::db::{Database, DatabaseError, hosts, repositories, snapshots, stats};
 use crate::persistence::Write;
 use chrono::Utc;
-use diesel::QueryResult;
+use diesel::{OptionalExtension, QueryResult};
 use diesel_async::AsyncPgConnection;
 use fleet_wire::{Hello, RepoStats, ScheduleAck, SnapshotsReport, Timestamp};
 use uuid::Uuid;
@@ -20,8 +20,6 @@ pub(super) struct Greet {
 pub(super) struct Greeting {
     pub(super) host: Host,
     pub(super) repository: Option<Repository>,
-    /// The journal of the hello is the one of the hello before, or there was none before.
-    pub(super) same_journal: bool,
 }
 
 impl Greeting {
@@ -36,29 +34,27 @@ impl Write for Greet {
     type Output = Option<Greeting>;
 
     async fn apply(&self, connection: &mut AsyncPgConnection) -> QueryResult<Self::Output> {
-        let Some(before) = hosts::find(connection, self.host_id).await? else { return Ok(None) };
-        if before.decommissioned_at.is_some() {
-            return Ok(None);
-        }
-        let host = hosts::greet(connection, self.host_id, &self.hello, Utc::now()).await?;
-        let same_journal = before.journal.is_none() || before.journal == host.journal;
-        let repository = match host.repository_id {
-            Some(id) => repositories::find(connection, id).await?,
-            None => None,
-        };
-        Ok(Some(Greeting { host, repository, same_journal }))
+        let host = hosts::greet(connection, self.host_id, &self.hello, Utc::now()).await.optional()?;
+        greeting(connection, host).await
     }
 }
 
-/// Reads a host again, after its settings have changed.
+/// Reads a host again, after its settings have changed; `None` if it is gone or decommissioned.
 pub(super) async fn read(database: &Database, host_id: Uuid) -> Result<Option<Greeting>, DatabaseError> {
-    let mut reader = database.reader().await?;
-    let Some(host) = hosts::find(&mut reader, host_id).await? else { return Ok(None) };
+    let read = database.read(async |reader| {
+        let host = hosts::find(reader, host_id).await?;
+        greeting(reader, host).await
+    });
+    read.await
+}
+
+async fn greeting(connection: &mut AsyncPgConnection, host: Option<Host>) -> QueryResult<Option<Greeting>> {
+    let Some(host) = host.filter(|host| host.decommissioned_at.is_none()) else { return Ok(None) };
     let repository = match host.repository_id {
-        Some(id) => repositories::find(&mut reader, id).await?,
+        Some(id) => repositories::find(connection, id).await?,
         None => None,
     };
-    Ok(Some(Greeting { host, repository, same_journal: true }))
+    Ok(Some(Greeting { host, repository }))
 }
 
 /// Replaces the host's snapshots.

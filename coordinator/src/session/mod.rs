@@ -1,9 +1,12 @@
 //! One agent's connection: frames in and out, nothing else.
 //!
-//! Before `hello` the session is a [`handshake`], after it a [`Protocol`]; both are pure. What the agent reports is
-//! gathered while one round is being handed on to its job actors and the persistence actor ([`round`]); when that round
+//! Before `hello` the session is a `handshake`, after it a `protocol`; both are pure. What the agent reports is
+//! gathered while one round is being handed on to its job actors and the persistence actor (`round`); when that round
 //! is in the ledger it is acknowledged, and the next goes. An agent that reports faster than that is not read until
-//! there is room ([`Gate`]); mailbox, timers and output go on meanwhile.
+//! there is room (the gate); mailbox, timers and output go on meanwhile.
+//!
+//! A session takes its host's place in the registry before it reads the host's settings, so that no change of them
+//! falls between; commands that come before the agent has its settings are held until it has them.
 
 mod fragments;
 mod frame_limit;
@@ -15,16 +18,18 @@ mod refusal;
 mod round;
 mod settings;
 
-use crate::dispatcher::{HostGone, HostReady};
+use crate::dispatcher::{EnsureInit, HostReady};
 use crate::job::Job;
 use crate::persistence::{Patience, Save};
-use crate::registry::{ConnectionId, Enter, Leave};
+use crate::registry::{ConnectionId, Enter, HostGone, Leave};
 use crate::services::Services;
 use actix::{Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Handler, Message, StreamHandler, WrapFuture};
 use actix_http::ws::Codec;
 use actix_web::{HttpRequest, HttpResponse, web};
 use actix_web_actors::ws;
-use fleet_wire::{Ack, CAPABILITY_ACK, ErrorMessage, Hello, JobId, MAX_MESSAGE_BYTES, OFFLINE_AFTER, ToAgent, encode};
+use fleet_wire::{
+    Ack, CAPABILITY_ACK, ErrorMessage, Hello, JobId, JournalId, MAX_MESSAGE_BYTES, OFFLINE_AFTER, ToAgent, encode,
+};
 use fragments::{FragmentError, Fragments};
 use gate::Gate;
 use ledger::{Greet, Greeting};
@@ -37,21 +42,23 @@ use uuid::Uuid;
 
 /// How often a session looks whether its agent is still there.
 const WATCH_INTERVAL: Duration = Duration::from_secs(15);
+/// The pause between tries to read the settings.
+const READ_PAUSE: Duration = Duration::from_secs(1);
+
+static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
 
 /// How long an agent that was refused in the middle of a message may take to end it. Until then it is read from, for a
 /// connection that is cut while it sends would take the reason with it.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(10);
-
-static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
 
 /// Where a session stands.
 #[derive(PartialEq)]
 enum Stage {
     /// Nothing was said yet.
     BeforeHello,
-    /// Hello is being written down; what comes meanwhile waits.
+    /// Hello is being written down; what the agent says meanwhile waits.
     Greeting,
-    /// The agent has its settings.
+    /// The agent has its settings, but for changes that are just being read.
     Live,
     /// It was told why it must go. What it still says is not heard, and nothing more is said to it.
     TurnedAway,
@@ -71,6 +78,10 @@ pub struct Session {
     /// The actors of the host's jobs, as far as they were needed here.
     jobs: HashMap<JobId, Addr<Job>>,
     handing_on: bool,
+    /// Settings are being read; if they changed again since, `Some(true)`.
+    reloading: Option<bool>,
+    /// Commands that wait until the agent has its settings.
+    held: Vec<ToAgent>,
     last_heard: Instant,
 }
 
@@ -100,6 +111,8 @@ impl Session {
             ack: false,
             jobs: HashMap::new(),
             handing_on: false,
+            reloading: None,
+            held: Vec::new(),
             last_heard: Instant::now(),
         };
         // The gate judges by the declared length, before anything of a frame is buffered; the codec agrees.
@@ -162,41 +175,70 @@ impl Session {
     fn greet(&mut self, hello: Hello, context: &mut Context) {
         self.stage = Stage::Greeting;
         self.ack = hello.can(CAPABILITY_ACK);
-        let listed = hello.jobs.clone();
-        let write = Greet { host_id: self.host_id, hello };
-        let write = self.services.persistence.send(Save { write, patience: Patience::Endless });
-        context.spawn(write.into_actor(self).map(move |outcome, actor, context| match outcome {
-            _ if actor.is_turned_away() => {}
-            Ok(Ok(Some(greeting))) => actor.enter(greeting, listed, context),
-            Ok(Ok(None)) => Self::close(context, &Refusal::revoked()),
-            Ok(Err(error)) => Self::close(context, &Refusal::internal(error.to_string())),
-            Err(_) => Self::close(context, &Refusal::stopping()),
+        self.services.board.see(self.host_id);
+        let (listed, journal) = (hello.jobs.clone(), hello.journal.clone());
+        let (host_id, connection, session) = (self.host_id, self.connection, context.address());
+        let services = self.services.clone();
+        let greet = async move {
+            services.registry.send(Enter { host_id, connection, session }).await.ok()?;
+            let save = Save { write: Greet { host_id, hello }, patience: Patience::Endless };
+            services.persistence.send(save).await.ok()
+        };
+        context.spawn(greet.into_actor(self).map(move |outcome, actor, context| match outcome {
+            Some(Ok(Some(greeting))) => actor.go_live(&greeting, listed, journal, context),
+            Some(Ok(None)) => Self::close(context, &Refusal::revoked()),
+            Some(Err(error)) => Self::close(context, &Refusal::internal(error.to_string())),
+            None => Self::close(context, &Refusal::stopping()),
         }));
     }
 
-    /// Takes the host's place in the registry, tells the agent its settings, and only then lets jobs come.
-    fn enter(&mut self, greeting: Greeting, listed: Vec<JobId>, context: &mut Context) {
+    /// Tells the agent its settings, and only then lets jobs come.
+    fn go_live(&mut self, greeting: &Greeting, jobs: Vec<JobId>, journal: Option<JournalId>, context: &mut Context) {
+        if !self.send_settings(greeting, context) {
+            return;
+        }
         let (host_id, connection) = (self.host_id, self.connection);
-        let enter = self.services.registry.send(Enter { host_id, connection, session: context.address() });
-        context.spawn(enter.into_actor(self).map(move |_, actor, context| {
-            if actor.is_turned_away() {
-                return actor.leave();
+        log::info!(host:% = host_id, hostname = greeting.host.hostname; "agent connected");
+        self.stage = Stage::Live;
+        let init = greeting.init();
+        self.services.dispatcher.do_send(HostReady { host_id, connection, ack: self.ack, journal, jobs, init });
+        self.settings_sent(context);
+        self.hand_on(context);
+    }
+
+    /// Lets go what waited for the settings, unless they have changed once more.
+    fn settings_sent(&mut self, context: &mut Context) {
+        if self.reloading.take() == Some(true) {
+            return self.reload(context);
+        }
+        for message in std::mem::take(&mut self.held) {
+            Self::send(context, message);
+        }
+    }
+
+    /// Reads the settings again and sends them.
+    fn reload(&mut self, context: &mut Context) {
+        self.reloading = Some(false);
+        let (database, host_id) = (self.services.database.clone(), self.host_id);
+        let read = async move {
+            loop {
+                match ledger::read(&database, host_id).await {
+                    Ok(greeting) => return greeting,
+                    Err(error) => log::warn!(host:% = host_id; "the host's settings can't be read yet: {error}"),
+                }
+                actix::clock::sleep(READ_PAUSE).await;
             }
-            if !actor.send_settings(&greeting, context) {
-                return;
+        };
+        context.spawn(read.into_actor(self).map(|greeting, actor, context| {
+            let Some(greeting) = greeting else {
+                return Self::close(context, &Refusal::revoked());
+            };
+            if actor.send_settings(&greeting, context) {
+                if let Some(repository_id) = greeting.init() {
+                    actor.services.dispatcher.do_send(EnsureInit { host_id: actor.host_id, repository_id });
+                }
+                actor.settings_sent(context);
             }
-            log::info!(host:% = host_id, hostname = greeting.host.hostname; "agent connected");
-            actor.services.board.see(host_id);
-            actor.services.dispatcher.do_send(HostReady {
-                host_id,
-                connection,
-                ack: actor.ack,
-                same_journal: greeting.same_journal,
-                jobs: listed,
-                init: greeting.init(),
-            });
-            actor.stage = Stage::Live;
-            actor.hand_on(context);
         }));
     }
 
@@ -254,6 +296,8 @@ impl Session {
     fn watch(&mut self, context: &mut Context) {
         if self.gate.is_shut() {
             self.hear();
+            // What the agent sends is not read, its pings neither: it must hear from us all the same.
+            context.ping(b"");
         } else if self.last_heard.elapsed() > OFFLINE_AFTER {
             log::warn!(host:% = self.host_id; "the agent was silent for {} s", OFFLINE_AFTER.as_secs());
             Self::close(context, &Refusal::silent());
@@ -262,7 +306,7 @@ impl Session {
 
     fn hear(&mut self) {
         self.last_heard = Instant::now();
-        if matches!(self.stage, Stage::Live) {
+        if !matches!(self.stage, Stage::BeforeHello) {
             self.services.board.see(self.host_id);
         }
     }
@@ -317,7 +361,7 @@ impl StreamHandler<Result<ws::Message, ws::ProtocolError>> for Session {
     }
 }
 
-/// Writes a message to the agent.
+/// Writes a message to the agent, as soon as it has its settings.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Send(pub ToAgent);
@@ -341,22 +385,11 @@ impl Handler<Reload> for Session {
     type Result = ();
 
     fn handle(&mut self, _: Reload, context: &mut Context) {
-        let (database, host_id) = (self.services.database.clone(), self.host_id);
-        let read = async move { ledger::read(&database, host_id).await };
-        context.spawn(read.into_actor(self).map(|outcome, actor, context| match outcome {
-            _ if actor.is_turned_away() => {}
-            Ok(Some(greeting)) => {
-                if actor.send_settings(&greeting, context)
-                    && let Some(repository_id) = greeting.init()
-                {
-                    let host_id = actor.host_id;
-                    actor.services.dispatcher.do_send(crate::dispatcher::EnsureInit { host_id, repository_id });
-                }
-            }
-            Ok(None) => Self::close(context, &Refusal::revoked()),
-            // A new connection reads them anew.
-            Err(error) => Self::close(context, &Refusal::internal(error.to_string())),
-        }));
+        match (&self.stage, self.reloading) {
+            (Stage::Live, None) => self.reload(context),
+            // What is being read may be older than the change.
+            _ => self.reloading = Some(true),
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 use super::ledger::{SaveScheduleAck, SaveSnapshots, SaveStats};
 use super::protocol::{HostNews, Item, Round};
 use crate::dispatcher::{FindJob, NoJob};
-use crate::job::{Job, JobEvent, Report};
+use crate::job::{Job, JobEvent, NotWritten, Report};
 use crate::persistence::{Patience, Save, Write, WriteError};
 use crate::services::Services;
 use actix::Addr;
@@ -81,11 +81,11 @@ async fn tell_job(
         };
         match actor.send(Report { events: events.clone() }).await {
             Ok(Ok(())) => return Ok((job_id, Some(actor), Vec::new())),
-            Ok(Err(WriteError::Rejected(error))) => {
+            Ok(Err(NotWritten::Refused(error))) => {
                 let error = ErrorMessage::new("refused", format!("job {job_id}: {error}"));
                 return Ok((job_id, None, refuse(&ids, &error)));
             }
-            Ok(Err(_)) => return Err(Stopping),
+            Ok(Err(NotWritten::Stopping)) => return Err(Stopping),
             Err(_) => {}
         }
     }

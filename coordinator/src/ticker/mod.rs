@@ -22,6 +22,8 @@ pub struct Ticker {
     board: Arc<Board>,
     /// What was last written of each host that counts as online.
     written: HashMap<Uuid, Timestamp>,
+    /// A write is under way: the next one waits for it, however long the database is away.
+    writing: bool,
 }
 
 impl Ticker {
@@ -29,16 +31,18 @@ impl Ticker {
     /// silent host gets.
     pub fn new(persistence: Addr<Persistence>, board: Arc<Board>, online: &[Uuid]) -> Self {
         online.iter().for_each(|host| board.see(*host));
-        Self { persistence, board, written: HashMap::new() }
+        Self { persistence, board, written: HashMap::new(), writing: false }
     }
 
     fn note_presence(&mut self, context: &mut Context<Self>) {
         let due = presence::due(&self.board.all_seen(), &self.written, Utc::now());
-        if due.is_empty() {
+        if due.is_empty() || self.writing {
             return;
         }
+        self.writing = true;
         let write = self.persistence.send(SavePresence(due.clone()));
         context.spawn(write.into_actor(self).map(move |outcome, actor, _| {
+            actor.writing = false;
             if !matches!(outcome, Ok(Ok(()))) {
                 return; // it is still due in the next round
             }

@@ -21,7 +21,7 @@ fn a_token_enrols_one_host_once() {
         assert_eq!(host.body["status"], "offline");
 
         let hash = hash_token(&enrolled.text("agent_token"));
-        let id = hosts::by_token(&mut *rig.reader().await, &hash).await.expect("read").expect("the host");
+        let id = hosts::by_token(&mut rig.reader().await, &hash).await.expect("read").expect("the host");
         assert_eq!(id.to_string(), enrolled.text("host_id"));
 
         let again = rig.enroll_with(&token, "two").await.is(403);

@@ -115,7 +115,7 @@ fn a_decommissioned_host_is_gone_but_for_its_history() {
         rig.patch(&path, json!({"pre_hook": "x"})).await.is(404);
         rig.get(&format!("{path}/source-groups")).await.is(404);
         assert_eq!(rig.get("/v1/hosts").await.body["items"], json!([]));
-        assert_eq!(hosts::by_token(&mut *rig.reader().await, &hash_token(&token)).await.expect("read"), None);
+        assert_eq!(hosts::by_token(&mut rig.reader().await, &hash_token(&token)).await.expect("read"), None);
         rig.get(&format!("{path}/snapshots")).await.is(200);
         // Its name is free again, and nothing keeps the repository.
         rig.host("one", json!({"repository_id": repository})).await;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 async fn secret(rig: &Rig, id: &str, column: SecretColumn) -> Option<String> {
     let id = id.parse().expect("an id");
-    let row = repositories::find(&mut *rig.reader().await, id).await.expect("read").expect("the row");
+    let row = repositories::find(&mut rig.reader().await, id).await.expect("read").expect("the row");
     let opened = row.secret(&rig.services.vault, column).expect("opens");
     opened.map(|secret| secret.expose().to_owned())
 }

@@ -7,9 +7,9 @@ use actix_web::http::header::HeaderMap;
 use actix_web::{test, web};
 use diesel::QueryableByName;
 use diesel::sql_types::Text;
-use diesel_async::RunQueryDsl;
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use fleet_coordinator::board::Board;
-use fleet_coordinator::db::{Database, Reader};
+use fleet_coordinator::db::Database;
 use fleet_coordinator::dispatcher::Dispatcher;
 use fleet_coordinator::http;
 use fleet_coordinator::persistence::{CoordinatorLock, Patience, Persistence, Save, Write};
@@ -89,7 +89,8 @@ impl Rig {
         let database = Database::new(Secret::new(url)).expect("a pool");
         database.migrate().await.expect("migrated");
         let lock = CoordinatorLock::take(&database).await.expect("the lock");
-        let persistence = Persistence::new(database.clone(), lock).start();
+        let (lost, _) = tokio::sync::mpsc::unbounded_channel();
+        let persistence = Persistence::new(database.clone(), lock, lost).start();
         let registry = Registry::default().start();
         let board = Arc::new(Board::default());
         let dispatcher =
@@ -169,8 +170,8 @@ impl Rig {
     }
 
     /// A connection for looking at the database.
-    pub(crate) async fn reader(&self) -> Reader {
-        self.services.database.reader().await.expect("a reader")
+    pub(crate) async fn reader(&self) -> AsyncPgConnection {
+        self.services.database.connect().await.expect("a connection")
     }
 
     /// Writes as the actors do.
