@@ -75,8 +75,9 @@ where
                 return Poll::Pending;
             }
         }
-        let chunk = std::task::ready!(this.stream.as_mut().poll_next(context));
-        Poll::Ready(chunk.map(|chunk| chunk.map(|bytes| this.gate.0.borrow_mut().limit.pass(&bytes))))
+        // A connection that breaks is one that ends: an error would overtake what came before and waits to be decoded.
+        let chunk = std::task::ready!(this.stream.as_mut().poll_next(context)).and_then(Result::ok);
+        Poll::Ready(chunk.map(|bytes| Ok(this.gate.0.borrow_mut().limit.pass(&bytes))))
     }
 }
 

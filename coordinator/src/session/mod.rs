@@ -1,13 +1,14 @@
 //! One agent's connection: frames in and out, nothing else.
 //!
 //! Before `hello` the session is a `handshake`, after it a `protocol`; both are pure. What the agent reports is
-//! gathered while one round is being handed on to its job actors and the persistence actor (`round`); when that round
+//! gathered while one round is being handed on to its job actors and the persistence actor (`courier`); when that round
 //! is in the ledger it is acknowledged, and the next goes. An agent that reports faster than that is not read until
 //! there is room (the gate); mailbox, timers and output go on meanwhile.
 //!
 //! A session takes its host's place in the registry before it reads the host's settings, so that no change of them
 //! falls between; commands that come before the agent has its settings are held until it has them.
 
+mod courier;
 mod fragments;
 mod frame_limit;
 mod gate;
@@ -19,14 +20,14 @@ mod round;
 mod settings;
 
 use crate::dispatcher::{EnsureInit, HostReady};
-use crate::job::Job;
 use crate::persistence::{Patience, Save};
 use crate::registry::{ConnectionId, Enter, HostGone, Leave};
 use crate::services::Services;
-use actix::{Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Handler, Message, StreamHandler, WrapFuture};
+use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Handler, Message, StreamHandler, WrapFuture};
 use actix_http::ws::Codec;
 use actix_web::{HttpRequest, HttpResponse, web};
 use actix_web_actors::ws;
+use courier::{Courier, HandedOn};
 use fleet_wire::{
     Ack, CAPABILITY_ACK, ErrorMessage, Hello, JobId, JournalId, MAX_MESSAGE_BYTES, OFFLINE_AFTER, ToAgent, encode,
 };
@@ -35,7 +36,6 @@ use gate::Gate;
 use ledger::{Greet, Greeting};
 use protocol::Protocol;
 use refusal::Refusal;
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -75,8 +75,8 @@ pub struct Session {
     gate: Gate,
     /// The agent understands `ack`.
     ack: bool,
-    /// The actors of the host's jobs, as far as they were needed here.
-    jobs: HashMap<JobId, Addr<Job>>,
+    /// Started for the first round.
+    courier: Option<Courier>,
     handing_on: bool,
     /// Settings are being read; if they changed again since, `Some(true)`.
     reloading: Option<bool>,
@@ -109,7 +109,7 @@ impl Session {
             fragments: Fragments::default(),
             gate: gate.clone(),
             ack: false,
-            jobs: HashMap::new(),
+            courier: None,
             handing_on: false,
             reloading: None,
             held: Vec::new(),
@@ -185,6 +185,7 @@ impl Session {
             services.persistence.send(save).await.ok()
         };
         context.spawn(greet.into_actor(self).map(move |outcome, actor, context| match outcome {
+            _ if actor.is_turned_away() => actor.leave(),
             Some(Ok(Some(greeting))) => actor.go_live(&greeting, listed, journal, context),
             Some(Ok(None)) => Self::close(context, &Refusal::revoked()),
             Some(Err(error)) => Self::close(context, &Refusal::internal(error.to_string())),
@@ -230,6 +231,9 @@ impl Session {
             }
         };
         context.spawn(read.into_actor(self).map(|greeting, actor, context| {
+            if actor.is_turned_away() {
+                return;
+            }
             let Some(greeting) = greeting else {
                 return Self::close(context, &Refusal::revoked());
             };
@@ -272,24 +276,19 @@ impl Session {
         }
         let Some(next) = self.protocol.next_round() else { return };
         self.handing_on = true;
-        let hand_on = round::hand_on(next, self.host_id, self.services.clone(), std::mem::take(&mut self.jobs));
-        context.spawn(hand_on.into_actor(self).map(|outcome, actor, context| {
-            actor.handing_on = false;
-            if actor.is_turned_away() {
-                return;
-            }
-            let Some(settled) = outcome else {
-                return Self::close(context, &Refusal::stopping());
-            };
-            actor.jobs = settled.jobs;
-            for (id, refused) in settled.refused {
-                context.text(encode(id.as_ref(), &ToAgent::from(refused)));
-            }
-            if let Some(up_to) = settled.up_to.filter(|_| actor.ack) {
-                Self::send(context, Ack { up_to });
-            }
-            actor.hand_on(context);
-        }));
+        self.courier(context).take(next);
+    }
+
+    fn courier(&mut self, context: &Context) -> &Courier {
+        let (host_id, services) = (self.host_id, &self.services);
+        self.courier.get_or_insert_with(|| Courier::start(host_id, services.clone(), context.address()))
+    }
+
+    /// The session ends, but not what its agent has said.
+    fn hand_on_the_rest(&mut self, context: &Context) {
+        while let Some(next) = self.protocol.next_round() {
+            self.courier(context).take(next);
+        }
     }
 
     /// Silence counts only while we listen.
@@ -327,8 +326,9 @@ impl Actor for Session {
         context.run_interval(WATCH_INTERVAL, |actor, context| actor.watch(context));
     }
 
-    fn stopped(&mut self, _: &mut Context) {
+    fn stopped(&mut self, context: &mut Context) {
         self.leave();
+        self.hand_on_the_rest(context);
     }
 }
 
@@ -361,6 +361,27 @@ impl StreamHandler<Result<ws::Message, ws::ProtocolError>> for Session {
     }
 }
 
+impl Handler<HandedOn> for Session {
+    type Result = ();
+
+    fn handle(&mut self, HandedOn(settled): HandedOn, context: &mut Context) {
+        self.handing_on = false;
+        if self.is_turned_away() {
+            return;
+        }
+        let Some(settled) = settled else {
+            return Self::close(context, &Refusal::stopping());
+        };
+        for (id, refused) in settled.refused {
+            context.text(encode(id.as_ref(), &ToAgent::from(refused)));
+        }
+        if let Some(up_to) = settled.up_to.filter(|_| self.ack) {
+            Self::send(context, Ack { up_to });
+        }
+        self.hand_on(context);
+    }
+}
+
 /// Writes a message to the agent, as soon as it has its settings.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -370,8 +391,10 @@ impl Handler<Send> for Session {
     type Result = ();
 
     fn handle(&mut self, Send(message): Send, context: &mut Context) {
-        if !self.is_turned_away() {
-            Self::send(context, message);
+        match (&self.stage, self.reloading) {
+            (Stage::TurnedAway, _) => {}
+            (Stage::Live, None) => Self::send(context, message),
+            _ => self.held.push(message),
         }
     }
 }
