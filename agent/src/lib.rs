@@ -13,6 +13,7 @@ pub mod files;
 pub mod host;
 pub mod identity;
 pub mod journal;
+pub mod orphans;
 pub mod outcome;
 pub mod process;
 pub mod report;

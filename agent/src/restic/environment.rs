@@ -3,6 +3,7 @@
 use super::redact::percent_encode;
 use super::version::Version;
 use crate::credentials::Credentials;
+use crate::orphans::DATA_DIR_VARIABLE;
 use fleet_wire::Secret;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -50,6 +51,7 @@ pub fn base(data_dir: &Path, inherited: &Inherited) -> Environment {
         ("HOME".into(), home),
         ("LANG".into(), "C.UTF-8".into()),
         ("TMPDIR".into(), temporary_folder(data_dir).into()),
+        (DATA_DIR_VARIABLE.into(), data_dir.into()),
     ];
     all.extend(inherited.timezone.clone().map(|timezone| ("TZ".into(), timezone)));
     all
@@ -147,7 +149,7 @@ mod tests {
         assert_eq!(get(&all, "RESTIC_PASSWORD"), Some("pass word"));
         assert_eq!(get(&all, "RESTIC_CACHE_DIR"), Some("/data/cache"));
         assert_eq!(get(&all, "TMPDIR"), Some("/data/tmp"));
-        assert_eq!(get(&all, "HOME"), Some("/data"));
+        assert_eq!((get(&all, "HOME"), get(&all, "FLEET_DATA_DIR")), (Some("/data"), Some("/data")));
         assert_eq!(get(&all, "TZ"), Some("Europe/Zurich"));
     }
 

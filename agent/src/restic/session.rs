@@ -6,9 +6,11 @@ use super::failure::Failure;
 use super::find::{Found, find};
 use super::heard::Heard;
 use super::listen::{Listen, Listener};
+use super::probe::{self, ProbeLimits};
 use super::redact::Redactor;
 use super::version::Version;
 use crate::credentials::Credentials;
+use crate::orphans::JOB_VARIABLE;
 use crate::process::{self, Ended, Ending, Program};
 use crate::report::Reporter;
 use crate::stop::{Stop, StopWatch};
@@ -116,7 +118,7 @@ impl Restic {
         let inherited = Inherited::from_process();
         let mut environment = environment::for_restic(setup.credentials, setup.version, setup.data_dir, &inherited);
         // So that a restic that outlived its agent can be recognised.
-        environment.push(("FLEET_JOB_ID".into(), setup.job.as_str().into()));
+        environment.push((JOB_VARIABLE.into(), setup.job.as_str().into()));
         Ok(Self {
             job: setup.job.clone(),
             path: setup.path.to_owned(),
@@ -221,6 +223,8 @@ pub async fn unlock_stale(
         Found::Usable(version) => version,
         found => return Err(found.problem().unwrap_or_default()),
     };
+    // Later restics would try for 15 minutes.
+    probe::reach(credentials.url.as_deref().unwrap_or_default(), ProbeLimits::default()).await?;
     let grace = Duration::from_secs(10);
     let setup = Setup { job, path, version, credentials, data_dir, reporter, grace };
     let restic = Restic::new(&setup).map_err(|error| error.to_string())?;

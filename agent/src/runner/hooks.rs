@@ -6,6 +6,7 @@
 use super::context::JobContext;
 use super::job::is_agent_stop;
 use super::limits::Limits;
+use crate::orphans::JOB_VARIABLE;
 use crate::outcome::Outcome;
 use crate::process::{self, Ended, Ending, Origin, Program, Sink};
 use crate::report::Reporter;
@@ -115,7 +116,7 @@ fn judge(ended: Ended, limit: Duration, last_words: &str) -> Result<(), HookFail
 
 fn environment_for(context: &JobContext, told: Environment) -> Environment {
     let mut all = environment::base(&context.data_dir, &Inherited::from_process());
-    all.push(("FLEET_JOB_ID".into(), context.run.job_id.as_str().into()));
+    all.push((JOB_VARIABLE.into(), context.run.job_id.as_str().into()));
     all.push(("FLEET_TAG".into(), context.run.tag.as_deref().unwrap_or_default().into()));
     all.extend(told);
     // A NUL can't stand in an environment; better without than no hook.

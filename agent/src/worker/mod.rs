@@ -6,6 +6,7 @@
 //! agent's next start.
 
 mod lanes;
+mod recovery;
 mod task;
 
 pub use task::Surroundings;
@@ -17,16 +18,14 @@ use crate::settings::Settings;
 use crate::stop::Stop;
 use crate::{files::FileError, restic};
 use chrono::Utc;
-use fleet_wire::{CommandResult, CommandRun, ConfigUpdate, JobId, Kind, LogStream, ScheduleAck, ScheduleSet};
+use fleet_wire::{CommandResult, CommandRun, ConfigUpdate, JobId, Kind, ScheduleAck, ScheduleSet};
 use lanes::{Admission, Lanes};
+use recovery::{KILLED, recover};
 use std::collections::HashMap;
 use std::time::Duration;
 use task::{cancelled_before_start, failed};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
-
-/// What a job is told that ran when the agent was killed.
-const KILLED: &str = "agent was killed while the job ran";
 
 /// The runner gives restic 60 s once the agent stops; what comes after that must not take longer than this more.
 const STOP_TIME: Duration = Duration::from_secs(90);
@@ -63,9 +62,7 @@ impl Worker {
     /// Runs until it is told to stop and the end of the jobs that ran then. Gives back the orders' end, which must live as
     /// long as the connection does; false beside it if a job would not end.
     pub async fn run(mut self, leftovers: Vec<Leftover>) -> (mpsc::Receiver<Order>, bool) {
-        for leftover in leftovers {
-            self.resume(leftover).await;
-        }
+        self.begin(leftovers).await;
         while !self.stopping {
             self.turn().await;
         }
@@ -79,6 +76,21 @@ impl Worker {
         });
         let ended = ended.await.is_ok();
         (self.orders, ended)
+    }
+
+    /// Clears up after an earlier life of this agent and goes on with its jobs. Told to stop meanwhile it leaves the
+    /// rest to the next start.
+    async fn begin(&mut self, leftovers: Vec<Leftover>) {
+        tokio::select! {
+            () = recover(&self.surroundings, &self.settings, &leftovers) => {}
+            () = told_to_stop(&mut self.stop) => {
+                self.stopping = true;
+                return;
+            }
+        }
+        for leftover in leftovers {
+            self.resume(leftover).await;
+        }
     }
 
     async fn turn(&mut self) {
@@ -156,8 +168,8 @@ impl Worker {
             Admission::Start(run) => self.start(*run).await,
             Admission::Wait { behind } => {
                 log::info!(job = job_id.as_str(), behind = behind.as_str(); "a job waits for its repository");
-                let line = format!("fleet-agent: this job waits for job {behind}, which runs in the same repository");
-                self.surroundings.journal.log(&job_id, Utc::now(), LogStream::Stderr, line).await;
+                let line = format!("this job waits for job {behind}, which runs in the same repository");
+                self.surroundings.note(&job_id, &line).await;
             }
         }
     }

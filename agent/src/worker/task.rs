@@ -8,7 +8,8 @@ use crate::report::{Report, Reporter, Reports};
 use crate::runner::{self, JobContext};
 use crate::settings::Settings;
 use crate::stop::Stop;
-use fleet_wire::{CommandRun, JobId, Status};
+use chrono::Utc;
+use fleet_wire::{CommandRun, JobId, LogStream, Status};
 use std::path::PathBuf;
 use tokio::sync::watch;
 
@@ -69,8 +70,13 @@ impl Surroundings {
         }
     }
 
+    /// Adds a line of the agent's own to a job's log.
+    pub(super) async fn note(&self, job_id: &JobId, line: &str) {
+        self.journal.log(job_id, Utc::now(), LogStream::Stderr, format!("fleet-agent: {line}")).await;
+    }
+
     /// Passes reports on until the runner has let go of its reporter.
-    async fn forward(&self, job_id: &JobId, mut reports: Reports) {
+    pub(super) async fn forward(&self, job_id: &JobId, mut reports: Reports) {
         while let Some(report) = reports.recv().await {
             match report {
                 Report::Log { ts, stream, line } => self.journal.log(job_id, ts, stream, line).await,
