@@ -14,6 +14,7 @@ use crate::stop::{Stop, StopWatch};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use std::ffi::OsString;
+use std::fmt;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -24,7 +25,7 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 /// What to run.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Program {
     /// The executable; a name without a slash is looked for in `PATH`.
     pub path: PathBuf,
@@ -32,6 +33,14 @@ pub struct Program {
     pub args: Vec<OsString>,
     /// Its whole environment.
     pub env: Vec<(OsString, OsString)>,
+}
+
+impl fmt::Debug for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The values may be secret.
+        let names: Vec<_> = self.env.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Program").field("path", &self.path).field("args", &self.args).field("env", &names).finish()
+    }
 }
 
 /// How a child is ended early.

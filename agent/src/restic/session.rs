@@ -17,6 +17,7 @@ use crate::stop::{Stop, StopWatch};
 use fleet_wire::JobId;
 use nix::sys::signal::Signal;
 use std::ffi::OsString;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -45,7 +46,7 @@ pub struct Setup<'a> {
 }
 
 /// A restic that is ready to be called.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Restic {
     job: JobId,
     path: PathBuf,
@@ -54,6 +55,13 @@ pub struct Restic {
     reporter: Reporter,
     repository: String,
     grace: Duration,
+}
+
+impl fmt::Debug for Restic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the environment, which holds the secrets.
+        f.debug_struct("Restic").field("job", &self.job).field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 /// One call.
@@ -245,6 +253,33 @@ pub async fn unlock_stale(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_secret_is_in_debug_output() {
+        let data = tempfile::tempdir().unwrap();
+        let credentials = Credentials {
+            url: Some("rest:http://u:in-the-url@h/r".into()),
+            password: Some(fleet_wire::Secret::new("hush-hush")),
+            username: Some("h1".into()),
+            credential: Some(fleet_wire::Secret::new("of-the-server")),
+        };
+        let (reporter, _reports) = Reporter::channel();
+        let setup = Setup {
+            job: &"j".into(),
+            path: Path::new("restic"),
+            version: Version::new(0, 14, 0),
+            credentials: &credentials,
+            data_dir: data.path(),
+            reporter: &reporter,
+            grace: Duration::ZERO,
+        };
+        let restic = Restic::new(&setup).unwrap();
+        let program = Program { path: "restic".into(), args: Vec::new(), env: restic.environment.clone() };
+        let shown = format!("{setup:?} {restic:?} {program:?}");
+        for secret in ["in-the-url", "hush-hush", "of-the-server"] {
+            assert!(!shown.contains(secret), "{secret}: {shown}");
+        }
+    }
 
     #[test]
     fn what_killed_children_left_is_cleared_and_the_cache_stays() {
