@@ -143,6 +143,7 @@ impl Session {
         Self::say_goodbye(context, refusal);
         self.stage = Stage::TurnedAway;
         self.leave();
+        self.hand_on_the_rest(context);
         self.gate.open();
         context.run_later(GOODBYE_LIMIT, |_, context| context.stop());
     }
