@@ -40,6 +40,9 @@ pub enum RunError {
     /// The journal.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// The journal's writer is gone. Started again, the agent goes on from what is on disk.
+    #[error("the journal has ended abnormally; the agent must be started again, see its log for the reason")]
+    JournalEnded,
     /// A job would not end, or its outcome could not be stored.
     #[error("a job did not end in time, or its outcome could not be stored: it is reported at the next start")]
     Unfinished,
@@ -115,6 +118,7 @@ async fn serve(args: &RunArgs, setup: Setup, signals: (Signal, Signal)) -> Resul
     let (_orders, well) = tokio::select! {
         result = work => result,
         () = &mut connection => return Err(RunError::Unfinished),
+        () = journal.ended() => return Err(RunError::JournalEnded),
     };
     drain.send_replace(true);
     if timeout(DRAIN_TIME, connection).await.is_err() {

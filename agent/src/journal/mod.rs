@@ -142,6 +142,11 @@ impl Journal {
         answer.await.unwrap_or_default()
     }
 
+    /// Returns when the journal has ended by a defect of its own: nothing can be promised any more.
+    pub async fn ended(&self) {
+        self.control.closed().await;
+    }
+
     async fn put(&self, write: Write, done: Option<oneshot::Sender<()>>) {
         let bytes = u32::try_from(write.line_bytes()).unwrap_or(u32::MAX).clamp(1, REPORT_BYTES_WAITING);
         let room = self.room.clone().acquire_many_owned(bytes).await.ok();

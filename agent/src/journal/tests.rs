@@ -303,3 +303,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_end_of_the_writer_is_noticed() {
+    let (_dir, path) = place();
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let first = runtime();
+    let (journal, _) = first.block_on(async { Journal::open(&path, LARGE) }).unwrap();
+    let waits =
+        first.block_on(async { tokio::time::timeout(std::time::Duration::from_millis(50), journal.ended()).await });
+    assert!(waits.is_err(), "it runs");
+    // The writer ends with its runtime, as it would by a panic.
+    drop(first);
+    runtime()
+        .block_on(async { tokio::time::timeout(std::time::Duration::from_secs(20), journal.ended()).await })
+        .unwrap();
+}
