@@ -1,9 +1,10 @@
 //! How the coordinator is started.
 
 use clap::{Args, Parser, Subcommand};
-use fleet_wire::Secret;
+use fleet_wire::{Kind, Secret};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Coordinates restic over a fleet of hosts.
 #[derive(Debug, Parser)]
@@ -48,6 +49,60 @@ pub struct Config {
     /// made at the first start. Without it the database's secrets are lost: back it up, apart from the database.
     #[arg(long, env = "FLEET_KEY_FILE")]
     pub key_file: Option<PathBuf>,
+
+    /// How long jobs may wait and run.
+    #[command(flatten)]
+    pub deadlines: Deadlines,
+}
+
+/// How long jobs may wait and run. Each is given in seconds, or with a unit: 90s, 15m, 24h, 7d.
+#[derive(Clone, Debug, Args)]
+pub struct Deadlines {
+    /// A job that could not be sent for this long (its host is offline, its repository in use) has expired.
+    #[arg(long = "queued-limit", env = "FLEET_QUEUED_LIMIT", value_name = "TIME", value_parser = parse_duration, default_value = "24h")]
+    pub queued: Duration,
+
+    /// An agent that is there and does not accept a job for this long has lost it.
+    #[arg(long = "accept-limit", env = "FLEET_ACCEPT_LIMIT", value_name = "TIME", value_parser = parse_duration, default_value = "10m")]
+    pub accept: Duration,
+
+    /// An agent that was not heard of for this long has lost the jobs that it had.
+    #[arg(long = "agent-lost-limit", env = "FLEET_AGENT_LOST_LIMIT", value_name = "TIME", value_parser = parse_duration, default_value = "30m")]
+    pub agent_lost: Duration,
+
+    /// An agent that is there and does not answer a cancel for this long has lost the job.
+    #[arg(long = "cancel-limit", env = "FLEET_CANCEL_LIMIT", value_name = "TIME", value_parser = parse_duration, default_value = "10m")]
+    pub cancel: Duration,
+
+    /// A backup that runs for longer than this is cancelled.
+    #[arg(long = "backup-limit", env = "FLEET_BACKUP_LIMIT", value_name = "TIME", value_parser = parse_duration, default_value = "48h")]
+    pub backup: Duration,
+
+    /// A job of any other kind that runs for longer than this is cancelled.
+    #[arg(long = "maintenance-limit", env = "FLEET_MAINTENANCE_LIMIT", value_name = "TIME", value_parser = parse_duration, default_value = "24h")]
+    pub maintenance: Duration,
+}
+
+impl Deadlines {
+    /// How long a job of `kind` may run.
+    pub fn run(&self, kind: Kind) -> Duration {
+        match kind {
+            Kind::Backup => self.backup,
+            _ => self.maintenance,
+        }
+    }
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = match text.char_indices().last() {
+        Some((at, 's')) => (&text[..at], 1),
+        Some((at, 'm')) => (&text[..at], 60),
+        Some((at, 'h')) => (&text[..at], 3_600),
+        Some((at, 'd')) => (&text[..at], 86_400),
+        _ => (text, 1),
+    };
+    let number: u32 = number.parse().map_err(|_| "give a number with s, m, h or d, such as 90s or 24h".to_owned())?;
+    Ok(Duration::from_secs(u64::from(number) * unit))
 }
 
 impl Config {
@@ -78,6 +133,16 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_have_units() {
+        let seconds = |text| parse_duration(text).map(|duration| duration.as_secs());
+        assert_eq!(
+            (seconds("90"), seconds("90s"), seconds("15m"), seconds("2d")),
+            (Ok(90), Ok(90), Ok(900), Ok(172_800))
+        );
+        assert!(["", "m", "-1s", "1w", "1.5h"].into_iter().all(|bad| seconds(bad).is_err()));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Starts and stops the coordinator: database, key, actors, HTTP server.
 
 use crate::board::Board;
-use crate::config::Config;
+use crate::config::{Config, Deadlines};
 use crate::db::{Database, DatabaseError, hosts, settings};
 use crate::dispatcher::{Dispatcher, HostRemoved};
 use crate::embedded_postgres::{EmbeddedError, EmbeddedPostgres};
@@ -9,7 +9,7 @@ use crate::http;
 use crate::persistence::{CoordinatorLock, Drain, LockError, Persistence};
 use crate::registry::{CloseAll, Registry};
 use crate::services::Services;
-use crate::ticker::Ticker;
+use crate::ticker::{Ticker, TickerServices};
 use crate::vault::{self, KeyError, Vault};
 use actix::{Actor, Arbiter};
 use actix_web::dev::Server;
@@ -159,7 +159,7 @@ async fn start(
     let listener = std::net::TcpListener::bind(config.listen)
         .map_err(|source| StartError::Listen { address: config.listen, source })?;
     let address = listener.local_addr().map_err(StartError::Http)?;
-    let services = start_actors(database, vault, (lock, lost), &admin_token).await?;
+    let services = start_actors(database, vault, (lock, lost), &admin_token, config.deadlines.clone()).await?;
     let server = http::server::bind(services.clone(), listener, HTTP_DRAIN_SECONDS).map_err(StartError::Http)?;
     announce(&config.data_dir, address)?;
     Ok((services, server))
@@ -170,6 +170,7 @@ async fn start_actors(
     vault: Vault,
     (lock, lost): (CoordinatorLock, mpsc::UnboundedSender<LockError>),
     admin_token: &Secret,
+    deadlines: Deadlines,
 ) -> Result<Services, StartError> {
     let board = Arc::new(Board::default());
     // The writer has a thread of its own: packing statements must not delay messages to agents.
@@ -182,7 +183,14 @@ async fn start_actors(
     for host_id in database.read(async |reader| hosts::removed_with_open_jobs(reader).await).await? {
         dispatcher.do_send(HostRemoved { host_id });
     }
-    Ticker::new(persistence.clone(), Arc::clone(&board), &online).start();
+    let ticker = TickerServices {
+        database: database.clone(),
+        persistence: persistence.clone(),
+        dispatcher: dispatcher.clone(),
+        board: Arc::clone(&board),
+        deadlines,
+    };
+    Ticker::new(ticker, &online).start();
     Ok(Services {
         database,
         vault: Arc::new(vault),

@@ -106,8 +106,13 @@ CREATE TABLE jobs (
     started_at timestamptz,
     finished_at timestamptz,
     cancel_requested_at timestamptz,
-    -- When the coordinator learned of the end.
+    -- When the coordinator learned of the beginning and of the end.
+    began_at timestamptz,
     ended_at timestamptz,
+    -- When the coordinator stopped waiting for a report. The agent may still be at work, so the job keeps its lease on
+    -- the repository until released_at.
+    lost_at timestamptz,
+    released_at timestamptz,
     exit_code bigint,
     error text,
     -- restic's summary as it came: text, for jsonb would reorder it and refuses NUL.
@@ -118,6 +123,7 @@ CREATE TABLE jobs (
 CREATE INDEX jobs_newest ON jobs (created_at DESC, id DESC);
 CREATE INDEX jobs_of_host ON jobs (host_id, created_at DESC, id DESC);
 CREATE INDEX jobs_open ON jobs (id) WHERE status IN ('queued', 'running');
+CREATE INDEX jobs_lost ON jobs (id) WHERE lost_at IS NOT NULL AND released_at IS NULL;
 
 -- Many lines in one compressed row; seq in first_seq..=last_seq without a gap.
 CREATE TABLE log_chunks (

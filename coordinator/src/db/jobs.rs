@@ -109,8 +109,14 @@ pub struct JobState {
     pub finished_at: Option<Timestamp>,
     /// When somebody asked for its end.
     pub cancel_requested_at: Option<Timestamp>,
+    /// When the coordinator learned that it began.
+    pub began_at: Option<Timestamp>,
     /// When the coordinator learned of its end.
     pub ended_at: Option<Timestamp>,
+    /// When the coordinator stopped waiting for a report, although the agent may still be at work.
+    pub lost_at: Option<Timestamp>,
+    /// When a lost job gave its lease back.
+    pub released_at: Option<Timestamp>,
     /// restic's exit code.
     pub exit_code: Option<i64>,
     /// What went wrong, for people.
@@ -133,12 +139,23 @@ impl JobState {
             started_at: None,
             finished_at: None,
             cancel_requested_at: None,
+            began_at: None,
             ended_at: None,
+            lost_at: None,
+            released_at: None,
             exit_code: None,
             error: None,
             stats: None,
             progress: None,
         }
+    }
+}
+
+impl JobState {
+    /// Whether an agent may be at work on it: then nobody else may have its repository in a way that conflicts.
+    pub fn holds_lease(&self) -> bool {
+        let out = self.dispatched_at.is_some() && !self.status.is_terminal();
+        out || (self.lost_at.is_some() && self.released_at.is_none())
     }
 }
 
@@ -160,7 +177,10 @@ struct StateRow {
     started_at: Option<Timestamp>,
     finished_at: Option<Timestamp>,
     cancel_requested_at: Option<Timestamp>,
+    began_at: Option<Timestamp>,
     ended_at: Option<Timestamp>,
+    lost_at: Option<Timestamp>,
+    released_at: Option<Timestamp>,
     exit_code: Option<i64>,
     error: Option<String>,
     stats: Option<String>,
@@ -179,7 +199,10 @@ impl From<StateRow> for JobState {
             started_at: row.started_at,
             finished_at: row.finished_at,
             cancel_requested_at: row.cancel_requested_at,
+            began_at: row.began_at,
             ended_at: row.ended_at,
+            lost_at: row.lost_at,
+            released_at: row.released_at,
             exit_code: row.exit_code,
             error: row.error,
             stats: row.stats,
@@ -252,10 +275,11 @@ pub async fn update_states(connection: &mut AsyncPgConnection, states: &HashMap<
         "UPDATE jobs SET status = news.status, partial = news.partial, dispatched_at = news.dispatched_at,
              accepted_at = news.accepted_at, started_at = news.started_at, finished_at = news.finished_at,
              cancel_requested_at = news.cancel_requested_at, ended_at = news.ended_at, exit_code = news.exit_code,
-             error = news.error, stats = news.stats, progress = news.progress, journal = news.journal
-         FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) AS news (id, status, partial,
+             error = news.error, stats = news.stats, progress = news.progress, journal = news.journal,
+             began_at = news.began_at, lost_at = news.lost_at, released_at = news.released_at
+         FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) AS news (id, status, partial,
              dispatched_at, accepted_at, started_at, finished_at, cancel_requested_at, ended_at, exit_code, error,
-             stats, progress, journal)
+             stats, progress, journal, began_at, lost_at, released_at)
          WHERE jobs.id = news.id AND (jobs.status IN ('queued', 'running') OR jobs.status = news.status)",
     )
     .bind::<Array<SqlUuid>, _>(&ids)
@@ -272,6 +296,9 @@ pub async fn update_states(connection: &mut AsyncPgConnection, states: &HashMap<
     .bind::<Array<Nullable<Text>>, _>(column(states, |state| state.stats.as_deref().map(storable)))
     .bind::<Array<Nullable<Jsonb>>, _>(column(states, |state| state.progress.clone().map(Json)))
     .bind::<Array<Nullable<Text>>, _>(column(states, |state| state.journal.as_deref().map(storable)))
+    .bind::<Array<Nullable<Timestamptz>>, _>(column(states, |state| state.began_at))
+    .bind::<Array<Nullable<Timestamptz>>, _>(column(states, |state| state.lost_at))
+    .bind::<Array<Nullable<Timestamptz>>, _>(column(states, |state| state.released_at))
     .execute(connection)
     .await?;
 
@@ -297,13 +324,13 @@ pub async fn find(connection: &mut AsyncPgConnection, id: Uuid) -> QueryResult<O
     Ok(row.map(Job::from))
 }
 
-/// Every job that is not over, oldest first.
+/// Every job that is not over or still holds a lease, oldest first.
 ///
 /// # Errors
 /// The database's.
 pub async fn open(connection: &mut AsyncPgConnection) -> QueryResult<Vec<Job>> {
     let rows = jobs::table
-        .filter(jobs::status.eq_any(OPEN))
+        .filter(jobs::status.eq_any(OPEN).or(jobs::lost_at.is_not_null().and(jobs::released_at.is_null())))
         .order((jobs::created_at, jobs::id))
         .select(columns())
         .load::<(NewJob, StateRow)>(connection)

@@ -1,6 +1,7 @@
 //! The database: connections, migrations, and one module of queries for each table. Queries return
 //! [`diesel::QueryResult`]; what an error means is decided by who asked.
 
+pub mod deadlines;
 pub mod enrollment;
 pub mod hosts;
 pub mod jobs;

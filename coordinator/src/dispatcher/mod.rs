@@ -9,7 +9,7 @@ pub mod admission;
 mod lanes;
 mod requests;
 
-pub use requests::{CancelJob, Explain, FindJob, HostRemoved, NoJob};
+pub use requests::{CancelJob, Explain, FindJob, HostRemoved, NoJob, Overrule};
 
 use crate::board::Board;
 use crate::db::jobs::{Job as JobRecord, JobState, NewJob, Origin};

@@ -4,7 +4,7 @@ use super::Dispatcher;
 use super::lanes::Granted;
 use crate::db::jobs::Job as JobRecord;
 use crate::db::{DatabaseError, jobs};
-use crate::job::{Cancel, Entry, GiveUp, Job, NotWritten};
+use crate::job::{Cancel, Decide, Entry, Job, NotWritten};
 use actix::{
     ActorFutureExt, Addr, Context, Handler, Message, MessageResult, ResponseActFuture, ResponseFuture, WrapFuture,
 };
@@ -107,8 +107,28 @@ impl Handler<HostRemoved> for Dispatcher {
             if let Some(Granted { new, state }) = self.lanes.force_out(job_id) {
                 self.start_job(JobRecord { new, state }, Entry::Resume, context).do_send(Cancel);
             } else if let Some(actor) = self.actors.get(&job_id) {
-                actor.do_send(GiveUp { reason: "the host was taken out of service".to_owned() });
+                actor.do_send(Decide::GiveUp { reason: "the host was taken out of service".to_owned() });
             }
+        }
+    }
+}
+
+/// The coordinator's decision about a job, found by its deadlines or made by a person.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Overrule {
+    /// The job.
+    pub job_id: Uuid,
+    /// What is decided.
+    pub decision: Decide,
+}
+
+impl Handler<Overrule> for Dispatcher {
+    type Result = ();
+
+    fn handle(&mut self, Overrule { job_id, decision }: Overrule, context: &mut Context<Self>) {
+        if let Some(actor) = self.actor_of_open(job_id, context) {
+            actor.do_send(decision);
         }
     }
 }

@@ -8,7 +8,8 @@ use super::problem::{FieldError, Problem};
 use super::routes::resource;
 use crate::db::jobs::{self, Filter, Job, NewJob, Origin};
 use crate::db::{hosts, repositories, source_groups};
-use crate::dispatcher::{CancelJob, Explain, Submit};
+use crate::dispatcher::{CancelJob, Explain, Overrule, Submit};
+use crate::job::Decide;
 use crate::job::plan::{Cause, Objection, Wish, plan};
 use crate::persistence::WriteError;
 use crate::services::Services;
@@ -38,6 +39,7 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
         .service(resource("/jobs", [web::get().to(list)], "GET"))
         .service(resource("/jobs/{id}", [web::get().to(read)], "GET"))
         .service(resource("/jobs/{id}/cancel", [web::post().to(cancel)], "POST"))
+        .service(resource("/jobs/{id}/release", [web::post().to(release)], "POST"))
         .service(resource("/jobs/{id}/logs", [web::get().to(super::logs::read)], "GET"));
 }
 
@@ -66,6 +68,8 @@ struct JobView {
     finished_at: Option<Timestamp>,
     cancel_requested_at: Option<Timestamp>,
     ended_at: Option<Timestamp>,
+    lost_at: Option<Timestamp>,
+    released_at: Option<Timestamp>,
     exit_code: Option<i64>,
     error: Option<String>,
     stats: Option<RawJson>,
@@ -122,6 +126,8 @@ impl JobView {
             finished_at: state.finished_at,
             cancel_requested_at: state.cancel_requested_at,
             ended_at: state.ended_at,
+            lost_at: state.lost_at,
+            released_at: state.released_at,
             exit_code: state.exit_code,
             error: state.error,
             // What agents report is JSON by the wire's types.
@@ -307,4 +313,17 @@ async fn cancel(services: web::Data<Services>, id: web::Path<String>) -> Result<
         actix::clock::sleep(CANCEL_PAUSE).await;
     }
     Err(Problem::unavailable("the job is just being made: try again"))
+}
+
+/// A person knows that nobody is at work on a lost job any more: its repository is free again.
+async fn release(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
+    let job = find(&services, &id).await?;
+    if !job.state.status.is_terminal() {
+        return Err(Problem::conflict("the job is not over: cancel it first"));
+    }
+    if job.state.holds_lease() {
+        let overrule = Overrule { job_id: job.new.id, decision: Decide::Release };
+        in_time(async { Ok(services.dispatcher.send(overrule).await?) }).await?;
+    }
+    Ok(HttpResponse::Accepted().json(view(&services, job).await?))
 }

@@ -116,20 +116,23 @@ impl Job {
         let state = changed.then(|| Box::new(JobState { progress, ..self.record.state.clone() }));
         let save = SaveJob { job_id: self.id(), new: None, state, chunks, patience: Patience::Endless };
         let over = changed && self.record.state.status.is_terminal();
+        let free = over && !self.record.state.holds_lease();
         let write = self.services.persistence.send(save);
         context.spawn(write.into_actor(self).map(move |outcome, actor, context| {
             let outcome = outcome.map_err(|_| NotWritten::Stopping).and_then(|outcome| outcome.map_err(Into::into));
             if outcome.is_ok() {
-                actor.committed(changed, over, context);
+                actor.committed(changed, over, free, context);
             }
             actor.writer.end(&outcome);
             actor.write(context);
         }));
     }
 
-    fn committed(&mut self, changed: bool, over: bool, context: &mut Context<Self>) {
+    fn committed(&mut self, changed: bool, over: bool, free: bool, context: &mut Context<Self>) {
         if over {
             self.services.board.clear_progress(self.id());
+        }
+        if free {
             self.services.dispatcher.do_send(JobEnded { job_id: self.id() });
             Self::stop_later(context);
         }
@@ -186,7 +189,9 @@ impl Job {
         let next = transitions::after_reconnect(state, reconnect);
         if next.lost {
             let reason = "the agent was reinstalled and has no memory of this job".to_owned();
-            self.give_up(reason, context);
+            self.note(&Event::GivenUp { reason }, context);
+        } else if next.release {
+            self.note(&Event::Released, context);
         } else if next.send_run {
             self.record.state.journal = returned.journal_text();
             let written = self.save(true, Vec::new(), context);
@@ -197,8 +202,9 @@ impl Job {
         }
     }
 
-    fn give_up(&mut self, reason: String, context: &mut Context<Self>) {
-        let changed = self.apply(&Event::GivenUp { reason });
+    /// Applies an event that nobody waits for.
+    fn note(&mut self, event: &Event, context: &mut Context<Self>) {
+        let changed = self.apply(event);
         let written = self.save(changed, Vec::new(), context);
         context.spawn(written.map(|_| ()).into_actor(self));
     }
@@ -238,7 +244,7 @@ impl Actor for Job {
             }
             Entry::Resume => self.load_known(context),
         }
-        if self.record.state.status.is_terminal() {
+        if self.record.state.status.is_terminal() && !self.record.state.holds_lease() {
             Self::stop_later(context);
         }
     }
@@ -319,22 +325,41 @@ impl Handler<Cancel> for Job {
     }
 }
 
-/// No report will come any more.
-#[derive(Message)]
+/// The coordinator decides about a job without hearing from its agent.
+#[derive(Clone, Debug, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
-pub struct GiveUp {
-    /// Why, for people.
-    pub reason: String,
+pub enum Decide {
+    /// It has taken too long: the agent is told to stop.
+    Cancel,
+    /// No report will come, and nobody is at work on it.
+    GiveUp {
+        /// Why, for people.
+        reason: String,
+    },
+    /// A report is no longer waited for; the agent may still be at work.
+    Lose {
+        /// Why, for people.
+        reason: String,
+    },
+    /// A person knows that nobody is at work on a lost job.
+    Release,
 }
 
-impl Handler<GiveUp> for Job {
+impl Handler<Decide> for Job {
     type Result = ();
 
-    fn handle(&mut self, GiveUp { reason }: GiveUp, context: &mut Self::Context) {
-        if self.delivery.may_have_arrived() && !self.record.state.status.is_terminal() {
+    fn handle(&mut self, decision: Decide, context: &mut Self::Context) {
+        let event = match decision {
+            Decide::Cancel => Event::CancelRequested,
+            Decide::GiveUp { reason } => Event::GivenUp { reason },
+            Decide::Lose { reason } => Event::Lost { reason },
+            Decide::Release => Event::Released,
+        };
+        let may_run = self.delivery.may_have_arrived() && !self.record.state.status.is_terminal();
+        if may_run && event != Event::Released {
             self.send_cancel(context);
         }
-        self.give_up(reason, context);
+        self.note(&event, context);
     }
 }
 

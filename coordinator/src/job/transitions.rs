@@ -22,17 +22,24 @@ pub enum Event {
     Finished(JobFinished),
     /// Somebody wants it to end.
     CancelRequested,
-    /// The coordinator knows that no report will come.
+    /// The coordinator knows that no report will come, and that nobody is at work.
     GivenUp {
         /// Why, for people.
         reason: String,
     },
+    /// The coordinator stops waiting for a report; the agent may still be at work.
+    Lost {
+        /// Why, for people.
+        reason: String,
+    },
+    /// A lost job is certainly not worked on any more.
+    Released,
 }
 
 /// The state after `event`; `None` if it changes nothing.
 pub fn apply(state: &JobState, event: &Event, now: Timestamp) -> Option<JobState> {
     if state.status.is_terminal() {
-        return fill_in(state, event);
+        return fill_in(state, event, now);
     }
     let mut next = state.clone();
     if matches!(event, Event::Answered(_) | Event::Started(_) | Event::Finished(_)) {
@@ -54,6 +61,7 @@ pub fn apply(state: &JobState, event: &Event, now: Timestamp) -> Option<JobState
         }
         Event::Started(JobStarted { started_at, .. }) => {
             next.status = Status::Running;
+            next.began_at.get_or_insert(now);
             next.accepted_at.get_or_insert(now);
             next.started_at = Some(started_at.unwrap_or(now));
         }
@@ -69,18 +77,37 @@ pub fn apply(state: &JobState, event: &Event, now: Timestamp) -> Option<JobState
             end(&mut next, Status::Failed, now);
             next.error = Some(reason.clone());
         }
+        Event::Lost { reason } => {
+            end(&mut next, Status::Failed, now);
+            next.lost_at = Some(now);
+            next.error = Some(reason.clone());
+        }
+        Event::Released => {}
     }
     (next != *state).then_some(next)
 }
 
-/// A `job.started` that comes after the end still tells when it began.
-fn fill_in(state: &JobState, event: &Event) -> Option<JobState> {
+/// What a job that is over can still learn: when it began, and, if it was lost, what the agent says about its end. Then
+/// the record says both.
+fn fill_in(state: &JobState, event: &Event, now: Timestamp) -> Option<JobState> {
+    let mut next = state.clone();
+    let lost = state.lost_at.is_some() && state.released_at.is_none();
     match event {
-        Event::Started(JobStarted { started_at: Some(started_at), .. }) if state.started_at.is_none() => {
-            Some(JobState { started_at: Some(*started_at), ..state.clone() })
+        Event::Started(JobStarted { started_at, .. }) if state.started_at.is_none() => next.started_at = *started_at,
+        Event::Finished(report) if lost => {
+            let reason = state.error.as_deref().unwrap_or_default();
+            let detail = report.error.as_deref().map(|error| format!(": {error}")).unwrap_or_default();
+            let (status, exit_code) = (report.status, report.exit_code);
+            next.error = Some(format!("{reason}; the agent reported later: {status} (exit code {exit_code}){detail}"));
+            next.finished_at = report.finished_at;
+            next.exit_code = Some(exit_code);
+            next.stats = report.stats.as_ref().map(|stats| stats.as_str().to_owned());
+            next.released_at = Some(now);
         }
-        _ => None,
+        Event::Released if lost => next.released_at = Some(now),
+        _ => {}
     }
+    (next != *state).then_some(next)
 }
 
 fn end(state: &mut JobState, status: Status, now: Timestamp) {
@@ -123,18 +150,22 @@ pub struct AfterReconnect {
     pub send_cancel: bool,
     /// It is lost: the agent has no memory of what it accepted.
     pub lost: bool,
+    /// It was lost, and the agent is not at work on it: its lease is free.
+    pub release: bool,
 }
 
 /// Decides what to do about a job that is out when its host connects.
 pub fn after_reconnect(state: &JobState, reconnect: Reconnect) -> AfterReconnect {
     if state.status.is_terminal() {
-        return AfterReconnect::default();
+        let release = state.holds_lease() && reconnect.ack && !reconnect.listed;
+        let send_cancel = reconnect.listed && state.cancel_requested_at.is_some();
+        return AfterReconnect { release, send_cancel, ..AfterReconnect::default() };
     }
     let accepted = state.accepted_at.is_some();
     // In the same journal an accepted job that is not listed has ended, and its report is on the way.
     let lost = reconnect.ack && accepted && !reconnect.listed && !reconnect.same_journal;
     let send_run = !accepted && !reconnect.listed && (reconnect.ack || !reconnect.sent_before);
-    AfterReconnect { send_run, send_cancel: !lost && state.cancel_requested_at.is_some(), lost }
+    AfterReconnect { send_run, send_cancel: !lost && state.cancel_requested_at.is_some(), lost, release: false }
 }
 
 #[cfg(test)]
@@ -225,10 +256,24 @@ mod tests {
         let reconnect = Reconnect { ack: true, listed: false, same_journal: true, sent_before: true };
         assert_eq!(
             after_reconnect(&accepted, reconnect),
-            AfterReconnect { send_run: false, send_cancel: true, lost: false }
+            AfterReconnect { send_cancel: true, ..AfterReconnect::default() }
         );
         let other = Reconnect { same_journal: false, ..reconnect };
         assert_eq!(after_reconnect(&accepted, other), AfterReconnect { lost: true, ..AfterReconnect::default() });
+    }
+
+    #[test]
+    fn a_lost_job_keeps_its_lease_and_then_says_both() {
+        let lost = run(&[Event::Dispatched, started(), Event::Lost { reason: "agent lost".to_owned() }]);
+        assert!(lost.status == Status::Failed && lost.holds_lease());
+        let late = apply(&lost, &finished(Status::Succeeded, 0), at(9)).expect("a change");
+        assert!(late.status == Status::Failed && !late.holds_lease());
+        let error = late.error.expect("an error");
+        assert!(error.contains("agent lost") && error.contains("succeeded (exit code 0)"), "{error}");
+        let returned = Reconnect { ack: true, listed: false, same_journal: true, sent_before: true };
+        assert!(after_reconnect(&lost, returned).release);
+        assert!(!after_reconnect(&lost, Reconnect { listed: true, ..returned }).release);
+        assert!(!after_reconnect(&lost, Reconnect { ack: false, ..returned }).release);
     }
 
     fn any_event() -> impl Strategy<Value = Event> {
@@ -240,7 +285,9 @@ mod tests {
             Just(finished(Status::Failed, 1)),
             Just(finished(Status::Cancelled, 130)),
             Just(Event::CancelRequested),
-            Just(Event::GivenUp { reason: "lost".to_owned() }),
+            Just(Event::GivenUp { reason: "removed".to_owned() }),
+            Just(Event::Lost { reason: "lost".to_owned() }),
+            Just(Event::Released),
         ]
     }
 
@@ -251,7 +298,9 @@ mod tests {
             for (event, second) in events.iter().zip(1..) {
                 let next = apply(&state, event, at(second)).unwrap_or_else(|| state.clone());
                 if state.status.is_terminal() {
-                    prop_assert_eq!((next.status, &next.error, next.ended_at), (state.status, &state.error, state.ended_at));
+                    prop_assert_eq!((next.status, next.ended_at), (state.status, state.ended_at));
+                    prop_assert!(next.error == state.error || state.lost_at.is_some());
+                    prop_assert!(!next.holds_lease() || state.holds_lease(), "a lease is not taken back");
                 }
                 prop_assert!(!(state.status == Status::Running && next.status == Status::Queued));
                 prop_assert_eq!(next.status.is_terminal(), next.ended_at.is_some());
