@@ -1,0 +1,110 @@
+//! What a session does between hello and its first job: it takes its host's place, has hello written down, and tells
+//! the agent its settings; and what it does when the settings change later.
+
+use super::ledger::{self, Greet, Greeting};
+use super::refusal::Refusal;
+use super::{Context, Session, Stage, settings};
+use crate::dispatcher::{EnsureInit, HostReady};
+use crate::persistence::{Patience, Save};
+use crate::registry::Enter;
+use actix::{ActorFutureExt, AsyncContext, WrapFuture};
+use fleet_wire::{CAPABILITY_ACK, Hello, JobId, JournalId};
+use std::time::Duration;
+
+/// The pause between tries to read the settings.
+const READ_PAUSE: Duration = Duration::from_secs(1);
+
+impl Session {
+    /// Writes hello down and goes live.
+    pub(super) fn greet(&mut self, hello: Hello, context: &mut Context) {
+        self.stage = Stage::Greeting;
+        self.ack = hello.can(CAPABILITY_ACK);
+        self.services.board.see(self.host_id);
+        let (listed, journal) = (hello.jobs.clone(), hello.journal.clone());
+        let (host_id, connection, session) = (self.host_id, self.connection, context.address());
+        let services = self.services.clone();
+        let greet = async move {
+            services.registry.send(Enter { host_id, connection, session }).await.ok()?;
+            let save = Save { write: Greet { host_id, hello }, patience: Patience::Endless };
+            services.persistence.send(save).await.ok()
+        };
+        context.spawn(greet.into_actor(self).map(move |outcome, actor, context| match outcome {
+            _ if actor.is_seen_off() => actor.leave(),
+            Some(Ok(Some(greeting))) => actor.go_live(&greeting, listed, journal, context),
+            Some(Ok(None)) => Self::close(context, &Refusal::revoked()),
+            Some(Err(error)) => Self::close(context, &Refusal::internal(error.to_string())),
+            None => Self::close(context, &Refusal::stopping()),
+        }));
+    }
+
+    /// Tells the agent its settings, and only then lets jobs come.
+    fn go_live(&mut self, greeting: &Greeting, jobs: Vec<JobId>, journal: Option<JournalId>, context: &mut Context) {
+        if !self.send_settings(greeting, context) {
+            return;
+        }
+        let (host_id, connection) = (self.host_id, self.connection);
+        log::info!(host:% = host_id, hostname = greeting.host.hostname; "agent connected");
+        self.stage = Stage::Live;
+        let init = greeting.init();
+        self.services.dispatcher.do_send(HostReady { host_id, connection, ack: self.ack, journal, jobs, init });
+        self.settings_sent(context);
+        self.hand_on(context);
+    }
+
+    /// Lets go what waited for the settings, unless they have changed once more.
+    fn settings_sent(&mut self, context: &mut Context) {
+        if self.reloading.take() == Some(true) {
+            return self.reload(context);
+        }
+        for message in std::mem::take(&mut self.held) {
+            Self::send(context, message);
+        }
+    }
+
+    /// Reads the settings again and sends them.
+    pub(super) fn reload(&mut self, context: &mut Context) {
+        self.reloading = Some(false);
+        let (database, host_id) = (self.services.database.clone(), self.host_id);
+        let read = async move {
+            loop {
+                match ledger::read(&database, host_id).await {
+                    Ok(greeting) => return greeting,
+                    Err(error) => log::warn!(host:% = host_id; "the host's settings can't be read yet: {error}"),
+                }
+                actix::clock::sleep(READ_PAUSE).await;
+            }
+        };
+        context.spawn(read.into_actor(self).map(|greeting, actor, context| {
+            if actor.is_seen_off() {
+                return;
+            }
+            let Some(greeting) = greeting else {
+                return Self::close(context, &Refusal::revoked());
+            };
+            if actor.send_settings(&greeting, context) {
+                if let Some(repository_id) = greeting.init() {
+                    actor.services.dispatcher.do_send(EnsureInit { host_id: actor.host_id, repository_id });
+                }
+                actor.settings_sent(context);
+            }
+        }));
+    }
+
+    /// False if the settings can't be read, and the connection is closed therefore.
+    fn send_settings(&self, greeting: &Greeting, context: &mut Context) -> bool {
+        match settings::burst(&greeting.host, greeting.repository.as_ref(), &self.services.vault, self.ack) {
+            Ok(messages) => {
+                messages.into_iter().for_each(|message| Self::send(context, message));
+                true
+            }
+            Err(error) => {
+                log::error!(host:% = self.host_id; "the repository's secrets can't be opened: {error}");
+                Self::close(
+                    context,
+                    &Refusal::internal("the repository's secrets can't be opened; see the coordinator's log"),
+                );
+                false
+            }
+        }
+    }
+}

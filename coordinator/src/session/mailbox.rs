@@ -1,0 +1,84 @@
+//! What others tell a session: its courier, the registry, and through it everybody who has something for an agent.
+
+use super::courier::HandedOn;
+use super::refusal::Refusal;
+use super::{Context, Session, Stage};
+use actix::{Handler, Message};
+use fleet_wire::{Ack, ToAgent, encode};
+
+impl Handler<HandedOn> for Session {
+    type Result = ();
+
+    fn handle(&mut self, HandedOn(settled): HandedOn, context: &mut Context) {
+        self.handing_on = false;
+        let Some(settled) = settled else {
+            return Self::close(context, &Refusal::stopping());
+        };
+        if self.is_seen_off() {
+            return self.hand_on(context);
+        }
+        for (id, refused) in settled.refused {
+            context.text(encode(id.as_ref(), &ToAgent::from(refused)));
+        }
+        if let Some(up_to) = settled.up_to.filter(|_| self.ack) {
+            Self::send(context, Ack { up_to });
+        }
+        self.hand_on(context);
+    }
+}
+
+/// Writes a message to the agent, as soon as it has its settings.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Send(pub ToAgent);
+
+impl Handler<Send> for Session {
+    type Result = ();
+
+    fn handle(&mut self, Send(message): Send, context: &mut Context) {
+        match (&self.stage, self.reloading) {
+            (Stage::TurnedAway | Stage::Leaving, _) => {}
+            (Stage::Live, None) => Self::send(context, message),
+            _ => self.held.push(message),
+        }
+    }
+}
+
+/// The host's settings have changed: read them again and tell the agent.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Reload;
+
+impl Handler<Reload> for Session {
+    type Result = ();
+
+    fn handle(&mut self, _: Reload, context: &mut Context) {
+        match (&self.stage, self.reloading) {
+            (Stage::Live, None) => self.reload(context),
+            // What is being read may be older than the change.
+            _ => self.reloading = Some(true),
+        }
+    }
+}
+
+/// Ends the connection.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Close(Refusal);
+
+impl Close {
+    /// With this close code, word for programs and sentence for people.
+    pub fn new(close: u16, code: &'static str, message: &str) -> Self {
+        Self(Refusal::new(close, code, message))
+    }
+}
+
+impl Handler<Close> for Session {
+    type Result = ();
+
+    fn handle(&mut self, Close(refusal): Close, context: &mut Context) {
+        if !self.is_seen_off() {
+            self.see_off(&refusal, Stage::Leaving, context);
+        }
+    }
+}
