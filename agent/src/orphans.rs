@@ -7,7 +7,6 @@ use fleet_wire::JobId;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
-use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -91,15 +90,14 @@ fn processes() -> impl Iterator<Item = PathBuf> {
     all.filter(|entry| entry.file_name().as_bytes().first().is_some_and(u8::is_ascii_digit)).map(|entry| entry.path())
 }
 
-/// Whether there is a restic whose memory is gone already, and its environment with it.
+/// Whether there is a restic that is over and not gone.
 fn is_any_dying() -> bool {
-    processes().any(|process| {
-        let is_restic = || std::fs::read(process.join("comm")).is_ok_and(|name| name.starts_with(b"restic"));
-        match std::fs::read(process.join("environ")) {
-            Ok(environ) => environ.is_empty() && is_restic(),
-            Err(error) => error.kind() != ErrorKind::PermissionDenied && is_restic(),
-        }
-    })
+    processes().any(|process| is_dying(&std::fs::read_to_string(process.join("status")).unwrap_or_default()))
+}
+
+/// Told from `status` in `/proc`, which any user may read: the memory of a process goes first.
+fn is_dying(status: &str) -> bool {
+    status.starts_with("Name:\trestic") && !status.contains("\nVmSize:")
 }
 
 /// One for each process group.
@@ -198,6 +196,13 @@ mod tests {
             assert!(Instant::now() < deadline, "{what} does not start");
             sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    #[test]
+    fn a_process_without_memory_is_dying() {
+        assert!(is_dying("Name:\trestic\nState:\tZ (zombie)\nPid:\t7\n"));
+        assert!(!is_dying("Name:\trestic\nState:\tS (sleeping)\nVmPeak:\t1 kB\nVmSize:\t1 kB\n"));
+        assert!(!is_dying("Name:\tkthreadd\nState:\tS (sleeping)\n") && !is_dying(""));
     }
 
     #[tokio::test]
