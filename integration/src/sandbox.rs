@@ -23,9 +23,19 @@ impl Sandbox {
     /// # Errors
     /// Something does not start.
     pub fn start() -> Result<Self, Failure> {
+        Self::start_with(&[])
+    }
+
+    /// The same, with further variables in the coordinator's environment.
+    ///
+    /// # Errors
+    /// Something does not start.
+    pub fn start_with(variables: &[(&str, &str)]) -> Result<Self, Failure> {
         let dir = leak_free_dir("fleet-sandbox.")?;
         let database = Database::create()?;
-        let settings = CoordinatorSettings { database_url: Some(database.url()), ..CoordinatorSettings::default() };
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let settings =
+            CoordinatorSettings { database_url: Some(database.url()), variables, ..CoordinatorSettings::default() };
         let coordinator = Coordinator::start(&dir.path().join("coordinator"), &settings)?;
         Ok(Self { coordinator, database, dir })
     }
