@@ -1,7 +1,7 @@
 //! One job that is out at an agent: from the moment `command.run` may go until its end is in the ledger.
 //!
 //! It gets what its session hears about it ([`Report`]) and what REST clients want of it ([`Cancel`]), lets
-//! [`transitions`] decide what that means, and answers when the persistence actor has committed it ([`writer`]). When its job is over it tells the dispatcher, lingers for lines that
+//! [`transitions`] decide what that means, and answers when the persistence actor has committed it (`writer`). When its job is over it tells the dispatcher, lingers for lines that
 //! come late, and stops.
 
 mod delivery;
