@@ -296,6 +296,9 @@ impl Handler<Report> for Job {
                 JobEvent::Finished(report) => Event::Finished(report),
             };
             changed |= self.apply(&event);
+            if transitions::is_taken_up_in_vain(&self.record.state, &event) {
+                self.send_cancel(context);
+            }
         }
         match lines::pack_new(self.id(), &mut self.known, lines, Utc::now()) {
             Ok(chunks) => self.save(changed, chunks, context),

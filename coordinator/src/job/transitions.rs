@@ -128,6 +128,13 @@ fn finish(state: &mut JobState, report: &JobFinished, now: Timestamp) {
     state.stats = report.stats.as_ref().map(|stats| stats.as_str().to_owned());
 }
 
+/// Whether `event` shows that an agent takes up a job which ended here without its report (it had refused it before, or
+/// it was given up): it has no lease any more, so the agent must leave it.
+pub fn is_taken_up_in_vain(state: &JobState, event: &Event) -> bool {
+    let taken_up = matches!(event, Event::Started(_) | Event::Answered(CommandResult { accepted: true, .. }));
+    taken_up && state.status.is_terminal() && state.exit_code.is_none() && !state.holds_lease()
+}
+
 /// What the coordinator knows of a job's host when it connects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reconnect {
@@ -227,6 +234,16 @@ mod tests {
         assert_eq!((sent.status, sent.cancel_requested_at), (Status::Queued, Some(at(2))));
         let crossed = run(&[Event::Dispatched, started(), Event::CancelRequested, finished(Status::Succeeded, 0)]);
         assert_eq!(crossed.status, Status::Succeeded);
+    }
+
+    #[test]
+    fn a_job_that_ended_without_its_agent_must_not_be_taken_up() {
+        let refused = run(&[Event::Dispatched, answered(false)]);
+        assert!(is_taken_up_in_vain(&refused, &answered(true)) && is_taken_up_in_vain(&refused, &started()));
+        let lost = run(&[Event::Dispatched, Event::Lost { reason: "lost".to_owned() }]);
+        assert!(!is_taken_up_in_vain(&lost, &started()), "it still has its lease");
+        let reported = run(&[Event::Dispatched, started(), finished(Status::Succeeded, 0)]);
+        assert!(!is_taken_up_in_vain(&reported, &started()), "an old message that came late");
     }
 
     #[test]
