@@ -202,3 +202,14 @@ fn an_agent_without_a_journal_is_not_asked_twice_after_a_kill() {
     host.finish(&sent, "succeeded", 0);
     assert_eq!(host.run("prune"), queued);
 }
+
+#[test]
+fn two_agents_with_one_token_are_noticed_and_a_reinstalled_one_is_not_mistaken_for_that() {
+    let sandbox = Sandbox::start().unwrap();
+    let mut host = Host::ready_as(&sandbox, "web-1", &repository(&sandbox), &journalling("first", &[]));
+    let path = format!("/v1/hosts/{}", host.id);
+    host.connect(&sandbox, &journalling("reinstalled", &[]));
+    assert_eq!(sandbox.api().get(&path).unwrap()["cloned_at"], Value::Null);
+    host.connect(&sandbox, &journalling("first", &[]));
+    assert!(sandbox.api().get(&path).unwrap()["cloned_at"].is_string(), "the first journal is still in use");
+}

@@ -38,6 +38,9 @@ CREATE TABLE hosts (
     protocol_version bigint,
     capabilities jsonb NOT NULL DEFAULT '[]',
     journal text,
+    -- The journal before that. One that comes back shows that two agents share the token: the machine was cloned.
+    previous_journal text,
+    cloned_at timestamptz,
     boot_time timestamptz,
     online boolean NOT NULL DEFAULT false,
     last_seen_at timestamptz,

@@ -176,6 +176,9 @@ impl Enroll {
                 labels.map(|labels| hosts::labels.eq(labels)),
                 token.repository_id.map(|repository| hosts::repository_id.eq(repository)),
                 hosts::token_hash.eq(&self.agent_token_hash),
+                // The new token is in one place only.
+                hosts::previous_journal.eq(None::<String>),
+                hosts::cloned_at.eq(None::<Timestamp>),
             ))
             .execute(connection)
             .await?;

@@ -7,7 +7,7 @@ use super::storable;
 use crate::persistence::Write;
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use fleet_wire::{Hello, Timestamp};
+use fleet_wire::{Hello, JournalId, Timestamp};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -27,6 +27,8 @@ pub struct Host {
     pub protocol_version: Option<i64>,
     pub capabilities: Json<Vec<String>>,
     pub journal: Option<String>,
+    pub previous_journal: Option<String>,
+    pub cloned_at: Option<Timestamp>,
     pub boot_time: Option<Timestamp>,
     pub online: bool,
     pub last_seen_at: Option<Timestamp>,
@@ -72,11 +74,40 @@ pub async fn online(connection: &mut AsyncPgConnection) -> QueryResult<Vec<Uuid>
     hosts::table.filter(hosts::online).select(hosts::id).load(connection).await
 }
 
+/// The journals that a host's token was used with.
+#[derive(Clone, Debug, PartialEq)]
+struct Journals {
+    current: Option<String>,
+    previous: Option<String>,
+    /// Since when it is known that two agents share the token.
+    cloned_at: Option<Timestamp>,
+}
+
+impl Journals {
+    fn of(host: &Host) -> Self {
+        let (current, previous) = (host.journal.clone(), host.previous_journal.clone());
+        Self { current, previous, cloned_at: host.cloned_at }
+    }
+
+    /// A new journal is that of a new installation; the one before it that comes back is that of a twin.
+    fn after_hello(self, journal: Option<&str>, now: Timestamp) -> Self {
+        let journal = journal.map(storable);
+        if journal == self.current || journal.is_none() {
+            return self;
+        }
+        let twin = journal == self.previous;
+        let cloned_at = self.cloned_at.or_else(|| twin.then_some(now));
+        Self { previous: self.current, current: journal, cloned_at }
+    }
+}
+
 /// Writes down what an agent said in its `hello` and that its host is online. The name it was enrolled with stays.
 ///
 /// # Errors
 /// The database's; [`diesel::result::Error::NotFound`] if the host is gone or decommissioned.
 pub async fn greet(connection: &mut AsyncPgConnection, id: Uuid, hello: &Hello, now: Timestamp) -> QueryResult<Host> {
+    let before = find(connection, id).await?.ok_or(diesel::result::Error::NotFound)?;
+    let journals = Journals::of(&before).after_hello(hello.journal.as_ref().map(JournalId::as_str), now);
     diesel::update(hosts::table.find(id).filter(hosts::decommissioned_at.is_null()))
         .set((
             hosts::os.eq(storable(&hello.os.to_string())),
@@ -85,7 +116,9 @@ pub async fn greet(connection: &mut AsyncPgConnection, id: Uuid, hello: &Hello, 
             hosts::restic_version.eq(storable(&hello.restic_version)),
             hosts::protocol_version.eq(hello.protocol_version),
             hosts::capabilities.eq(Json(hello.capabilities.clone())),
-            hosts::journal.eq(hello.journal.as_ref().map(|journal| storable(journal.as_str()))),
+            hosts::journal.eq(journals.current),
+            hosts::previous_journal.eq(journals.previous),
+            hosts::cloned_at.eq(journals.cloned_at),
             hosts::boot_time.eq(hello.boot_time),
             hosts::online.eq(true),
             hosts::last_seen_at.eq(now),
@@ -263,5 +296,23 @@ impl Write for Decommission {
             .execute(connection)
             .await?;
         Ok(found > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::DateTime;
+
+    #[test]
+    fn a_journal_that_comes_back_shows_a_clone_and_a_new_one_does_not() {
+        let now = DateTime::from_timestamp(1_790_000_000, 0).expect("a time");
+        let mut journals = Journals { current: None, previous: None, cloned_at: None };
+        for (journal, cloned) in [("a", false), ("a", false), ("b", false), ("b", false), ("c", false), ("b", true)] {
+            journals = journals.after_hello(Some(journal), now);
+            assert_eq!(journals.cloned_at.is_some(), cloned, "{journal}: {journals:?}");
+        }
+        // Applied twice, as a write may be, a hello changes nothing more.
+        assert_eq!(journals.clone().after_hello(Some("b"), now), journals);
     }
 }

@@ -26,6 +26,8 @@ diesel::table! {
         protocol_version -> Nullable<Int8>,
         capabilities -> Jsonb,
         journal -> Nullable<Text>,
+        previous_journal -> Nullable<Text>,
+        cloned_at -> Nullable<Timestamptz>,
         boot_time -> Nullable<Timestamptz>,
         online -> Bool,
         last_seen_at -> Nullable<Timestamptz>,

@@ -46,6 +46,8 @@ struct HostView {
     repository_id: Option<Uuid>,
     /// Whether `init` has succeeded for this host and its repository.
     repository_initialized: bool,
+    /// Since when two agents are known to share this host's token: enrol one of them anew.
+    cloned_at: Option<Timestamp>,
     schedule_version: i64,
     applied_schedule_version: Option<i64>,
     hook_shell: Option<String>,
@@ -72,6 +74,7 @@ fn view(services: &Services, host: Host) -> HostView {
         capabilities: host.capabilities.0,
         boot_time: host.boot_time,
         labels: host.labels.0,
+        cloned_at: host.cloned_at,
         repository_initialized: host.repository_id.is_some() && host.repository_id == host.initialized_repository_id,
         repository_id: host.repository_id,
         schedule_version: host.schedule_version,

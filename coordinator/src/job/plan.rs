@@ -179,6 +179,8 @@ mod tests {
             protocol_version: None,
             capabilities: Json::default(),
             journal: None,
+            previous_journal: None,
+            cloned_at: None,
             boot_time: None,
             online: true,
             last_seen_at: None,
