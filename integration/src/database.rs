@@ -25,6 +25,18 @@ impl Database {
         let given = env::var("FLEET_TEST_DATABASE_URL").ok().filter(|url| !url.is_empty());
         let server = if given.is_none() { Some(Server::start()?) } else { None };
         let maintenance = given.or_else(|| server.as_ref().map(Server::url)).unwrap_or_default();
+        Self::create_in(maintenance, server)
+    }
+
+    /// Makes one in a server of the test's own.
+    ///
+    /// # Errors
+    /// The server can't be reached.
+    pub fn on(server: &Server) -> Result<Self, Failure> {
+        Self::create_in(server.url(), None)
+    }
+
+    fn create_in(maintenance: String, server: Option<Server>) -> Result<Self, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let name = format!("fleet_test_{}", Uuid::new_v4().simple());
         let database = Self { name, maintenance, runtime, _server: server };

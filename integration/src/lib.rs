@@ -31,3 +31,4 @@ pub use programs::{postgres_programs, program, restics};
 pub use rest_server::{RestServer, RestServerSettings};
 pub use restic::Restic;
 pub use sandbox::Sandbox;
+pub use server::Server;

@@ -31,8 +31,15 @@ impl Sandbox {
     /// # Errors
     /// Something does not start.
     pub fn start_with(variables: &[(&str, &str)]) -> Result<Self, Failure> {
+        Self::start_on(Database::create()?, variables)
+    }
+
+    /// The same, with a database of the test's choice.
+    ///
+    /// # Errors
+    /// Something does not start.
+    pub fn start_on(database: Database, variables: &[(&str, &str)]) -> Result<Self, Failure> {
         let dir = leak_free_dir("fleet-sandbox.")?;
-        let database = Database::create()?;
         let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let settings =
             CoordinatorSettings { database_url: Some(database.url()), variables, ..CoordinatorSettings::default() };

@@ -1,4 +1,4 @@
-//! A private PostgreSQL, for when `FLEET_TEST_DATABASE_URL` names none.
+//! A private PostgreSQL: for when `FLEET_TEST_DATABASE_URL` names none, and for tests that take the database away.
 
 use crate::process::{Process, command, leak_free_dir};
 use crate::{Account, Context, Failure, eventually, postgres_programs};
@@ -12,44 +12,71 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// The server; it and its files go with the handle.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub struct Server {
     process: Process,
+    account: Option<Account>,
     dir: TempDir,
 }
 
 impl Server {
     /// Makes a cluster and starts its server, reached only through a Unix socket.
-    pub(crate) fn start() -> Result<Self, Failure> {
-        let programs = postgres_programs()?;
+    ///
+    /// # Errors
+    /// PostgreSQL is not installed, or does not start.
+    pub fn start() -> Result<Self, Failure> {
         let account = Account::instead_of_root(&["postgres", "nobody"])?;
         let dir = leak_free_dir("fleet-pg.")?;
         if let Some(account) = &account {
             account.own(dir.path())?;
         }
-        init(&programs, account.as_ref(), dir.path())?;
-        let mut postgres = command(&programs.join("postgres"), account.as_ref());
-        postgres.arg("-D").arg(dir.path().join("data")).args(["-c", "listen_addresses="]);
-        postgres.args(["-c", &format!("unix_socket_directories={}", dir.path().display())]);
-        let mut process = Process::start("postgres", postgres, dir.path().join("log"))?;
-        eventually("the private PostgreSQL", LIMIT, || {
-            process.must_run()?;
-            let ready = process.output().contains("ready to accept connections");
-            if ready { Ok(()) } else { Err(Failure::new(process.tail(1))) }
-        })?;
-        Ok(Self { process, dir })
+        init(&postgres_programs()?, account.as_ref(), dir.path())?;
+        let process = launch(account.as_ref(), dir.path())?;
+        Ok(Self { process, account, dir })
     }
 
     /// The URL of its maintenance database.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("postgresql:///postgres?host={}&user=postgres", self.dir.path().display())
     }
+
+    /// Ends it: connections are cut, and nobody can make one.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn stop(&mut self) -> Result<(), Failure> {
+        // SIGTERM would wait for every connection to end.
+        self.process.signal(Signal::SIGINT);
+        self.process.wait(LIMIT).map(drop)
+    }
+
+    /// Starts it again, with its data.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start_again(&mut self) -> Result<(), Failure> {
+        self.process = launch(self.account.as_ref(), self.dir.path())?;
+        Ok(())
+    }
+}
+
+fn launch(account: Option<&Account>, dir: &Path) -> Result<Process, Failure> {
+    let mut postgres = command(&postgres_programs()?.join("postgres"), account);
+    postgres.arg("-D").arg(dir.join("data")).args(["-c", "listen_addresses="]);
+    postgres.args(["-c", &format!("unix_socket_directories={}", dir.display())]);
+    // A log of its own for each start, for what it says once it is ready is looked for in it.
+    let log = dir.join(format!("log.{}", uuid::Uuid::new_v4().simple()));
+    let mut process = Process::start("postgres", postgres, log)?;
+    eventually("the private PostgreSQL", LIMIT, || {
+        process.must_run()?;
+        let ready = process.output().contains("ready to accept connections");
+        if ready { Ok(()) } else { Err(Failure::new(process.tail(1))) }
+    })?;
+    Ok(process)
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // SIGTERM would wait for every connection to end.
-        self.process.signal(Signal::SIGINT);
-        let _ = self.process.wait(LIMIT);
+        let _ = self.stop();
     }
 }
 
