@@ -109,6 +109,11 @@ impl Agent {
         &self.settings
     }
 
+    /// Only its process, for who starts and stops it without waiting.
+    pub(crate) fn into_process(self) -> Process {
+        self.process
+    }
+
     /// Its process.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process

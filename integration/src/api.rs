@@ -55,11 +55,13 @@ impl Reply {
 impl Api {
     /// A client of the coordinator at `base`, such as `http://127.0.0.1:8080`.
     pub fn new(base: &str, token: &str) -> Self {
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .proxy(None)
-            .timeout_global(Some(REQUEST_LIMIT))
-            .build();
+        Self::with_limit(base, token, REQUEST_LIMIT)
+    }
+
+    /// The same, with another time after which a request is given up.
+    pub fn with_limit(base: &str, token: &str, limit: Duration) -> Self {
+        let config =
+            ureq::Agent::config_builder().http_status_as_error(false).proxy(None).timeout_global(Some(limit)).build();
         Self { base: base.trim_end_matches('/').to_owned(), token: token.to_owned(), http: config.new_agent() }
     }
 

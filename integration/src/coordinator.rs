@@ -100,6 +100,11 @@ impl Coordinator {
         &self.admin_token
     }
 
+    /// Only its process, for who starts and stops it without waiting.
+    pub(crate) fn into_process(self) -> Process {
+        self.process
+    }
+
     /// Its process.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process

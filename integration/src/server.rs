@@ -24,19 +24,15 @@ impl Server {
     /// # Errors
     /// PostgreSQL is not installed, or does not start.
     pub fn start() -> Result<Self, Failure> {
-        let account = Account::instead_of_root(&["postgres", "nobody"])?;
         let dir = leak_free_dir("fleet-pg.")?;
-        if let Some(account) = &account {
-            account.own(dir.path())?;
-        }
-        init(&postgres_programs()?, account.as_ref(), dir.path())?;
+        let account = make(dir.path())?;
         let process = launch(account.as_ref(), dir.path())?;
         Ok(Self { process, account, dir })
     }
 
     /// The URL of its maintenance database.
     pub fn url(&self) -> String {
-        format!("postgresql:///postgres?host={}&user=postgres", self.dir.path().display())
+        url(self.dir.path())
     }
 
     /// Ends it: connections are cut, and nobody can make one.
@@ -59,13 +55,33 @@ impl Server {
     }
 }
 
-fn launch(account: Option<&Account>, dir: &Path) -> Result<Process, Failure> {
+/// Makes a cluster in `dir`, which then belongs to the account that its server is to run as.
+pub(crate) fn make(dir: &Path) -> Result<Option<Account>, Failure> {
+    let account = Account::instead_of_root(&["postgres", "nobody"])?;
+    if let Some(account) = &account {
+        account.own(dir)?;
+    }
+    init(&postgres_programs()?, account.as_ref(), dir)?;
+    Ok(account)
+}
+
+/// Starts a server over the cluster in `dir`, and waits for nothing.
+pub(crate) fn serve(account: Option<&Account>, dir: &Path) -> Result<Process, Failure> {
     let mut postgres = command(&postgres_programs()?.join("postgres"), account);
     postgres.arg("-D").arg(dir.join("data")).args(["-c", "listen_addresses="]);
     postgres.args(["-c", &format!("unix_socket_directories={}", dir.display())]);
     // A log of its own for each start, for what it says once it is ready is looked for in it.
     let log = dir.join(format!("log.{}", uuid::Uuid::new_v4().simple()));
-    let mut process = Process::start("postgres", postgres, log)?;
+    Process::start("postgres", postgres, log)
+}
+
+/// The URL of the maintenance database of the server in `dir`.
+pub(crate) fn url(dir: &Path) -> String {
+    format!("postgresql:///postgres?host={}&user=postgres", dir.display())
+}
+
+fn launch(account: Option<&Account>, dir: &Path) -> Result<Process, Failure> {
+    let mut process = serve(account, dir)?;
     eventually("the private PostgreSQL", LIMIT, || {
         process.must_run()?;
         let ready = process.output().contains("ready to accept connections");
