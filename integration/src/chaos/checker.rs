@@ -173,3 +173,74 @@ fn named(job: &Value) -> String {
 fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value[field].as_str().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn run(command: &str, code: Option<i64>) -> Run {
+        Run { job: "j".into(), command: command.into(), code, ..Run::default() }
+    }
+
+    fn known(asked: &Asked, runs: Vec<Run>) -> Known<'_> {
+        let snapshots = BTreeMap::from([("h".to_owned(), vec![json!({"id": "abcdef", "tags": ["slow"]})])]);
+        let runs = if runs.is_empty() { BTreeMap::new() } else { BTreeMap::from([("j".to_owned(), runs)]) };
+        Known { asked, hosts: &[], runs, snapshots }
+    }
+
+    fn job(status: &str, error: &str, snapshot: &str) -> Value {
+        let stats = json!({"snapshot_id": snapshot});
+        json!({"id": "j", "host_id": "h", "kind": "backup", "status": status, "error": error, "stats": stats})
+    }
+
+    fn judged(job: &Value, runs: Vec<Run>) -> (Vec<String>, Verdict) {
+        let (asked, mut verdict) = (Asked::default(), Verdict::default());
+        (one(job, &known(&asked, runs), &mut verdict), verdict)
+    }
+
+    #[test]
+    fn what_agrees_is_right() {
+        assert_eq!(judged(&job("succeeded", "", "abc"), vec![run("backup", Some(0))]).0, Vec::<String>::new());
+        assert_eq!(judged(&job("failed", "locked", ""), vec![run("backup", Some(1))]).0, Vec::<String>::new());
+        let killed = job("failed", "agent was killed while the job ran", "");
+        assert_eq!(judged(&killed, vec![run("backup", Some(0)), run("unlock", Some(0))]).0, Vec::<String>::new());
+    }
+
+    #[test]
+    fn every_disagreement_is_told() {
+        for (job, runs, told) in [
+            (job("succeeded", "", "999"), vec![run("backup", Some(0))], "is not in the repository"),
+            (job("succeeded", "", ""), vec![run("backup", Some(0))], "is not in the repository"),
+            (job("succeeded", "", "abc"), vec![run("backup", Some(1))], "ended with Some(1)"),
+            (job("succeeded", "", "abc"), vec![], "ended with None"),
+            (job("failed", "", ""), vec![run("backup", Some(1))], "does not say why"),
+            (job("failed", "expired", ""), vec![run("backup", Some(0))], "but restic ended with 0"),
+            (job("cancelled", "cancelled", ""), vec![run("backup", Some(130))], "nobody cancelled"),
+        ] {
+            let (wrong, _) = judged(&job, runs);
+            assert!(wrong.len() == 1 && wrong[0].contains(told), "{told}: {wrong:?}");
+        }
+        assert_eq!(judged(&job("running", "", ""), vec![]).1.stuck, 1);
+        assert_eq!(
+            judged(&job("failed", "x", ""), vec![run("backup", Some(1)), run("backup", Some(1))]).1.duplicated,
+            1
+        );
+    }
+
+    #[test]
+    fn jobs_that_are_lost_or_that_nobody_asked_for_are_counted() {
+        let asked = Asked { accepted: vec!["a".into(), "b".into()], unknown: 1, ..Asked::default() };
+        let known = known(&asked, vec![run("backup", Some(0))]);
+        let job = |id: &str| json!({"id": id, "origin": "operator"});
+        let counted = |ids: &[&str]| {
+            let mut verdict = Verdict::default();
+            existence(&ids.iter().map(|id| job(id)).collect::<Vec<_>>(), &known, &mut verdict);
+            (verdict.lost, verdict.duplicated)
+        };
+        assert_eq!(counted(&["a", "b", "j"]), (0, 0), "j is the one without an answer");
+        assert_eq!(counted(&["a", "j"]), (1, 0));
+        assert_eq!(counted(&["a", "b"]), (1, 0), "an agent ran j");
+        assert_eq!(counted(&["a", "b", "j", "k"]), (0, 1));
+    }
+}
