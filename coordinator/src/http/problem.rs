@@ -125,11 +125,6 @@ impl Problem {
         Self::invalid(vec![FieldError::new(pointer, detail)])
     }
 
-    /// 422 for what no single field is to blame for.
-    pub fn unprocessable(detail: impl Into<String>) -> Self {
-        Self::new(Kind::Invalid, detail)
-    }
-
     /// 500: a fault of the coordinator. The cause goes to the log, not to the client.
     pub fn internal(cause: impl fmt::Display) -> Self {
         let request = request_id::current();
