@@ -15,6 +15,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
+/// This program, even if its file was replaced meanwhile.
+const OWN_PROGRAM: &str = "/proc/self/exe";
 /// Orders that wait for the worker.
 const ORDERS_WAITING: usize = 256;
 /// Time to send what is in the outbox before the agent ends.
@@ -102,8 +104,14 @@ async fn serve(args: &RunArgs, setup: Setup, signals: (Signal, Signal)) -> Resul
         orders: orders_in,
         drain: drained,
     };
-    let surroundings =
-        Surroundings { journal: journal.clone(), outlet, data_dir, hostname, restic: args.restic.clone() };
+    let surroundings = Surroundings {
+        journal: journal.clone(),
+        outlet,
+        data_dir,
+        hostname,
+        restic: args.restic.clone(),
+        program: OWN_PROGRAM.into(),
+    };
     let worker = Worker::new(surroundings, settings, orders_out, stopped);
 
     let work = async {

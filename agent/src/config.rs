@@ -1,9 +1,13 @@
 //! How the agent is started.
 
+use crate::process::{Assignment, Ending, signal_of};
 use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand};
 use fleet_wire::Secret;
+use nix::sys::signal::Signal;
+use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The command line; every option is also an environment variable.
 #[derive(Debug, Parser)]
@@ -21,6 +25,9 @@ pub enum Command {
     Enroll(EnrollArgs),
     /// Connect to the coordinator and run its jobs, until stopped
     Run(RunArgs),
+    /// Run one child and record what it writes; the agent starts this
+    #[command(hide = true)]
+    Scribe(ScribeArgs),
 }
 
 /// Options of `enroll`.
@@ -58,6 +65,35 @@ pub struct RunArgs {
     /// What both commands share.
     #[command(flatten)]
     pub common: CommonArgs,
+}
+
+/// Options of `scribe`.
+#[derive(Debug, Args)]
+pub struct ScribeArgs {
+    /// The file of the record
+    #[arg(long)]
+    record: PathBuf,
+    /// The signal that ends the child
+    #[arg(long, value_parser = signal_of)]
+    signal: Signal,
+    /// The time between that and SIGKILL
+    #[arg(long)]
+    grace_ms: u64,
+    /// How long the child may run
+    #[arg(long)]
+    limit_ms: Option<u64>,
+    /// The child
+    #[arg(last = true, required = true)]
+    command: Vec<OsString>,
+}
+
+impl ScribeArgs {
+    /// What the scribe is to do.
+    pub fn assignment(&self) -> Assignment {
+        let (grace, limit) = (Duration::from_millis(self.grace_ms), self.limit_ms.map(Duration::from_millis));
+        let ending = Ending { signal: self.signal, grace, limit };
+        Assignment { record: self.record.clone(), ending, command: self.command.clone() }
+    }
 }
 
 /// Options of every command.
@@ -128,7 +164,7 @@ mod tests {
 
     #[test]
     fn every_option_has_a_variable_and_help() {
-        for command in Cli::command().get_subcommands() {
+        for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
             let own = command.get_arguments().filter(|arg| !["help", "version"].contains(&arg.get_id().as_str()));
             for arg in own {
                 assert!(arg.get_env().is_some(), "{} of {}", arg.get_id(), command.get_name());

@@ -1,8 +1,11 @@
 //! Ends what an agent that was killed has left running.
 //!
-//! Every child carries its job and the agent's data folder in its environment. The journal is open in one agent only,
-//! so what carries the data folder when an agent starts belongs to no living one.
+//! Every child carries its job and the agent's data folder in its environment, and so does the scribe that records it.
+//! The journal is open in one agent only, so what carries the data folder when an agent starts belongs to no living one.
+//! A scribe ends its child by itself once its agent is gone, and then what it records is whole: it is only waited for.
+//! A child without one is ended here.
 
+use crate::process::{SCRIBE_TIME, SCRIBE_VARIABLE};
 use fleet_wire::JobId;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -37,22 +40,29 @@ struct Orphan {
     group: i32,
     job: JobId,
     is_restic: bool,
+    is_scribe: bool,
 }
 
 /// Ends every restic of this data folder, and the hooks of `jobs`: SIGINT (hooks: SIGTERM) to their process groups,
 /// SIGKILL after `grace`. Gives the jobs of which something was still running.
 pub async fn end(data_dir: &Path, jobs: &[JobId], grace: Duration) -> BTreeSet<JobId> {
     let found = find(data_dir, jobs);
-    for orphan in &found {
+    let is_being_ended = |orphan: &Orphan| found.iter().any(|other| other.is_scribe && other.job == orphan.job);
+    for orphan in found.iter().filter(|orphan| !is_being_ended(orphan)) {
         log::warn!(job = orphan.job.as_str(), group = orphan.group; "ending what the killed agent left running");
         // restic before 0.17 dies at once of SIGTERM and leaves its lock.
         signal(orphan, if orphan.is_restic { Signal::SIGINT } else { Signal::SIGTERM });
     }
-    if !found.is_empty() && !gone_within(grace, data_dir, jobs).await {
-        for orphan in find(data_dir, jobs) {
-            signal(&orphan, Signal::SIGKILL);
+    if !found.is_empty() && !gone_within(grace + SCRIBE_TIME, data_dir, jobs).await {
+        // Scribes last: what the others have said is to be recorded.
+        for scribes in [false, true] {
+            let left = find(data_dir, jobs);
+            left.iter().filter(|orphan| orphan.is_scribe == scribes).for_each(|orphan| signal(orphan, Signal::SIGKILL));
+            if gone_within(KILL_TIME, data_dir, jobs).await {
+                break;
+            }
         }
-        if !gone_within(KILL_TIME, data_dir, jobs).await {
+        if !find(data_dir, jobs).is_empty() {
             log::error!("a process that the killed agent left behind can't be killed; its repository may stay locked");
         }
     }
@@ -131,7 +141,8 @@ fn judge(environ: &[u8], stat: impl FnOnce() -> Vec<u8>, data_dir: &Path, jobs: 
     let (group, session) = group_and_session(&String::from_utf8_lossy(&stat()))?;
     // A service that a hook has started leads a session of its own, and is meant to stay.
     let is_hook = jobs.contains(&job) && session != group;
-    (group > 1 && (is_restic || is_hook)).then_some(Orphan { group, job, is_restic })
+    let is_scribe = variable(SCRIBE_VARIABLE).is_some();
+    (group > 1 && (is_restic || is_hook)).then_some(Orphan { group, job, is_restic, is_scribe })
 }
 
 /// Process group and session. The fields before them: pid, name (any text in brackets), state, parent.
@@ -155,9 +166,10 @@ mod tests {
     #[test]
     fn a_process_is_known_by_its_environment() {
         let restic = judged("A=1 FLEET_JOB_ID=j FLEET_DATA_DIR=/d RESTIC_REPOSITORY=/r", STAT);
-        assert_eq!(restic, Some(Orphan { group: 70, job: "j".into(), is_restic: true }));
-        let hook = judged("FLEET_DATA_DIR=/d FLEET_JOB_ID=j", STAT);
-        assert_eq!(hook, Some(Orphan { group: 70, job: "j".into(), is_restic: false }));
+        let orphan = |is_restic, is_scribe| Some(Orphan { group: 70, job: "j".into(), is_restic, is_scribe });
+        assert_eq!(restic, orphan(true, false));
+        assert_eq!(judged("FLEET_DATA_DIR=/d FLEET_JOB_ID=j", STAT), orphan(false, false));
+        assert_eq!(judged("FLEET_DATA_DIR=/d FLEET_JOB_ID=j FLEET_SCRIBE=1", STAT), orphan(false, true));
         // A restic of a job that the journal does not know holds the repository up all the same.
         assert!(judged("FLEET_JOB_ID=k FLEET_DATA_DIR=/d RESTIC_REPOSITORY=/r", STAT).is_some());
     }

@@ -1,28 +1,46 @@
-//! Runs one child process to its end.
+//! Runs one child process to its end, and loses nothing of what it writes.
 //!
-//! The child gets a process group and an environment of its own. Both its outputs are read at all times, whatever
-//! happens: a full pipe would block it. When it is to stop, or is over its time, the whole group is interrupted,
-//! given a grace, and killed.
+//! A child is not the agent's own: a scribe starts it, reads both its outputs at all times and records them in a file
+//! of the job's [`Spool`]. The agent reads the record while it grows and hands on its lines. So a killed agent
+//! neither breaks the child's pipes nor takes with it what was read and not yet journalled: its next life [`replay`]s
+//! the rest of the record.
 
-mod output;
+mod drain;
+mod frames;
+mod lines;
+mod record;
+mod scribe;
+mod spool;
+mod supervise;
 
-pub(crate) use output::char_boundary;
-pub use output::{MAX_LINE_BYTES, Origin, Sink};
+pub use frames::{Origin, Started};
+pub(crate) use lines::char_boundary;
+pub use lines::{Line, MAX_LINE_BYTES, Mark, Sink};
+pub(crate) use scribe::SCRIBE_VARIABLE;
+pub use scribe::{Assignment, run as run_scribe, signal_of};
+pub use spool::{Record, Role, Spool};
+pub use supervise::Ending;
 
-use self::output::drain;
+use self::frames::{Event, Frame, Why};
+use self::lines::Lines;
+use self::record::{Places, Reader};
 use crate::stop::{Stop, StopWatch};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
-use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
-use tokio::process::{Child, Command};
-use tokio::sync::oneshot;
-use tokio::time::{sleep, timeout};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::{ChildStdout, Command};
+use tokio::sync::mpsc;
+
+/// How long a killed child may take to be gone: one that hangs in the system may stay.
+const KILL_TIME: Duration = Duration::from_secs(10);
+
+/// How long a scribe may take to notice that its agent is gone and its child over.
+pub(crate) const SCRIBE_TIME: Duration = Duration::from_secs(5);
 
 /// What to run.
 #[derive(Clone)]
@@ -43,17 +61,6 @@ impl fmt::Debug for Program {
     }
 }
 
-/// How a child is ended early.
-#[derive(Clone, Copy, Debug)]
-pub struct Ending {
-    /// The first signal to its process group.
-    pub signal: Signal,
-    /// How long after that the group is killed.
-    pub grace: Duration,
-    /// How long it may run at most.
-    pub limit: Option<Duration>,
-}
-
 /// How a child ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ended {
@@ -67,176 +74,146 @@ pub struct Ended {
     pub over_time: bool,
 }
 
-/// Runs `program` to its end and hands what it writes to `sink`.
+/// Runs `program` to its end and hands what it writes to `sink`. Dropped before that, it ends the program.
 ///
 /// # Errors
 /// It could not be started.
-pub async fn run(program: &Program, stop: StopWatch, ending: Ending, sink: &mut impl Sink) -> io::Result<Ended> {
-    let mut child = spawn(program)?;
-    let outputs = (child.stdout.take(), child.stderr.take());
-    let (exited, child_exited) = oneshot::channel::<()>();
-    let supervised = async {
-        let ended = supervise(&mut child, stop, ending).await;
-        drop(exited);
-        ended
+pub async fn run(
+    program: &Program,
+    (spool, role): (&Spool, Role),
+    mut stop: StopWatch,
+    ending: Ending,
+    sink: &mut impl Sink,
+) -> io::Result<Ended> {
+    let record = spool.next(role)?;
+    let mut scribe = scribe_for(program, spool, &record, ending).spawn()?;
+    let (Some(mut stdin), Some(wakes)) = (scribe.stdin.take(), scribe.stdout.take()) else {
+        return Err(io::Error::other("the scribe has no pipes"));
     };
-    let (ended, ()) = tokio::join!(supervised, drain(outputs, child_exited, sink));
-    ended
-}
-
-fn spawn(program: &Program) -> io::Result<Child> {
-    Command::new(&program.path)
-        .args(&program.args)
-        .env_clear()
-        .envs(program.env.iter().map(|(name, value)| (name, value)))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
-}
-
-/// Waits for the child's end, or brings it about.
-async fn supervise(child: &mut Child, mut stop: StopWatch, ending: Ending) -> io::Result<Ended> {
-    let group = child.id();
-    let over_time = async {
-        match ending.limit {
-            Some(limit) => sleep(limit).await,
-            None => std::future::pending().await,
+    // One for each full record, which waits for it, and one for the stop.
+    let (commands, mut given) = mpsc::unbounded_channel::<Vec<u8>>();
+    let mut told = None;
+    let playing = play(&record, wakes, &commands, sink);
+    tokio::pin!(playing);
+    loop {
+        tokio::select! {
+            biased;
+            ended = &mut playing => {
+                let (ended, stopped) = ended?;
+                return Ok(Ended { stop: told.filter(|_| stopped), ..ended });
+            }
+            why = stop.wait(), if told.is_none() => {
+                told = Some(why);
+                let _ = commands.send(vec![scribe::STOP]);
+            }
+            // A scribe that is over has said so in the record.
+            Some(command) = given.recv() => drop(stdin.write_all(&command).await),
         }
+    }
+}
+
+/// The command line of the scribe. Its memory and pipes aside it needs nothing of the agent: not even its program file,
+/// which may have been replaced.
+fn scribe_for(program: &Program, spool: &Spool, record: &Record, ending: Ending) -> Command {
+    let mut scribe = std::process::Command::new(&spool.program);
+    std::os::unix::process::CommandExt::arg0(&mut scribe, "fleet-agent");
+    scribe.arg("scribe").arg("--record").arg(&record.path);
+    scribe.arg(format!("--signal={}", ending.signal as i32)).arg(format!("--grace-ms={}", ending.grace.as_millis()));
+    scribe.args(ending.limit.map(|limit| format!("--limit-ms={}", limit.as_millis())));
+    scribe.arg("--").arg(&program.path).args(&program.args);
+    scribe.env_clear().envs(program.env.iter().map(|(name, value)| (name, value))).env(SCRIBE_VARIABLE, "1");
+    scribe.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut scribe = Command::from(scribe);
+    scribe.process_group(0);
+    scribe
+}
+
+/// Hands on what is recorded, as it is recorded, up to the child's end; true beside that if it was told to stop.
+async fn play(
+    record: &Record,
+    mut wakes: ChildStdout,
+    commands: &mpsc::UnboundedSender<Vec<u8>>,
+    sink: &mut impl Sink,
+) -> io::Result<(Ended, bool)> {
+    let (mut reader, mut group) = (None, None);
+    let mut lines = Lines::new(record.child, [0, 0]);
+    let mut is_over = false;
+    loop {
+        if reader.is_none() && record.path.exists() {
+            reader = Some(Reader::open(&record.path, [0, 0])?);
+        }
+        while let Some(frame) = reader.as_mut().map_or(Ok(None), Reader::next)? {
+            match frame {
+                Frame::Output(chunk) => lines.push(chunk, sink).await,
+                Frame::Event(Event::Started(started)) => group = Some(started.group),
+                Frame::Event(Event::Failed { errno, reason }) => {
+                    return Err(errno.map_or_else(|| io::Error::other(reason), io::Error::from_raw_os_error));
+                }
+                Frame::Event(Event::Full) => {
+                    sink.settle().await;
+                    // A scribe that is gone needs no answer.
+                    let _ = commands.send(settled(lines.done()));
+                }
+                Frame::Event(Event::Ended { code, signal, why }) => {
+                    lines.finish(sink).await;
+                    let ended = Ended { code, signal, stop: None, over_time: why == Why::OverTime };
+                    return Ok((ended, why == Why::Stopped));
+                }
+            }
+        }
+        if is_over {
+            lines.finish(sink).await;
+            return Ok((killed(group).await?, false));
+        }
+        is_over = wakes.read(&mut [0; 256]).await.unwrap_or(0) == 0;
+    }
+}
+
+fn settled(places: Places) -> Vec<u8> {
+    let places = places.into_iter().flat_map(u64::to_le_bytes);
+    std::iter::once(scribe::SETTLED).chain(places).collect()
+}
+
+/// The scribe is gone without having told of the child's end: nobody reads what the child writes.
+async fn killed(group: Option<u32>) -> io::Result<Ended> {
+    log::error!("the process that records a child was killed; the child is killed too");
+    let group = group.ok_or_else(|| io::Error::other("the process that was to start it was killed"))?;
+    supervise::signal_group(Some(group), Signal::SIGKILL);
+    supervise::gone(Some(group), KILL_TIME).await;
+    Ok(Ended { signal: Some(Signal::SIGKILL as i32), ..Ended::default() })
+}
+
+/// Hands on what a record holds behind `mark`, as far as it belongs to this child, when the child and its scribe are over.
+///
+/// # Errors
+/// The record can't be read, or not to its end.
+pub async fn replay(record: &Record, mark: Option<Mark>, sink: &mut impl Sink) -> io::Result<()> {
+    let from = match mark {
+        Some(mark) if mark.child > record.child => return Ok(()),
+        Some(mark) if mark.child == record.child => mark.done,
+        _ => [0, 0],
     };
-    let why = tokio::select! {
-        biased;
-        status = child.wait() => return status.map(|status| ended(status, None, false)),
-        stop = stop.wait() => Some(stop),
-        () = over_time => None,
-    };
-    signal_group(group, ending.signal);
-    let status = match timeout(ending.grace, child.wait()).await {
-        Ok(status) => status?,
-        Err(_) => {
-            signal_group(group, Signal::SIGKILL);
-            child.wait().await?
+    let mut reader = Reader::open(&record.path, from)?;
+    let mut lines = Lines::new(record.child, from);
+    while let Some(frame) = reader.next()? {
+        if let Frame::Output(chunk) = frame {
+            lines.push(chunk, sink).await;
         }
-    };
-    // Its own children may have ignored the first signal (a shell starts background jobs that way).
-    signal_group(group, Signal::SIGKILL);
-    Ok(ended(status, why, why.is_none()))
+    }
+    lines.finish(sink).await;
+    Ok(())
 }
 
-fn ended(status: ExitStatus, stop: Option<Stop>, over_time: bool) -> Ended {
-    Ended { code: status.code(), signal: status.signal(), stop, over_time }
-}
-
-/// Signals the process group whose leader was started as `leader`. A group that is gone is no error.
-fn signal_group(leader: Option<u32>, signal: Signal) {
-    if let Some(leader) = leader.and_then(|id| i32::try_from(id).ok())
-        && let Err(error) = killpg(Pid::from_raw(leader), signal)
-    {
-        log::debug!(group = leader, signal = signal.as_str(); "no signal was delivered: {error}");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Instant;
-    use tokio::sync::watch;
-
-    #[derive(Default)]
-    struct Heard(Vec<(Origin, Vec<u8>, bool)>);
-
-    impl Sink for Heard {
-        async fn line(&mut self, origin: Origin, piece: Vec<u8>, ends: bool) {
-            self.0.push((origin, piece, ends));
+/// The child of a record, if that does not tell of its end.
+pub fn unfinished(record: &Record) -> Option<Started> {
+    let mut reader = Reader::open(&record.path, [0, 0]).ok()?;
+    let mut started = None;
+    while let Ok(Some(frame)) = reader.next() {
+        match frame {
+            Frame::Event(Event::Started(child)) => started = Some(child),
+            Frame::Event(Event::Ended { .. }) => return None,
+            _ => {}
         }
     }
-
-    impl Heard {
-        fn text(&self, origin: Origin) -> String {
-            let lines = self.0.iter().filter(|line| line.0 == origin).map(|line| String::from_utf8_lossy(&line.1));
-            lines.collect::<Vec<_>>().join("|")
-        }
-    }
-
-    fn sh(script: &str) -> Program {
-        let path = ("PATH".into(), "/usr/bin:/bin".into());
-        Program { path: "/bin/sh".into(), args: vec!["-c".into(), script.into()], env: vec![path] }
-    }
-
-    fn ending(grace_ms: u64, limit: Option<Duration>) -> Ending {
-        Ending { signal: Signal::SIGINT, grace: Duration::from_millis(grace_ms), limit }
-    }
-
-    fn no_stop() -> StopWatch {
-        StopWatch::new(watch::channel(Stop::No).1)
-    }
-
-    #[tokio::test]
-    async fn both_outputs_and_the_exit_code_are_reported() {
-        let mut heard = Heard::default();
-        let script = "echo one; echo two >&2; printf 'no end'; test -z \"$HOME\" || echo leaked; exit 7";
-        let ended = run(&sh(script), no_stop(), ending(100, None), &mut heard).await.unwrap();
-        assert_eq!(ended, Ended { code: Some(7), ..Ended::default() });
-        assert_eq!(heard.text(Origin::Stdout), "one|no end");
-        assert_eq!(heard.text(Origin::Stderr), "two");
-    }
-
-    #[tokio::test]
-    async fn a_program_that_is_not_there_is_an_error() {
-        let program = Program { path: "/no/such/program".into(), args: Vec::new(), env: Vec::new() };
-        let error = run(&program, no_stop(), ending(100, None), &mut Heard::default()).await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::NotFound);
-    }
-
-    /// Asks for a stop as soon as the child says something: then its traps are set.
-    struct StopAtFirstLine(watch::Sender<Stop>);
-
-    impl Sink for StopAtFirstLine {
-        async fn line(&mut self, _: Origin, _: Vec<u8>, _: bool) {
-            self.0.send(Stop::Cancel).unwrap();
-        }
-    }
-
-    async fn stopped(script: &str, grace_ms: u64) -> Ended {
-        let (stop, receiver) = watch::channel(Stop::No);
-        let mut sink = StopAtFirstLine(stop);
-        run(&sh(script), StopWatch::new(receiver), ending(grace_ms, None), &mut sink).await.unwrap()
-    }
-
-    #[tokio::test]
-    async fn a_stop_interrupts_and_then_kills_the_whole_group() {
-        let started = Instant::now();
-        // Neither the shell nor its children heed SIGINT: only the kill of the group closes the outputs.
-        let ended = stopped("trap '' INT; echo ready; sleep 600 & sleep 600", 200).await;
-        assert_eq!(ended, Ended { code: None, signal: Some(9), stop: Some(Stop::Cancel), over_time: false });
-        assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
-    }
-
-    #[tokio::test]
-    async fn a_stop_that_meets_a_good_end_keeps_its_exit_code() {
-        let ended = stopped("trap 'exit 0' INT; echo ready; while :; do sleep 0.05; done", 20_000).await;
-        assert_eq!(ended, Ended { code: Some(0), signal: None, stop: Some(Stop::Cancel), over_time: false });
-    }
-
-    #[tokio::test]
-    async fn a_time_limit_ends_it() {
-        let limit = Some(Duration::from_millis(100));
-        let ended = run(&sh("exec sleep 600"), no_stop(), ending(1000, limit), &mut Heard::default()).await.unwrap();
-        assert_eq!(ended, Ended { code: None, signal: Some(2), stop: None, over_time: true });
-    }
-
-    #[tokio::test]
-    async fn what_a_child_leaves_behind_does_not_hold_it_up() {
-        // Silent, dripping, and as fast as it can.
-        for left in ["sleep 30", "while sleep 0.2; do echo x; done", "yes"] {
-            let mut heard = Heard::default();
-            let started = Instant::now();
-            let script = format!("echo done; {left} &");
-            let ended = run(&sh(&script), no_stop(), ending(100, None), &mut heard).await.unwrap();
-            assert_eq!((ended.code, heard.0[0].1.as_slice()), (Some(0), b"done".as_slice()), "{left}");
-            assert!(started.elapsed() < Duration::from_secs(20), "{left}: {:?}", started.elapsed());
-        }
-    }
+    started
 }

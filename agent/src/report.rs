@@ -1,5 +1,6 @@
 //! What a running job says about itself, on its way to the journal.
 
+use crate::process::{Line, Mark};
 use chrono::Utc;
 use fleet_wire::{JobProgress, LogStream, RepoStats, SnapshotsReport, Timestamp};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ pub const REPORTS_IN_FLIGHT: usize = 1024;
 pub const BYTES_IN_FLIGHT: usize = 4 * 1024 * 1024;
 
 /// One report of a running job.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum Report {
     /// A line for the job's log; the journal gives it its `seq`.
     Log {
@@ -22,7 +23,11 @@ pub enum Report {
         stream: LogStream,
         /// The line, without its end and without any secret.
         line: String,
+        /// Of the child that said it, and what is dealt with once this is on disk; none for a line of the agent's own.
+        mark: Option<Mark>,
     },
+    /// Whoever holds the other end is told that everything before this is on disk: by dropping this.
+    Settle(#[allow(dead_code, reason = "it only has to be dropped")] mpsc::Sender<()>),
     /// How far it is. The latest one counts; it is not journalled.
     Progress(JobProgress),
     /// The host's snapshots after a backup.
@@ -42,7 +47,7 @@ impl Report {
                 .iter()
                 .map(|snapshot| size_of_val(snapshot) + 100 + texts(&snapshot.paths) + texts(&snapshot.tags))
                 .sum(),
-            Self::Progress(_) | Self::Stats(_) => 0,
+            Self::Progress(_) | Self::Stats(_) | Self::Settle(_) => 0,
         };
         varying + size_of::<Self>()
     }
@@ -76,9 +81,22 @@ impl Reporter {
         (Self { sender, room: Arc::new(Semaphore::new(BYTES_IN_FLIGHT)) }, Reports(receiver))
     }
 
-    /// Adds a line to the job's log. Waits while the journal is behind; without a reader the line is dropped.
+    /// Adds a line of the agent's own to the job's log. Waits while the journal is behind; without a reader the line is
+    /// dropped.
     pub async fn log(&self, stream: LogStream, line: impl Into<String>) {
-        self.send(Report::Log { ts: Utc::now(), stream, line: line.into() }).await;
+        self.send(Report::Log { ts: Utc::now(), stream, line: line.into(), mark: None }).await;
+    }
+
+    /// Adds a child's line, as it goes into the log, in place of `line`.
+    pub async fn relay(&self, line: &Line, stream: LogStream, text: String) {
+        self.send(Report::Log { ts: line.ts, stream, line: text, mark: Some(line.mark) }).await;
+    }
+
+    /// Returns when everything before is on disk, or nobody reads reports.
+    pub async fn settle(&self) {
+        let (settled, mut all) = mpsc::channel(1);
+        self.send(Report::Settle(settled)).await;
+        let _ = all.recv().await;
     }
 
     /// Reports progress, unless the journal is behind: progress may be dropped.
@@ -108,7 +126,7 @@ mod tests {
     }
 
     fn line(bytes: usize) -> Report {
-        Report::Log { ts: Utc::now(), stream: LogStream::Stdout, line: "x".repeat(bytes) }
+        Report::Log { ts: Utc::now(), stream: LogStream::Stdout, line: "x".repeat(bytes), mark: None }
     }
 
     #[tokio::test]

@@ -3,6 +3,8 @@
 mod support;
 
 use fleet_wire::{Cap, CommandRun, ConfigUpdate, Kind, Secret};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -10,10 +12,8 @@ use std::time::Duration;
 use support::{Agent, Coordinator, DEADLINE, Peer, backup, job, repository};
 use tokio::time::{Instant, sleep};
 
-/// The restic that the agent runs. `backup` writes into a file: into a pipe whose reader is gone it would end itself
-/// at its next line. "$0.pid" tells its process.
+/// The restic that the agent runs; "$0.pid" tells the process of a backup.
 const WRAPPER: &str = r#"#!/bin/sh
-[ "$1" = backup ] && [ -e "$0.silent" ] && { echo $$ > "$0.pid"; exec restic "$@" > "$0.out" 2>&1; }
 [ "$1" != backup ] || echo $$ > "$0.pid"
 exec restic "$@"
 "#;
@@ -32,8 +32,8 @@ struct Host {
 }
 
 impl Host {
-    /// A host with a repository and 60 MB to back up; `silent` is a restic that outlives the agent.
-    async fn new(silent: bool) -> (Self, Peer) {
+    /// A host with a repository and 60 MB to back up.
+    async fn new() -> (Self, Peer) {
         let coordinator = Coordinator::bind().await;
         let host = Self { agent: Agent::enrolled(&coordinator.url), coordinator };
         let home = host.agent.home.path();
@@ -49,9 +49,6 @@ impl Host {
             .current_dir(home)
             .status();
         assert!(filled.unwrap().success());
-        if silent {
-            std::fs::write(home.join("restic.silent"), "").unwrap();
-        }
         let mut host = host;
         let mut peer = host.start().await;
         let repo_password = Some(Secret::new(PASSWORD));
@@ -106,19 +103,57 @@ fn status(finished: &Value) -> (&str, &str) {
     (text("status"), text("error"))
 }
 
+/// Waits until `is` holds.
+async fn until(what: &str, agent: &Agent, mut is: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !is() {
+        assert!(Instant::now() < deadline, "{what}; {}", agent.log());
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The processes that record the agent's children, told by their environment.
+fn scribes(agent: &Agent) -> Vec<i32> {
+    let folder = format!("FLEET_DATA_DIR={}", agent.data_dir().display());
+    let all = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let is_scribe = |pid: &i32| {
+        let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let has = |variable: &str| environ.split(|byte| *byte == 0).any(|found| found == variable.as_bytes());
+        has("FLEET_SCRIBE=1") && has(&folder)
+    };
+    pids.filter(is_scribe).collect()
+}
+
+fn kill_scribes(agent: &Agent) {
+    let scribes = scribes(agent);
+    assert!(!scribes.is_empty(), "nobody records; {}", agent.log());
+    for scribe in scribes {
+        kill(Pid::from_raw(scribe), Signal::SIGKILL).unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_killed_agent_leaves_neither_restic_nor_lock_behind_once_it_is_back() {
-    for silent in [true, false] {
-        let (mut host, mut peer) = Host::new(silent).await;
+    for scribe_too in [true, false] {
+        let (mut host, mut peer) = Host::new().await;
         peer.send(host.slow_backup("cut")).await;
         peer.expect("job.started", Some("cut")).await;
         let pid = host.locked_by().await;
+        // Its scribe would end the restic as soon as the agent is gone.
+        if scribe_too {
+            host.agent.signal(Signal::SIGSTOP);
+            kill_scribes(&host.agent);
+        }
         host.agent.kill().await;
         drop(peer);
-        assert!(!silent || is_running(&pid), "the backup was over too early");
-        assert_ne!(host.restic(&["list", "locks", "--no-lock"]), "", "the lock outlives the agent");
-
-        let _ = std::fs::remove_file(host.agent.home.path().join("restic.silent"));
+        match scribe_too {
+            true => {
+                assert!(is_running(&pid), "the backup was over too early");
+                assert_ne!(host.restic(&["list", "locks", "--no-lock"]), "", "the lock outlives the agent");
+            }
+            false => until("restic ends", &host.agent, || !is_running(&pid)).await,
+        }
         let mut peer = host.start().await;
         // Sent before the clearing up is done: it must not run before.
         peer.send(backup("next", &host.agent.home.path().join("files"))).await;
@@ -126,36 +161,71 @@ async fn a_killed_agent_leaves_neither_restic_nor_lock_behind_once_it_is_back() 
         assert_eq!(status(&finished), ("failed", "agent was killed while the job ran"));
         assert!(!is_running(&pid), "{}", host.agent.log());
         let told = peer.lines("cut").iter().any(|line| line["payload"].as_str().unwrap().contains("was ended"));
-        assert!(told || !silent, "{:?}", peer.lines("cut"));
+        assert!(told || !scribe_too, "{:?}", peer.lines("cut"));
         peer.send(job("check", Kind::Check)).await;
         assert_eq!(status(&peer.expect("job.finished", Some("next")).await), ("succeeded", ""));
         // A check does not share the repository with any lock.
         assert_eq!(status(&peer.expect("job.finished", Some("check")).await), ("succeeded", ""));
         assert_eq!(host.restic(&["list", "locks", "--no-lock"]), "");
         assert_eq!(host.restic(&["snapshots", "--json"]).matches("short_id").count(), 1);
+        let spool = host.agent.data_dir().join("spool");
+        until("records go", &host.agent, || spool.read_dir().unwrap().next().is_none()).await;
     }
 }
 
 #[tokio::test]
 async fn a_hook_of_the_killed_agent_is_ended_and_a_service_that_it_started_stays() {
-    let (mut host, mut peer) = Host::new(false).await;
+    let (mut host, mut peer) = Host::new().await;
     let home = host.agent.home.path().to_path_buf();
     let hook =
         format!("setsid sh -c 'echo $$ > {0}/service; exec sleep 300' & echo $$ > {0}/hook; sleep 300", home.display());
     peer.send(CommandRun { pre_hook: Some(hook), ..host.slow_backup("hooked") }).await;
-    let deadline = Instant::now() + DEADLINE;
     let pid = |name: &str| std::fs::read_to_string(home.join(name)).unwrap_or_default().trim().to_owned();
-    while pid("service").is_empty() || pid("hook").is_empty() {
-        assert!(Instant::now() < deadline, "no hook; {}", host.agent.log());
-        sleep(Duration::from_millis(20)).await;
-    }
+    until("a hook", &host.agent, || !pid("service").is_empty() && !pid("hook").is_empty()).await;
+    host.agent.signal(Signal::SIGSTOP);
+    kill_scribes(&host.agent);
     host.agent.kill().await;
     drop(peer);
     assert!(is_running(&pid("hook")) && is_running(&pid("service")));
     let mut peer = host.start().await;
     assert_eq!(status(&peer.expect("job.finished", Some("hooked")).await).0, "failed");
     let (hook, service) = (is_running(&pid("hook")), is_running(&pid("service")));
-    Command::new("kill").arg(pid("service")).status().unwrap();
+    kill(Pid::from_raw(pid("service").parse().unwrap()), Signal::SIGTERM).unwrap();
     assert_eq!((hook, service), (false, true), "{}", host.agent.log());
     assert!(!home.join("data/tmp").read_dir().unwrap().any(|entry| entry.is_ok()), "the hook's script stays");
+}
+
+#[tokio::test]
+async fn no_line_is_lost_wherever_the_agent_is_killed() {
+    let (mut host, mut peer) = Host::new().await;
+    let said = host.agent.home.path().join("said");
+    // Each line that is said is noted elsewhere too, right after.
+    let hook = format!(
+        "i=0; while :; do echo \"line $i\"; echo >> {}; i=$((i+1)); [ $((i%20)) != 0 ] || sleep 0.01; done",
+        said.display()
+    );
+    for round in 0..8 {
+        std::fs::write(&said, "").unwrap();
+        let id = format!("round-{round}");
+        peer.send(CommandRun { pre_hook: Some(hook.clone()), ..host.slow_backup(&id) }).await;
+        while peer.lines(&id).len() < 5 + round * 37 {
+            peer.next().await;
+        }
+        host.agent.kill().await;
+        let before = peer.lines(&id);
+        drop(peer);
+        peer = host.start().await;
+        assert_eq!(status(&peer.expect("job.finished", Some(&id)).await).0, "failed");
+        // What was sent and not acknowledged comes again.
+        let all = peer.lines(&id);
+        assert_eq!(all[..before.len()], before);
+        let text = |line: &Value| line["payload"].as_str().unwrap().to_owned();
+        let lines: Vec<String> = all.iter().map(text).filter(|line| line.starts_with("line ")).collect();
+        let expected = (0..lines.len()).map(|number| format!("line {number}"));
+        assert!(lines.iter().cloned().eq(expected), "{lines:?}");
+        let said = std::fs::read_to_string(&said).unwrap().lines().count();
+        assert!(lines.len() >= said, "{said} lines were said, {} came", lines.len());
+        let finished = peer.seqs(&id).len();
+        assert!(peer.seqs(&id).into_iter().eq(0..finished as i64));
+    }
 }

@@ -121,12 +121,14 @@ async fn the_lock_of_a_crash_is_removed_beside_any_job() {
     let (reporter, _reports) = Reporter::channel();
     let job = "job-1".into();
     let data_dir = sandbox.path("data");
-    let unlocked = unlock_stale(&job, &sandbox.restic, &sandbox.credentials, &data_dir, &reporter).await;
+    let unlocked =
+        unlock_stale((&job, &sandbox.spool()), &sandbox.restic, &sandbox.credentials, &data_dir, &reporter).await;
     assert_eq!(unlocked, Ok(()));
     assert_eq!(sandbox.locks(), "");
 
     let wrong = fleet_wire::Secret::new(format!("not {PASSWORD}"));
     let credentials = fleet_agent::credentials::Credentials { password: Some(wrong), ..sandbox.credentials.clone() };
-    let error = unlock_stale(&job, &sandbox.restic, &credentials, &data_dir, &reporter).await.unwrap_err();
+    let error =
+        unlock_stale((&job, &sandbox.spool()), &sandbox.restic, &credentials, &data_dir, &reporter).await.unwrap_err();
     assert!(error.starts_with("wrong repository password"), "{error}");
 }

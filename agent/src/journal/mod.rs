@@ -22,6 +22,7 @@ pub use record::{Accepted, Leftover};
 pub use store::JournalError;
 
 use crate::outcome::Outcome;
+use crate::process::Mark;
 use chrono::Utc;
 use fleet_wire::{CommandRun, JobId, JournalId, LogStream, Timestamp, ToCoordinator};
 use record::Write;
@@ -97,9 +98,10 @@ impl Journal {
         self.put_and_wait(Write::Finish { job_id: job_id.clone(), outcome, at: Utc::now() }).await;
     }
 
-    /// Adds a line to a job's log. Returns before it is on disk, and waits while the disk is behind.
-    pub async fn log(&self, job_id: &JobId, ts: Timestamp, stream: LogStream, line: String) {
-        self.put(Write::Log { job_id: job_id.clone(), ts, stream, line }, None).await;
+    /// Adds a line to a job's log; with a `mark`, if a child has said it. Returns before it is on disk, and waits while
+    /// the disk is behind.
+    pub async fn log(&self, job_id: &JobId, ts: Timestamp, stream: LogStream, line: String, mark: Option<Mark>) {
+        self.put(Write::Log { job_id: job_id.clone(), ts, stream, line, mark }, None).await;
     }
 
     /// Puts any other message into the outbox. Returns before it is on disk, and waits while the disk is behind.

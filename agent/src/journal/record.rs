@@ -1,6 +1,7 @@
 //! What stands in the journal, and what is written into it.
 
 use crate::outcome::Outcome;
+use crate::process::Mark;
 use fleet_wire::{CommandRun, JobId, Kind, LogStream, MaybeKnown, Timestamp, ToCoordinator};
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +34,9 @@ pub(super) struct JobRecord {
     /// The id of the envelope with its outcome.
     #[serde(default)]
     pub(super) outcome_id: Option<u64>,
+    /// How far the output of its children is in its log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) mark: Option<Mark>,
 }
 
 /// What the journal says of itself.
@@ -60,7 +64,7 @@ pub(super) enum Write {
     /// A job's execution begins.
     Started { job_id: JobId, at: Timestamp },
     /// A line for a job's log.
-    Log { job_id: JobId, ts: Timestamp, stream: LogStream, line: String },
+    Log { job_id: JobId, ts: Timestamp, stream: LogStream, line: String, mark: Option<Mark> },
     /// A job is over.
     Finish { job_id: JobId, outcome: Outcome, at: Timestamp },
     /// Any other message that must arrive.
@@ -116,4 +120,6 @@ pub struct Leftover {
     pub started: bool,
     /// What to run; `None` if the journal does not hold it in a form that this agent reads.
     pub run: Option<CommandRun>,
+    /// How far the output of its children is in its log.
+    pub mark: Option<Mark>,
 }

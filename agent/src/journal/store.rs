@@ -106,15 +106,16 @@ impl Store {
             .live
             .iter()
             .filter(|(_, record)| record.state < JobState::Finished)
-            .map(|(job_id, record)| (record.number, job_id.clone(), record.state == JobState::Started))
+            .map(|(job_id, record)| (job_id.clone(), record.clone()))
             .collect();
-        unfinished.sort_unstable();
+        unfinished.sort_unstable_by_key(|(_, record)| record.number);
         self.with(|database| {
             let runs = database.begin_read()?.open_table(RUNS)?;
             let mut leftovers = Vec::new();
-            for (_, job_id, started) in unfinished {
+            for (job_id, record) in unfinished {
                 let run = runs.get(job_id.as_str())?.and_then(|run| serde_json::from_slice(run.value()).ok());
-                leftovers.push(Leftover { job_id, started, run });
+                let started = record.state == JobState::Started;
+                leftovers.push(Leftover { job_id, started, run, mark: record.mark });
             }
             Ok(leftovers)
         })

@@ -31,7 +31,7 @@ fn started(name: &str) -> Write {
 }
 
 fn line(name: &str, text: &str) -> Write {
-    Write::Log { job_id: name.into(), ts: Utc::now(), stream: LogStream::Stdout, line: text.into() }
+    Write::Log { job_id: name.into(), ts: Utc::now(), stream: LogStream::Stdout, line: text.into(), mark: None }
 }
 
 fn outcome() -> Outcome {
@@ -227,7 +227,7 @@ async fn many_reports_are_on_disk_when_the_last_one_says_so() {
     assert_eq!(journal.accept(job("b"), Some("no".into())).await, Accepted::Refused);
     journal.started(&a).await;
     for n in 0..5000 {
-        journal.log(&a, Utc::now(), LogStream::Stdout, n.to_string()).await;
+        journal.log(&a, Utc::now(), LogStream::Stdout, n.to_string(), None).await;
     }
     journal.finish(&a, outcome()).await;
     assert_eq!(*journal.head().borrow(), 5005);

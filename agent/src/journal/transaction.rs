@@ -61,8 +61,9 @@ impl<'t> Tables<'t> {
                 Ok(())
             }
             Write::Started { job_id, at } => self.started(job_id, *at),
-            Write::Log { job_id, ts, stream, line } => {
+            Write::Log { job_id, ts, stream, line, mark } => {
                 let Some(record) = self.record_mut(job_id) else { return Ok(()) };
+                record.mark = mark.or(record.mark);
                 let seq = record.next_seq;
                 record.next_seq += 1;
                 let line =
@@ -100,6 +101,7 @@ impl<'t> Tables<'t> {
                 next_seq: 0,
                 dropped: 0,
                 outcome_id: None,
+                mark: None,
             };
             self.changes.touched.insert(job_id.clone(), record);
             let row = serde_json::to_vec(run).unwrap_or_default();

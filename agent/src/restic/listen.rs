@@ -4,7 +4,7 @@ use super::heard::Heard;
 use super::output::{BackupSummary, Event, read_event, read_text_progress};
 use super::progress::Meter;
 use super::redact::Redactor;
-use crate::process::{Origin, Sink};
+use crate::process::{Line, Origin, Role, Sink};
 use crate::report::Reporter;
 use fleet_wire::{JobId, LogStream};
 use std::time::Instant;
@@ -21,6 +21,13 @@ pub enum Listen {
     LogAndKeep,
     /// It is only kept: a query beside the job's own command.
     Keep,
+}
+
+impl Listen {
+    /// What the restic is to its job.
+    pub(super) fn role(self) -> Role {
+        if self == Self::Keep { Role::Query } else { Role::Command }
+    }
 }
 
 /// The sink of one restic.
@@ -75,38 +82,43 @@ impl<'a> Listener<'a> {
         only
     }
 
-    async fn log(&self, origin: Origin, is_event: bool, line: &str) {
-        let line = self.redactor.redact(line);
+    async fn log(&self, line: &Line, is_event: bool, text: &str) {
+        let text = self.redactor.redact(text);
         // A secret that is a part of JSON itself leaves no JSON when it is masked.
-        let is_event = is_event && serde_json::from_str::<serde::de::IgnoredAny>(&line).is_ok();
-        let stream = match (is_event, origin) {
+        let is_event = is_event && serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok();
+        let stream = match (is_event, line.origin) {
             (true, _) => LogStream::Event,
             (false, Origin::Stdout) => LogStream::Stdout,
             (false, Origin::Stderr) => LogStream::Stderr,
         };
-        self.reporter.log(stream, line).await;
+        self.reporter.relay(line, stream, text).await;
     }
 }
 
 impl Sink for Listener<'_> {
-    async fn line(&mut self, origin: Origin, piece: Vec<u8>, ends: bool) {
+    async fn line(&mut self, line: Line) {
+        let (origin, ends) = (line.origin, line.ends);
         let continued = std::mem::replace(&mut self.continued[usize::from(origin == Origin::Stderr)], !ends);
         let whole = ends && !continued;
         if origin == Origin::Stdout && self.how != Listen::Log {
-            self.capture(&piece, ends);
+            self.capture(&line.bytes, ends);
             if self.how == Listen::Keep {
                 return;
             }
         }
-        let line = clean(&piece);
-        let event = if whole { read_event(&line) } else { None };
+        let text = clean(&line.bytes);
+        let event = if whole { read_event(&text) } else { None };
         match &event {
-            Some(event) => self.heard.note_event(&line, event),
-            None => self.heard.note_text(origin, &line),
+            Some(event) => self.heard.note_event(&text, event),
+            None => self.heard.note_text(origin, &text),
         }
-        if !self.progress(event.as_ref(), &line) {
-            self.log(origin, event.is_some(), &line).await;
+        if !self.progress(event.as_ref(), &text) {
+            self.log(&line, event.is_some(), &text).await;
         }
+    }
+
+    async fn settle(&mut self) {
+        self.reporter.settle().await;
     }
 
     fn overlap(&self) -> usize {
@@ -133,7 +145,9 @@ pub fn clean(line: &[u8]) -> String {
 mod tests {
     use super::*;
     use crate::credentials::Credentials;
+    use crate::process::Mark;
     use crate::report::Report;
+    use chrono::Utc;
     use fleet_wire::Secret;
 
     async fn log_of(password: &str, lines: &[(Origin, &[u8])]) -> (Heard, Vec<(LogStream, String)>, usize) {
@@ -142,7 +156,9 @@ mod tests {
         let (reporter, mut reports) = Reporter::channel();
         let mut listener = Listener::new("1".into(), &reporter, &redactor, Listen::Log);
         for (origin, line) in lines {
-            listener.line(*origin, line.to_vec(), true).await;
+            let mark = Mark { child: 0, done: [0, 0] };
+            let line = Line { origin: *origin, ts: Utc::now(), bytes: line.to_vec(), ends: true, mark };
+            listener.line(line).await;
         }
         let heard = listener.heard();
         drop(reporter);

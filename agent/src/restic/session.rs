@@ -11,7 +11,7 @@ use super::redact::Redactor;
 use super::version::Version;
 use crate::credentials::Credentials;
 use crate::orphans::JOB_VARIABLE;
-use crate::process::{self, Ended, Ending, Program};
+use crate::process::{self, Ended, Ending, Program, Spool};
 use crate::report::Reporter;
 use crate::stop::{Stop, StopWatch};
 use fleet_wire::JobId;
@@ -41,6 +41,8 @@ pub struct Setup<'a> {
     pub data_dir: &'a Path,
     /// Where its output goes.
     pub reporter: &'a Reporter,
+    /// Where it is recorded.
+    pub spool: &'a Spool,
     /// How long it gets between SIGINT and SIGKILL.
     pub grace: Duration,
 }
@@ -53,6 +55,7 @@ pub struct Restic {
     environment: Environment,
     redactor: Redactor,
     reporter: Reporter,
+    spool: Spool,
     repository: String,
     grace: Duration,
 }
@@ -133,6 +136,7 @@ impl Restic {
             environment,
             redactor: Redactor::new(setup.credentials),
             reporter: setup.reporter.clone(),
+            spool: setup.spool.clone(),
             repository: environment::public_url(setup.credentials.url.as_deref().unwrap_or_default()),
             grace: setup.grace,
         })
@@ -165,7 +169,8 @@ impl Restic {
         // SIGINT, for restic before 0.17 dies at once of SIGTERM and leaves its lock.
         let ending = Ending { signal: Signal::SIGINT, grace: self.grace, limit: call.limit };
         let mut listener = Listener::new(self.job.clone(), &self.reporter, &self.redactor, call.listen);
-        let ended = process::run(&program, call.stop.clone(), ending, &mut listener).await?;
+        let recorded = (&self.spool, call.listen.role());
+        let ended = process::run(&program, recorded, call.stop.clone(), ending, &mut listener).await?;
         Ok(Finished { ended, heard: listener.heard() })
     }
 
@@ -221,7 +226,7 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
 /// # Errors
 /// A sentence that says why there was no unlock.
 pub async fn unlock_stale(
-    job: &JobId,
+    (job, spool): (&JobId, &Spool),
     path: &Path,
     credentials: &Credentials,
     data_dir: &Path,
@@ -234,7 +239,7 @@ pub async fn unlock_stale(
     // Later restics would try for 15 minutes.
     probe::reach(credentials.url.as_deref().unwrap_or_default(), ProbeLimits::default()).await?;
     let grace = Duration::from_secs(10);
-    let setup = Setup { job, path, version, credentials, data_dir, reporter, grace };
+    let setup = Setup { job, path, version, credentials, data_dir, reporter, spool, grace };
     let restic = Restic::new(&setup).map_err(|error| error.to_string())?;
     let call = Call {
         args: command::unlock(),
@@ -271,6 +276,7 @@ mod tests {
             credentials: &credentials,
             data_dir: data.path(),
             reporter: &reporter,
+            spool: &Spool::new(Path::new("fleet-agent"), data.path(), &"j".into()),
             grace: Duration::ZERO,
         };
         let restic = Restic::new(&setup).unwrap();

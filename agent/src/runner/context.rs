@@ -1,6 +1,7 @@
 //! What a job is given when it starts.
 
 use crate::credentials::Credentials;
+use crate::process::Spool;
 use crate::report::Reporter;
 use crate::stop::Stop;
 use fleet_wire::CommandRun;
@@ -28,6 +29,8 @@ pub struct JobContext {
     pub data_dir: PathBuf,
     /// Where reports go.
     pub reporter: Reporter,
+    /// Where the output of its children is recorded.
+    pub spool: Spool,
     /// Turns from [`Stop::No`] when the job is to end.
     pub stop: watch::Receiver<Stop>,
 }

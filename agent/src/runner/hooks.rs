@@ -8,7 +8,7 @@ use super::job::is_agent_stop;
 use super::limits::Limits;
 use crate::orphans::JOB_VARIABLE;
 use crate::outcome::Outcome;
-use crate::process::{self, Ended, Ending, Origin, Program, Sink};
+use crate::process::{self, Ended, Ending, Line, Origin, Program, Role, Sink};
 use crate::report::Reporter;
 use crate::restic::environment::{self, Environment, Inherited, temporary_folder};
 use crate::restic::listen::clean;
@@ -88,8 +88,8 @@ async fn run(
         Program { path: shell.into(), args: vec![OsString::from(&file.0)], env: environment_for(context, told) };
     let ending = Ending { signal: Signal::SIGTERM, grace: limits.hook_grace, limit: Some(limit) };
     let redactor = Redactor::new(&context.credentials);
-    let mut log = HookLog { reporter: &context.reporter, redactor: &redactor, last: String::new() };
-    let ended = process::run(&program, stop, ending, &mut log)
+    let mut log = HookLog::new(&context.reporter, &redactor);
+    let ended = process::run(&program, (&context.spool, Role::Hook), stop, ending, &mut log)
         .await
         .map_err(|error| HookFailure::Failed(format!("could not be started: {shell}: {error}")))?;
     judge(ended, limit, &log.last)
@@ -148,23 +148,33 @@ impl Drop for ScriptFile {
 }
 
 /// A hook's output goes into the job's log as it is.
-struct HookLog<'a> {
+pub(crate) struct HookLog<'a> {
     reporter: &'a Reporter,
     redactor: &'a Redactor,
     last: String,
 }
 
+impl<'a> HookLog<'a> {
+    pub(crate) fn new(reporter: &'a Reporter, redactor: &'a Redactor) -> Self {
+        Self { reporter, redactor, last: String::new() }
+    }
+}
+
 impl Sink for HookLog<'_> {
-    async fn line(&mut self, origin: Origin, piece: Vec<u8>, _ends: bool) {
-        let line = self.redactor.redact(&clean(&piece));
-        let stream = match origin {
+    async fn line(&mut self, line: Line) {
+        let text = self.redactor.redact(&clean(&line.bytes));
+        let stream = match line.origin {
             Origin::Stdout => LogStream::Stdout,
             Origin::Stderr => LogStream::Stderr,
         };
-        if origin == Origin::Stderr && !line.trim().is_empty() {
-            self.last = line.chars().take(LAST_WORDS).collect();
+        if line.origin == Origin::Stderr && !text.trim().is_empty() {
+            self.last = text.chars().take(LAST_WORDS).collect();
         }
-        self.reporter.log(stream, line).await;
+        self.reporter.relay(&line, stream, text).await;
+    }
+
+    async fn settle(&mut self) {
+        self.reporter.settle().await;
     }
 
     fn overlap(&self) -> usize {

@@ -37,6 +37,7 @@ impl<'a> Job<'a> {
             credentials: &context.credentials,
             data_dir: &context.data_dir,
             reporter: &context.reporter,
+            spool: &context.spool,
             grace: limits.stop_grace,
         };
         let restic = Restic::new(&setup)

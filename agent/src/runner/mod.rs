@@ -13,6 +13,7 @@ mod init;
 mod job;
 mod limits;
 mod prune;
+mod recorded;
 mod refusal;
 mod snapshots;
 mod stats;
@@ -20,6 +21,7 @@ mod unlock;
 
 pub use context::JobContext;
 pub use limits::Limits;
+pub use recorded::read_out;
 pub use refusal::refusal;
 
 use self::job::Job;

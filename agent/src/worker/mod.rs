@@ -102,7 +102,7 @@ impl Worker {
     }
 
     /// A job of an earlier life of this agent.
-    async fn resume(&mut self, Leftover { job_id, started, run }: Leftover) {
+    async fn resume(&mut self, Leftover { job_id, started, run, .. }: Leftover) {
         match run {
             Some(run) if !started => {
                 log::info!(job = job_id.as_str(); "a job that was accepted before the agent ended runs now");
@@ -111,6 +111,7 @@ impl Worker {
             Some(_) => {
                 log::warn!(job = job_id.as_str(); "{KILLED}");
                 self.surroundings.journal.finish(&job_id, failed(KILLED)).await;
+                self.surroundings.spool(&job_id).clear();
             }
             None => {
                 log::error!(job = job_id.as_str(); "the journal holds a job that this agent can't read");

@@ -1,11 +1,13 @@
-//! After a crash: ends what the killed agent left running, frees the repositories, and says so in the jobs' logs.
+//! After a crash: ends what the killed agent left running, brings what it said into the jobs' logs, and frees the
+//! repositories.
 
 use super::task::Surroundings;
 use crate::credentials::Credentials;
 use crate::journal::Leftover;
+use crate::process::Spool;
 use crate::report::Reporter;
 use crate::settings::Settings;
-use crate::{orphans, restic};
+use crate::{orphans, restic, runner};
 use fleet_wire::{CommandRun, JobId};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -22,6 +24,10 @@ pub(super) async fn recover(surroundings: &Surroundings, settings: &Settings, le
     let jobs: Vec<JobId> = interrupted.iter().map(|leftover| leftover.job_id.clone()).collect();
     let ended = orphans::end(&surroundings.data_dir, &jobs, GRACE).await;
     restic::clear_temporary(&surroundings.data_dir);
+    Spool::clear_others(&surroundings.data_dir, &jobs);
+    for leftover in &interrupted {
+        read_out(surroundings, settings, leftover).await;
+    }
     let mut unlocked: Vec<&Credentials> = Vec::new();
     for run in interrupted.iter().filter_map(|leftover| leftover.run.as_ref()) {
         say_what_was_ended(surroundings, &run.job_id, &ended).await;
@@ -31,6 +37,17 @@ pub(super) async fn recover(surroundings: &Surroundings, settings: &Settings, le
             unlock(surroundings, run, credentials).await;
         }
     }
+}
+
+/// Brings into the job's log what its children have said and the journal does not have yet.
+async fn read_out(surroundings: &Surroundings, settings: &Settings, leftover: &Leftover) {
+    let Leftover { job_id, run, mark, .. } = leftover;
+    let credentials = run.as_ref().map_or(&settings.repo, |run| settings.credentials_for(run));
+    let (reporter, reports) = Reporter::channel();
+    let reading = async move {
+        runner::read_out(job_id, credentials, &surroundings.spool(job_id), *mark, &reporter).await;
+    };
+    tokio::join!(reading, surroundings.forward(job_id, reports));
 }
 
 async fn say_what_was_ended(surroundings: &Surroundings, job_id: &JobId, ended: &BTreeSet<JobId>) {
@@ -45,7 +62,8 @@ async fn unlock(surroundings: &Surroundings, run: &CommandRun, credentials: &Cre
     let (reporter, reports) = Reporter::channel();
     let unlocking = async move {
         let Surroundings { restic, data_dir, .. } = surroundings;
-        restic::unlock_stale(&run.job_id, restic, credentials, data_dir, &reporter).await
+        let spool = surroundings.spool(&run.job_id);
+        restic::unlock_stale((&run.job_id, &spool), restic, credentials, data_dir, &reporter).await
     };
     let (unlocked, ()) = tokio::join!(unlocking, surroundings.forward(&run.job_id, reports));
     if let Err(reason) = unlocked {

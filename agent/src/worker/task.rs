@@ -4,6 +4,7 @@ use crate::connection::Outlet;
 use crate::credentials::Credentials;
 use crate::journal::Journal;
 use crate::outcome::Outcome;
+use crate::process::Spool;
 use crate::report::{Report, Reporter, Reports};
 use crate::runner::{self, JobContext};
 use crate::settings::Settings;
@@ -26,6 +27,8 @@ pub struct Surroundings {
     pub hostname: String,
     /// The restic to run.
     pub restic: PathBuf,
+    /// The agent's own program, which records what children write.
+    pub program: PathBuf,
 }
 
 impl Surroundings {
@@ -46,6 +49,12 @@ impl Surroundings {
         );
         self.outlet.over(&job_id);
         self.journal.finish(&job_id, outcome).await;
+        self.spool(&job_id).clear();
+    }
+
+    /// The records of a job's children.
+    pub(super) fn spool(&self, job_id: &JobId) -> Spool {
+        Spool::new(&self.program, &self.data_dir, job_id)
     }
 
     fn context(
@@ -64,6 +73,7 @@ impl Surroundings {
             hostname: self.hostname.clone(),
             restic: self.restic.clone(),
             data_dir: self.data_dir.clone(),
+            spool: self.spool(&run.job_id),
             run,
             reporter,
             stop,
@@ -72,14 +82,18 @@ impl Surroundings {
 
     /// Adds a line of the agent's own to a job's log.
     pub(super) async fn note(&self, job_id: &JobId, line: &str) {
-        self.journal.log(job_id, Utc::now(), LogStream::Stderr, format!("fleet-agent: {line}")).await;
+        self.journal.log(job_id, Utc::now(), LogStream::Stderr, format!("fleet-agent: {line}"), None).await;
     }
 
     /// Passes reports on until the runner has let go of its reporter.
     pub(super) async fn forward(&self, job_id: &JobId, mut reports: Reports) {
         while let Some(report) = reports.recv().await {
             match report {
-                Report::Log { ts, stream, line } => self.journal.log(job_id, ts, stream, line).await,
+                Report::Log { ts, stream, line, mark } => self.journal.log(job_id, ts, stream, line, mark).await,
+                Report::Settle(settled) => {
+                    self.journal.flush().await;
+                    drop(settled);
+                }
                 Report::Progress(progress) => self.outlet.progress(progress),
                 Report::Snapshots(snapshots) => self.journal.send(snapshots).await,
                 Report::Stats(stats) => self.journal.send(stats).await,

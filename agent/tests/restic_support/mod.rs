@@ -3,6 +3,7 @@
 
 use fleet_agent::credentials::Credentials;
 use fleet_agent::outcome::Outcome;
+use fleet_agent::process::Spool;
 use fleet_agent::report::{Report, Reporter, Reports};
 use fleet_agent::restic::probe::ProbeLimits;
 use fleet_agent::runner::{JobContext, Limits, run_with};
@@ -136,6 +137,7 @@ fn note(ran: &mut Ran, report: Report) {
         Report::Progress(progress) => ran.progress.push(progress),
         Report::Snapshots(list) => ran.snapshots.push(list),
         Report::Stats(stats) => ran.stats.push(stats),
+        Report::Settle(settled) => drop(settled),
     }
 }
 
@@ -259,6 +261,11 @@ impl Sandbox {
         run
     }
 
+    /// Where the output of its jobs' children is recorded.
+    pub fn spool(&self) -> Spool {
+        Spool::new(Path::new(env!("CARGO_BIN_EXE_fleet-agent")), &self.path("data"), &"job-1".into())
+    }
+
     pub fn start(&self, run: CommandRun) -> Running {
         let (reporter, reports) = Reporter::channel();
         let (stop, receiver) = watch::channel(Stop::No);
@@ -271,6 +278,7 @@ impl Sandbox {
             hostname: "h1".into(),
             restic: self.restic.clone(),
             data_dir: self.path("data"),
+            spool: self.spool(),
             reporter,
             stop: receiver,
         };
