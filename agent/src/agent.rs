@@ -6,13 +6,14 @@ use crate::connection::{self, Connection};
 use crate::files::{self, FileError};
 use crate::identity::Identity;
 use crate::journal::{Journal, JournalError};
+use crate::runner::Limits;
 use crate::settings::Settings;
 use crate::worker::{Surroundings, Worker};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 /// This program, even if its file was replaced meanwhile.
@@ -68,14 +69,18 @@ pub fn run(args: &RunArgs) -> Result<(), RunError> {
     let system = |error: std::io::Error| RunError::Setup(format!("the system does not let the agent run: {error}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(system)?;
     runtime.block_on(async {
-        let signals = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
-        let [terminate, interrupt] = signals;
+        let signals = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+        let [terminate, interrupt, hangup] = signals;
+        // With SIGHUP restic finds out whether the holder of a lock lives: a process id that was used again may be ours.
+        let _deaf_to = hangup.map_err(system)?;
         serve(args, setup, (terminate.map_err(system)?, interrupt.map_err(system)?)).await
     })
 }
 
 fn prepare(args: &RunArgs) -> Result<Setup, RunError> {
     let data_dir = args.common.data_dir().map_err(RunError::Setup)?;
+    // One spelling: children are known by it after a crash.
+    let data_dir = data_dir.canonicalize().unwrap_or(data_dir);
     let hostname = args.common.hostname().map_err(RunError::Setup)?;
     let identity = Identity::load(&data_dir)?.ok_or_else(|| RunError::NotEnrolled(Identity::path(&data_dir)))?;
     let server = Server::parse(&identity.server, args.common.allow_plain_http)?;
@@ -110,17 +115,25 @@ async fn serve(args: &RunArgs, setup: Setup, signals: (Signal, Signal)) -> Resul
         data_dir,
         hostname,
         restic: args.restic.clone(),
+        limits: Limits { hook: args.hook_limit, ..Limits::default() },
         program: OWN_PROGRAM.into(),
     };
-    let worker = Worker::new(surroundings, settings, orders_out, stopped);
+    let mut worker = Worker::new(surroundings, settings, orders_out, stopped);
+    let (ready, begun) = oneshot::channel::<()>();
 
     let work = async {
-        let (orders, ended) = worker.run(leftovers).await;
+        worker.begin(leftovers).await;
+        drop(ready);
+        let (orders, ended) = worker.run().await;
         let flushed = timeout(FLUSH_TIME, journal.flush()).await.is_ok();
         (orders, ended && flushed)
     };
     tokio::pin! {
-        let connection = connection.run();
+        let connection = async {
+            // What an earlier life has left is over when this one says hello.
+            let _ = begun.await;
+            connection.run().await;
+        };
     }
     // The connection goes on until it is told to drain, so the worker ends first.
     let (_orders, well) = tokio::select! {

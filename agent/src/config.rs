@@ -3,7 +3,7 @@
 use crate::process::{Assignment, Ending, signal_of};
 use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand};
-use fleet_wire::Secret;
+use fleet_wire::{Secret, parse_duration};
 use nix::sys::signal::Signal;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -62,6 +62,9 @@ pub struct RunArgs {
     #[arg(long, env = "FLEET_JOURNAL_LIMIT_MIB", value_name = "MIB", default_value_t = 512,
           value_parser = clap::value_parser!(u64).range(1..=1_048_576))]
     pub journal_limit_mib: u64,
+    /// How long a hook may run, in seconds or with a unit: 90s, 15m, 2h
+    #[arg(long, env = "FLEET_HOOK_LIMIT", value_name = "TIME", value_parser = parse_duration, default_value = "10m")]
+    pub hook_limit: Duration,
     /// What both commands share.
     #[command(flatten)]
     pub common: CommonArgs,

@@ -3,9 +3,10 @@
 //! Every child carries its job and the agent's data folder in its environment, and so does the scribe that records it.
 //! The journal is open in one agent only, so what carries the data folder when an agent starts belongs to no living one.
 //! A scribe ends its child by itself once its agent is gone, and then what it records is whole: it is only waited for.
-//! A child without one is ended here.
+//! A child without one is ended here. The environment of a restic with capabilities of its own (`setcap`) can't be read:
+//! it is known by its record.
 
-use crate::process::{SCRIBE_TIME, SCRIBE_VARIABLE};
+use crate::process::{self, SCRIBE_TIME, SCRIBE_VARIABLE, Started};
 use fleet_wire::JobId;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -43,30 +44,44 @@ struct Orphan {
     is_scribe: bool,
 }
 
-/// Ends every restic of this data folder, and the hooks of `jobs`: SIGINT (hooks: SIGTERM) to their process groups,
-/// SIGKILL after `grace`. Gives the jobs of which something was still running.
-pub async fn end(data_dir: &Path, jobs: &[JobId], grace: Duration) -> BTreeSet<JobId> {
-    let found = find(data_dir, jobs);
+/// What an agent that was killed may have left running.
+#[derive(Debug)]
+pub struct Left<'a> {
+    /// The agent's data folder.
+    pub data_dir: &'a Path,
+    /// The jobs that ran.
+    pub jobs: &'a [JobId],
+    /// Children whose records do not tell of their end.
+    pub recorded: &'a [(JobId, Started)],
+}
+
+/// Ends every restic of the data folder, the hooks of the jobs, and the recorded children: SIGINT (hooks: SIGTERM) to
+/// their process groups, SIGKILL after `grace`. Gives the jobs of which something was still running.
+pub async fn end(left: &Left<'_>, grace: Duration) -> BTreeSet<JobId> {
+    let found = left.find();
     let is_being_ended = |orphan: &Orphan| found.iter().any(|other| other.is_scribe && other.job == orphan.job);
     for orphan in found.iter().filter(|orphan| !is_being_ended(orphan)) {
         log::warn!(job = orphan.job.as_str(), group = orphan.group; "ending what the killed agent left running");
         // restic before 0.17 dies at once of SIGTERM and leaves its lock.
         signal(orphan, if orphan.is_restic { Signal::SIGINT } else { Signal::SIGTERM });
     }
-    if !found.is_empty() && !gone_within(grace + SCRIBE_TIME, data_dir, jobs).await {
+    if !found.is_empty() && !left.gone_within(grace + SCRIBE_TIME).await {
         // Scribes last: what the others have said is to be recorded.
         for scribes in [false, true] {
-            let left = find(data_dir, jobs);
-            left.iter().filter(|orphan| orphan.is_scribe == scribes).for_each(|orphan| signal(orphan, Signal::SIGKILL));
-            if gone_within(KILL_TIME, data_dir, jobs).await {
+            let found = left.find();
+            found
+                .iter()
+                .filter(|orphan| orphan.is_scribe == scribes)
+                .for_each(|orphan| signal(orphan, Signal::SIGKILL));
+            if left.gone_within(KILL_TIME).await {
                 break;
             }
         }
-        if !find(data_dir, jobs).is_empty() {
+        if !left.find().is_empty() {
             log::error!("a process that the killed agent left behind can't be killed; its repository may stay locked");
         }
     }
-    if !jobs.is_empty() {
+    if !left.jobs.is_empty() {
         until(REAP_TIME, || !is_any_dying()).await;
     }
     found.into_iter().map(|orphan| orphan.job).collect()
@@ -78,8 +93,36 @@ fn signal(orphan: &Orphan, signal: Signal) {
     }
 }
 
-async fn gone_within(time: Duration, data_dir: &Path, jobs: &[JobId]) -> bool {
-    until(time, || find(data_dir, jobs).is_empty()).await
+impl Left<'_> {
+    async fn gone_within(&self, time: Duration) -> bool {
+        until(time, || self.find().is_empty()).await
+    }
+
+    /// One for each process group.
+    fn find(&self) -> Vec<Orphan> {
+        let mut found: Vec<Orphan> = Vec::new();
+        for process in processes() {
+            // The environment of a zombie is empty, that of another user's process can't be read.
+            let read = |name| std::fs::read(process.join(name)).unwrap_or_default();
+            let orphan = judge(&read("environ"), || read("stat"), self.data_dir, self.jobs);
+            let Some(orphan) = orphan.or_else(|| self.recorded(&process)) else { continue };
+            match found.iter_mut().find(|known| known.group == orphan.group) {
+                Some(known) => known.is_restic |= orphan.is_restic,
+                None => found.push(orphan),
+            }
+        }
+        found
+    }
+
+    /// Whether a process leads the group of a recorded child. A zombie has no memory any more.
+    fn recorded(&self, process: &Path) -> Option<Orphan> {
+        let id: u32 = process.file_name()?.to_str()?.parse().ok()?;
+        let (job, started) = self.recorded.iter().find(|(_, started)| started.group == id)?;
+        let lives = std::fs::read_to_string(process.join("status")).is_ok_and(|status| status.contains("\nVmSize:"));
+        let is_it = lives && started.ticks.is_some() && process::ticks(id) == started.ticks;
+        let group = i32::try_from(id).ok()?;
+        is_it.then(|| Orphan { group, job: job.clone(), is_restic: true, is_scribe: false })
+    }
 }
 
 /// Waits until `is` holds; false if it does not within `time`.
@@ -108,21 +151,6 @@ fn is_any_dying() -> bool {
 /// Told from `status` in `/proc`, which any user may read: the memory of a process goes first.
 fn is_dying(status: &str) -> bool {
     status.starts_with("Name:\trestic") && !status.contains("\nVmSize:")
-}
-
-/// One for each process group.
-fn find(data_dir: &Path, jobs: &[JobId]) -> Vec<Orphan> {
-    let mut found: Vec<Orphan> = Vec::new();
-    for process in processes() {
-        // The environment of a zombie is empty, that of another user's process can't be read.
-        let read = |name| std::fs::read(process.join(name)).unwrap_or_default();
-        let Some(orphan) = judge(&read("environ"), || read("stat"), data_dir, jobs) else { continue };
-        match found.iter_mut().find(|known| known.group == orphan.group) {
-            Some(known) => known.is_restic |= orphan.is_restic,
-            None => found.push(orphan),
-        }
-    }
-    found
 }
 
 /// Whether a process is to be ended, told from its `environ` and `stat` in `/proc`.
@@ -231,7 +259,9 @@ mod tests {
     async fn orphans_are_asked_and_then_killed_with_their_children() {
         let data = tempfile::tempdir().unwrap();
         let folder = data.path().display();
-        assert_eq!(end(data.path(), &["j".into()], Duration::ZERO).await, BTreeSet::new());
+        let jobs = ["j".into()];
+        let left = Left { data_dir: data.path(), jobs: &jobs, recorded: &[] };
+        assert_eq!(end(&left, Duration::ZERO).await, BTreeSet::new());
         let mut polite =
             child(&format!("trap 'exit 7' INT; : > {folder}/polite; while :; do sleep 0.05; done"), data.path(), true);
         let mut hook = child(&format!(": > {folder}/hook; exec sleep 600"), data.path(), false);
@@ -241,11 +271,24 @@ mod tests {
             until_there(data.path(), what).await;
         }
         // Zombies until this process, their parent, asks for them: they don't count.
-        let ended = end(data.path(), &["j".into()], Duration::from_secs(1)).await;
+        let ended = end(&left, Duration::from_secs(1)).await;
         assert_eq!(ended, BTreeSet::from(["j".into()]));
-        assert_eq!(find(data.path(), &["j".into()]), []);
+        assert_eq!(left.find(), []);
         assert_eq!(polite.wait().unwrap().code(), Some(7));
         assert_eq!(hook.wait().unwrap().signal(), Some(15));
         assert_eq!(stubborn.wait().unwrap().signal(), Some(9));
+    }
+
+    #[tokio::test]
+    async fn a_child_whose_environment_says_nothing_is_known_by_its_record() {
+        let data = tempfile::tempdir().unwrap();
+        let mut child = Command::new("/bin/sleep").arg("600").env_clear().process_group(0).spawn().unwrap();
+        let group = child.id();
+        let another = [("j".into(), Started { group, ticks: Some(1) })];
+        let left = |recorded| Left { data_dir: data.path(), jobs: &[], recorded };
+        assert_eq!(end(&left(&another), Duration::ZERO).await, BTreeSet::new(), "another process of that id");
+        let recorded = [("j".into(), Started { group, ticks: process::ticks(group) })];
+        assert_eq!(end(&left(&recorded), Duration::from_secs(20)).await, BTreeSet::from(["j".into()]));
+        assert_eq!(child.wait().unwrap().signal(), Some(2));
     }
 }

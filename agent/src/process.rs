@@ -20,6 +20,7 @@ pub(crate) use scribe::SCRIBE_VARIABLE;
 pub use scribe::{Assignment, run as run_scribe, signal_of};
 pub use spool::{Record, Role, Spool};
 pub use supervise::Ending;
+pub(crate) use supervise::ticks;
 
 use self::frames::{Event, Frame, Why};
 use self::lines::Lines;

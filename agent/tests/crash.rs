@@ -8,9 +8,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
-use support::{Agent, Coordinator, DEADLINE, Peer, backup, job, repository};
-use tokio::time::{Instant, sleep};
+use support::{Agent, Coordinator, Peer, backup, job, repository};
 
 /// The restic that the agent runs; "$0.pid" tells the process of a backup.
 const WRAPPER: &str = r#"#!/bin/sh
@@ -85,11 +83,7 @@ impl Host {
 
     /// The process of the backup, once it holds its lock.
     async fn locked_by(&self) -> String {
-        let deadline = Instant::now() + DEADLINE;
-        while self.restic(&["list", "locks", "--no-lock"]).is_empty() {
-            assert!(Instant::now() < deadline, "no lock; {}", self.agent.log());
-            sleep(Duration::from_millis(50)).await;
-        }
+        self.agent.until("a lock", || !self.restic(&["list", "locks", "--no-lock"]).is_empty()).await;
         std::fs::read_to_string(self.agent.home.path().join("restic.pid")).unwrap().trim().to_owned()
     }
 }
@@ -101,15 +95,6 @@ fn is_running(pid: &str) -> bool {
 fn status(finished: &Value) -> (&str, &str) {
     let text = |field: &str| finished["payload"][field].as_str().unwrap_or_default();
     (text("status"), text("error"))
-}
-
-/// Waits until `is` holds.
-async fn until(what: &str, agent: &Agent, mut is: impl FnMut() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !is() {
-        assert!(Instant::now() < deadline, "{what}; {}", agent.log());
-        sleep(Duration::from_millis(20)).await;
-    }
 }
 
 /// The processes that record the agent's children, told by their environment.
@@ -152,7 +137,7 @@ async fn a_killed_agent_leaves_neither_restic_nor_lock_behind_once_it_is_back() 
                 assert!(is_running(&pid), "the backup was over too early");
                 assert_ne!(host.restic(&["list", "locks", "--no-lock"]), "", "the lock outlives the agent");
             }
-            false => until("restic ends", &host.agent, || !is_running(&pid)).await,
+            false => host.agent.until("restic ends", || !is_running(&pid)).await,
         }
         let mut peer = host.start().await;
         // Sent before the clearing up is done: it must not run before.
@@ -169,7 +154,7 @@ async fn a_killed_agent_leaves_neither_restic_nor_lock_behind_once_it_is_back() 
         assert_eq!(host.restic(&["list", "locks", "--no-lock"]), "");
         assert_eq!(host.restic(&["snapshots", "--json"]).matches("short_id").count(), 1);
         let spool = host.agent.data_dir().join("spool");
-        until("records go", &host.agent, || spool.read_dir().unwrap().next().is_none()).await;
+        host.agent.until("records go", || spool.read_dir().unwrap().next().is_none()).await;
     }
 }
 
@@ -181,7 +166,7 @@ async fn a_hook_of_the_killed_agent_is_ended_and_a_service_that_it_started_stays
         format!("setsid sh -c 'echo $$ > {0}/service; exec sleep 300' & echo $$ > {0}/hook; sleep 300", home.display());
     peer.send(CommandRun { pre_hook: Some(hook), ..host.slow_backup("hooked") }).await;
     let pid = |name: &str| std::fs::read_to_string(home.join(name)).unwrap_or_default().trim().to_owned();
-    until("a hook", &host.agent, || !pid("service").is_empty() && !pid("hook").is_empty()).await;
+    host.agent.until("a hook", || !pid("service").is_empty() && !pid("hook").is_empty()).await;
     host.agent.signal(Signal::SIGSTOP);
     kill_scribes(&host.agent);
     host.agent.kill().await;

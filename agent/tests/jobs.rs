@@ -223,3 +223,64 @@ async fn a_full_disk_refuses_new_jobs_and_loses_nothing_that_was_reported() {
     assert!(seqs.len() > 3000 && seqs.iter().copied().eq(0..seqs.len() as i64), "{} lines", seqs.len());
     assert!(agent.log().contains("the journal is used again"));
 }
+
+#[tokio::test]
+async fn a_cancel_gets_through_while_the_disk_is_full() {
+    let coordinator = Coordinator::bind().await;
+    let mut agent = Agent::enrolled(&coordinator.url);
+    let mut limited = Command::new("sh");
+    agent.prepare(&mut limited);
+    limited.args(["-c", "ulimit -S -f 8192; trap '' XFSZ; exec \"$0\" run", env!("CARGO_BIN_EXE_fleet-agent")]);
+    agent.start_as(&mut limited);
+    let (mut peer, _) = coordinator.hello(&agent).await;
+    with_repository(&agent, &mut peer).await;
+    let marker = agent.home.path().join("noisy");
+    let noise = format!("echo $$ > {}; while :; do printf '%04000d\\n' 1; done", marker.display());
+    peer.send(CommandRun { pre_hook: Some(noise), ..backup("noisy", &agent.home.path().join("files")) }).await;
+    peer.expect("job.started", Some("noisy")).await;
+    peer.send(job("waiting", Kind::Check)).await;
+    peer.expect("command.result", Some("waiting")).await;
+    agent.logs("can't use").await;
+    // The end of this one can't be written now.
+    cancel(&mut peer, "waiting").await;
+    cancel(&mut peer, "noisy").await;
+    let hook = std::fs::read_to_string(&marker).unwrap();
+    let gone = || !std::path::Path::new("/proc").join(hook.trim()).exists();
+    agent.until("the hook ends", gone).await;
+    let lifted =
+        Command::new("prlimit").args([format!("--pid={}", agent.pid()), "--fsize=unlimited".into()]).status().unwrap();
+    assert!(lifted.success());
+    let mut ends = vec![];
+    while ends.len() < 2 {
+        let finished = peer.expect("job.finished", None).await;
+        ends.push((finished["payload"]["job_id"].clone(), finished["payload"]["status"].clone()));
+    }
+    assert!(ends.iter().all(|(_, status)| status == "cancelled"), "{ends:?}");
+}
+
+#[tokio::test]
+async fn jobs_that_waited_wait_on_until_the_coordinator_has_told_the_lost_settings_again() {
+    let coordinator = Coordinator::bind().await;
+    let mut agent = Agent::running(&coordinator.url);
+    let (mut peer, _) = coordinator.hello(&agent).await;
+    with_repository(&agent, &mut peer).await;
+    peer.send(held_backup(&agent, "running")).await;
+    peer.expect("log.stream", Some("running")).await;
+    for id in ["queued", "cancelled"] {
+        peer.send(job(id, Kind::Check)).await;
+        peer.expect("command.result", Some(id)).await;
+    }
+    agent.kill().await;
+    std::fs::remove_file(hold(&agent)).unwrap();
+    std::fs::remove_file(agent.data_dir().join("settings.json")).unwrap();
+    drop(peer);
+    agent.start();
+    let (mut peer, hello) = coordinator.hello(&agent).await;
+    let listed = hello["jobs"].as_array().unwrap();
+    assert!(["running", "queued", "cancelled"].iter().all(|id| listed.contains(&(*id).into())), "{hello}");
+    cancel(&mut peer, "cancelled").await;
+    assert_eq!(status(&peer.expect("job.finished", Some("cancelled")).await).0, "cancelled");
+    peer.send(repository(&agent.home.path().join("repository"))).await;
+    assert_eq!(status(&peer.expect("job.finished", Some("running")).await).0, "failed");
+    assert_eq!(status(&peer.expect("job.finished", Some("queued")).await), ("succeeded", ""));
+}

@@ -107,6 +107,19 @@ async fn forget_one_group(sandbox: &Sandbox) {
     assert!(left.contains("\"h2\"") && left.contains("\"photos\""), "others' snapshots are gone: {left}");
 }
 
+#[tokio::test]
+async fn a_forget_whose_answer_can_not_be_read_is_no_success() {
+    let mut sandbox = Sandbox::with_repository(&restics()[0]);
+    sandbox.write("source/file", "content");
+    sandbox.run_kind(Kind::Backup).await.assert(Status::Succeeded, 0);
+    sandbox.wrap("[ \"$1\" != forget ] || echo 'a word of somebody else'\nexec \"$RESTIC\" \"$@\"");
+    let mut forget = sandbox.job(Kind::Forget);
+    forget.forget_groups = vec![keep_last("docs", 1)];
+    let ran = sandbox.run(forget).await;
+    assert_eq!(ran.outcome.status, Status::Failed, "{}", ran.text());
+    assert!(ran.error().contains("could not be read"), "{}", ran.error());
+}
+
 async fn prune_check_unlock(sandbox: &Sandbox) {
     // Something to prune: a snapshot with data of its own that is gone.
     let big = sandbox.write_random("big", 3);

@@ -7,8 +7,10 @@ mod restic_support;
 use fleet_agent::restic::probe::ProbeLimits;
 use fleet_wire::{ForgetGroup, Kind, RetentionPolicy, Secret, Status};
 use restic_support::{Background, Sandbox, eventually, is_at_least, restics};
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -94,6 +96,39 @@ async fn an_append_only_server_keeps_what_restic_says_is_gone() {
         let calls = fs::read_to_string(calls).unwrap();
         assert!(!calls.contains("p@ss") && !calls.contains("p%40ss"), "a secret on a command line: {calls}");
     }
+}
+
+/// The names of the files in a folder of the served repository.
+fn served(sandbox: &Sandbox, folder: &str) -> BTreeSet<PathBuf> {
+    let folder = sandbox.path("served/repo").join(folder);
+    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+#[tokio::test]
+async fn a_prune_whose_removals_are_refused_is_no_success() {
+    // The last one: 0.14 tells the same after 54 s of tries.
+    let restic = restics().pop().unwrap();
+    let mut sandbox = Sandbox::new(&restic);
+    let everyday = serve(&sandbox, true).await;
+    use_server(&mut sandbox, everyday.port, CREDENTIAL);
+    sandbox.place_repository("served/repo");
+    sandbox.write("source/file", "kept");
+    sandbox.run_kind(Kind::Backup).await.assert(Status::Succeeded, 0);
+    // A backup that was broken off leaves packs that no index names.
+    let (snapshots, indexes) = (served(&sandbox, "snapshots"), served(&sandbox, "index"));
+    sandbox.write_random("source/more", 1);
+    sandbox.run_kind(Kind::Backup).await.assert(Status::Succeeded, 0);
+    let made =
+        |folder, before: BTreeSet<PathBuf>| served(&sandbox, folder).difference(&before).cloned().collect::<Vec<_>>();
+    for path in made("snapshots", snapshots).into_iter().chain(made("index", indexes)) {
+        fs::remove_file(path).unwrap();
+    }
+    let mut prune = sandbox.job(Kind::Prune);
+    prune.requires_admin_creds = true;
+    let ran = sandbox.run(prune).await;
+    assert_eq!(ran.outcome.status, Status::Failed, "{}", ran.text());
+    assert!(ran.error().contains("could not be removed"), "{}\n{}", ran.error(), ran.text());
+    assert!(ran.stats.iter().all(|stats| stats.last_prune_freed_bytes.is_none()), "{:?}", ran.stats);
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use fleet_agent::restic::unlock_stale;
 use fleet_agent::stop::Stop;
 use fleet_wire::{Kind, Status};
 use restic_support::{Background, PASSWORD, Running, Sandbox, eventually, restics};
+use std::fs;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -40,6 +41,21 @@ async fn a_cancelled_backup_leaves_neither_snapshot_nor_lock() {
         assert!(ran.snapshots.is_empty() && ran.outcome.exit_code > 0, "{:?}", ran.outcome);
         assert_eq!(sandbox.locks(), "");
         assert_eq!(sandbox.restic_says(&["snapshots", "--json"]).trim(), "[]");
+    }
+}
+
+/// restic 0.14 interrupted in the 200 ms between making its lock and knowing of it ends with 130 and leaves the lock.
+#[tokio::test]
+async fn a_stop_while_restic_takes_its_lock_leaves_none() {
+    for restic in restics() {
+        let sandbox = slow_sandbox(&restic);
+        let running = sandbox.start(sandbox.job(Kind::Backup));
+        let locks = sandbox.path("repo/locks");
+        eventually("a lock", || fs::read_dir(&locks).unwrap().next().is_some()).await;
+        running.stop(Stop::Cancel);
+        let ran = running.end().await;
+        assert_eq!(ran.outcome.status, Status::Cancelled, "{}", ran.text());
+        assert_eq!(sandbox.locks(), "", "{}", ran.text());
     }
 }
 

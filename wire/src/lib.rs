@@ -9,6 +9,7 @@
 
 mod check_subset;
 mod codec;
+mod duration;
 mod ids;
 mod lenient;
 mod literals;
@@ -21,6 +22,7 @@ mod to_coordinator;
 
 pub use check_subset::is_check_subset;
 pub use codec::{DecodeError, Decoded, Message, decode, encode};
+pub use duration::parse_duration;
 pub use ids::{EnvelopeId, JobId, JournalId, ScheduleId};
 pub use literals::{Arch, Kind, LogStream, MaybeKnown, Os, Slot, Status};
 pub use raw_json::RawJson;

@@ -8,14 +8,15 @@ use fleet_wire::JobId;
 use redb::Database;
 use std::collections::BTreeMap;
 
-/// Makes `writes` and commits them; on an error nothing of them is on disk.
+/// Makes `writes` and commits them. On an error before the end nothing of them is on disk; at the end it is unknown, and
+/// what they have changed is given back beside the error.
 pub(super) fn commit<'a>(
     database: &Database,
     meta: Meta,
     live: &BTreeMap<JobId, JobRecord>,
     limit_bytes: u64,
     writes: impl IntoIterator<Item = &'a Write>,
-) -> Result<Changes> {
+) -> Result<(Changes, Result<()>)> {
     let transaction = database.begin_write()?;
     let changes = {
         let mut tables = Tables::open(&transaction, meta, live)?;
@@ -25,11 +26,12 @@ pub(super) fn commit<'a>(
         if tables.changes.meta.outbox_bytes > limit_bytes {
             trim(&mut tables, limit_bytes)?;
         }
-        let changes = tables.store_touched()?;
+        let mut changes = tables.store_touched()?;
+        changes.meta.commits += 1;
         let row = serde_json::to_vec(&changes.meta).unwrap_or_default();
         transaction.open_table(META)?.insert(META_KEY, row.as_slice())?;
         changes
     };
-    transaction.commit()?;
-    Ok(changes)
+    let committed = transaction.commit().map_err(Into::into);
+    Ok((changes, committed))
 }

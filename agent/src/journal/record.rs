@@ -54,6 +54,9 @@ pub(super) struct Meta {
     /// Whether an envelope was ever acknowledged.
     #[serde(default)]
     pub(super) acknowledged: bool,
+    /// Counts the transactions: after one whose end is unknown it tells whether it was made.
+    #[serde(default)]
+    pub(super) commits: u64,
 }
 
 /// One change; many make a transaction.

@@ -77,7 +77,9 @@ impl Store {
         };
         if live.is_empty() && meta.outbox_bytes == 0 {
             // Nothing is waiting: a good moment to give the disk back what a long outage took.
-            database.compact().map_err(|error| failed(error.into()))?;
+            if let Err(error) = database.compact() {
+                log::warn!("the journal keeps its size on disk: {error}");
+            }
         }
         let live = parse_jobs(path, live)?;
         Ok(Self { path: path.to_owned(), limit_bytes, database: Some(database), meta, live })
@@ -165,8 +167,14 @@ impl Store {
             None => open_database(&self.path)?,
         };
         let made = commit(&database, meta, live, limit, writes).map_err(|error| classify(&self.path, error));
-        let made = made?;
-        self.database = Some(database);
+        let (made, committed) = made?;
+        self.database = match committed {
+            Ok(()) => Some(database),
+            Err(error) => {
+                drop(database);
+                Some(self.reopened_with(made.meta.commits, classify(&self.path, error))?)
+            }
+        };
         self.meta = made.meta;
         for (job_id, record) in made.touched {
             if record.state == JobState::Settled {
@@ -176,6 +184,16 @@ impl Store {
             }
         }
         Ok(made.verdicts)
+    }
+
+    /// The file opened anew, if it holds that transaction: the disk may have taken it before it refused to confirm it.
+    fn reopened_with(&self, commits: u64, error: JournalError) -> Result<Database, JournalError> {
+        let database = open_database(&self.path)?;
+        let (meta, _) = load(&database).map_err(|error| classify(&self.path, error))?;
+        match meta.map(|meta| parse_meta(&self.path, &meta)).transpose()? {
+            Some(meta) if meta.commits == commits => Ok(database),
+            _ => Err(error),
+        }
     }
 
     /// Reads. After an error the file is opened anew at the next use.
@@ -231,6 +249,7 @@ fn create(database: &Database) -> Result<Meta, redb::Error> {
         next_number: 1,
         outbox_bytes: 0,
         acknowledged: false,
+        commits: 0,
     };
     let transaction = database.begin_write()?;
     {

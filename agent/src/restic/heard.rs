@@ -3,7 +3,7 @@
 use super::failure::Words;
 #[cfg(test)]
 use super::output::read_event;
-use super::output::{Event, Pruned, read_pruned, read_remaining};
+use super::output::{Event, Pruned, is_not_removed, read_pruned, read_remaining};
 use crate::process::Origin;
 
 /// How many lines of standard error are kept to judge a failure by.
@@ -28,6 +28,8 @@ pub struct Heard {
     pub pruned: Option<Pruned>,
     /// What is left after it.
     pub remaining: Option<Pruned>,
+    /// Files of the repository that were to be removed and are not: restic says so and exits with 0.
+    pub not_removed: usize,
     /// All of standard output, if it was asked for.
     pub stdout: Vec<u8>,
     /// Standard output was larger than what can be read.
@@ -71,7 +73,10 @@ impl Heard {
                 self.remaining = read_remaining(line).or(self.remaining);
             }
             Origin::Stderr if self.fatal.is_none() && line.starts_with("Fatal:") => self.fatal = Some(shortened(line)),
-            Origin::Stderr => self.keep(line),
+            Origin::Stderr => {
+                self.not_removed += usize::from(is_not_removed(line));
+                self.keep(line);
+            }
         }
     }
 

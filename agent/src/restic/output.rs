@@ -196,6 +196,12 @@ pub fn read_remaining(line: &str) -> Option<Pruned> {
     read_blobs(line.trim().strip_prefix("remaining:")?)
 }
 
+/// Whether this line of standard error tells that a file stays which was to go (restic 0.14 and 0.18; 0.14 puts the name
+/// in `<>`). restic's exit code does not tell.
+pub fn is_not_removed(line: &str) -> bool {
+    line.starts_with("unable to remove ") && line.trim_end().ends_with(" from the repository")
+}
+
 fn read_blobs(rest: &str) -> Option<Pruned> {
     let (blobs, size) = rest.split_once(" blobs / ")?;
     let (number, unit) = size.trim().split_once(' ')?;

@@ -14,7 +14,7 @@ use crate::orphans::JOB_VARIABLE;
 use crate::process::{self, Ended, Ending, Program, Spool};
 use crate::report::Reporter;
 use crate::stop::{Stop, StopWatch};
-use fleet_wire::JobId;
+use fleet_wire::{JobId, LogStream};
 use nix::sys::signal::Signal;
 use std::ffi::OsString;
 use std::fmt;
@@ -23,8 +23,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// How long `restic unlock` may take after a restic that had to be killed.
+/// How long `restic unlock` may take after a restic that had to be ended.
 const UNLOCK_LIMIT: Duration = Duration::from_secs(60);
+
+/// Go's exit code for a crash.
+const CRASHED: i32 = 2;
+/// A shell's exit codes from here on tell of a signal.
+const BY_SIGNAL: i32 = 128;
 
 /// What restic is called with.
 #[derive(Clone, Debug)]
@@ -106,6 +111,15 @@ impl Finished {
         self.ended.stop.filter(|_| !self.is_success())
     }
 
+    /// Whether its lock may still be there. A signal that arrives while restic takes its lock ends it with an exit code
+    /// of its own and leaves the lock (seen with 0.14 and, where a server is slow to answer, with 0.18); 2 is a crash of
+    /// its runtime, from 128 on a shell tells of a signal.
+    fn may_have_left_its_lock(&self) -> bool {
+        let Ended { code, signal, stop, over_time } = self.ended;
+        let crashed = code.is_some_and(|code| code == CRASHED || code >= BY_SIGNAL);
+        !self.is_success() && (signal.is_some() || stop.is_some() || over_time || crashed)
+    }
+
     /// Why it failed, by its words.
     pub fn failure(&self) -> Failure {
         if let (None, Some(signal)) = (self.ended.code, self.ended.signal) {
@@ -152,13 +166,13 @@ impl Restic {
         self.redactor.redact(text)
     }
 
-    /// Runs restic once. After an end by a signal its lock is left behind: then plain `unlock` follows.
+    /// Runs restic once. Plain `unlock` follows an end that may have left its lock behind.
     ///
     /// # Errors
     /// It could not be started.
     pub async fn call(&self, call: Call) -> io::Result<Finished> {
         let finished = self.call_once(&call).await?;
-        if finished.ended.signal.is_some() {
+        if finished.may_have_left_its_lock() {
             self.unlock_own(&call.stop).await;
         }
         Ok(finished)
@@ -174,16 +188,19 @@ impl Restic {
         Ok(Finished { ended, heard: listener.heard() })
     }
 
-    /// Removes the lock of a restic of this host that was killed. Live locks stay.
+    /// Removes the lock of a restic of this host that is over. Live locks stay.
     async fn unlock_own(&self, stop: &StopWatch) {
         let call =
             Call { args: command::unlock(), listen: Listen::Log, stop: stop.from_now(), limit: Some(UNLOCK_LIMIT) };
-        match self.call_once(&call).await {
-            Ok(finished) if finished.is_success() => {}
-            Ok(finished) => log::warn!(job = self.job.as_str(); "no unlock after a killed restic: {}",
-                finished.failure().sentence(&self.repository)),
-            Err(error) => log::warn!(job = self.job.as_str(); "no unlock after a killed restic: {error}"),
-        }
+        let failed = match self.call_once(&call).await {
+            Ok(finished) if finished.is_success() => return,
+            Ok(finished) => finished.failure().sentence(&self.repository),
+            Err(error) => error.to_string(),
+        };
+        let line =
+            format!("fleet-agent: the lock that restic may have left could not be removed: {}", self.redact(&failed));
+        log::warn!(job = self.job.as_str(); "{line}");
+        self.reporter.log(LogStream::Stderr, line).await;
     }
 }
 

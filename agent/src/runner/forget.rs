@@ -59,7 +59,16 @@ pub(super) async fn run(job: &Job<'_>) -> Outcome {
 impl Tally {
     /// Adds the result of `group`; false if the next one would fail for the same reason.
     fn add(&mut self, job: &Job<'_>, group: &ForgetGroup, finished: &Finished) -> bool {
-        let said = read_forgotten(&finished.heard.stdout).unwrap_or_default();
+        // What can't be read can't be verified, and restic's exit code alone is not to be trusted.
+        let said = match read_forgotten(&finished.heard.stdout) {
+            Ok(said) if !finished.heard.stdout_cut => said,
+            _ if finished.is_success() => {
+                self.exit_code = -1;
+                self.errors.push(format!("source group {:?}: restic's answer could not be read", group.tag));
+                return true;
+            }
+            unreadable => unreadable.unwrap_or_default(),
+        };
         self.note(&said, &finished.heard.stdout);
         if finished.is_success() {
             return true;

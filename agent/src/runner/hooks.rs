@@ -4,7 +4,6 @@
 //! not onto a command line.
 
 use super::context::JobContext;
-use super::job::is_agent_stop;
 use super::limits::Limits;
 use crate::orphans::JOB_VARIABLE;
 use crate::outcome::Outcome;
@@ -58,7 +57,11 @@ pub(super) async fn post(
         ("FLEET_SNAPSHOT_ID".into(), snapshot_id.into()),
     ];
     let stop = StopWatch::new(context.stop.clone());
-    let limit = if is_agent_stop(stop.now()) { limits.hook_when_stopping } else { limits.hook };
+    let limit = match stop.now() {
+        Some(Stop::AgentStops) => limits.hook_when_stopping.min(limits.hook),
+        Some(Stop::Cancel) => limits.hook_when_cancelled.min(limits.hook),
+        Some(Stop::No) | None => limits.hook,
+    };
     run(context, script, told, stop.from_now(), limit, limits).await
 }
 

@@ -6,7 +6,7 @@ use crate::outcome::Outcome;
 use crate::restic::command::Bandwidth;
 use crate::restic::listen::Listen;
 use crate::restic::{Call, Finished, Found, Restic, Setup, find, probe};
-use crate::stop::{Stop, StopWatch};
+use crate::stop::StopWatch;
 use std::ffi::OsString;
 use std::future::Future;
 use std::time::Duration;
@@ -129,9 +129,4 @@ async fn unless_stopped<T>(stop: &StopWatch, work: impl Future<Output = T>) -> R
         stop = stop.wait() => Err(Outcome::stopped(stop, -1)),
         done = work => Ok(done),
     }
-}
-
-/// Whether `stop` was given by the agent itself.
-pub(super) fn is_agent_stop(stop: Option<Stop>) -> bool {
-    stop == Some(Stop::AgentStops)
 }

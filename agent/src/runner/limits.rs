@@ -13,6 +13,8 @@ pub struct Limits {
     pub hook: Duration,
     /// Between a hook's SIGTERM and SIGKILL.
     pub hook_grace: Duration,
+    /// For the post-hook of a cancelled backup: the coordinator waits ten minutes for the end of a cancelled job.
+    pub hook_when_cancelled: Duration,
     /// For the post-hook when the agent stops.
     pub hook_when_stopping: Duration,
     /// For each query beside the job's own command: snapshots, statistics, locks.
@@ -27,6 +29,7 @@ impl Default for Limits {
             stop_grace: Duration::from_secs(60),
             hook: Duration::from_secs(600),
             hook_grace: Duration::from_secs(5),
+            hook_when_cancelled: Duration::from_secs(120),
             hook_when_stopping: Duration::from_secs(20),
             query: Duration::from_secs(300),
             probe: ProbeLimits::default(),

@@ -29,13 +29,8 @@ use crate::outcome::Outcome;
 use crate::restic::redact::Redactor;
 use fleet_wire::{Kind, RawJson};
 
-/// Runs a job to its end. It always returns.
-pub async fn run(context: JobContext) -> Outcome {
-    run_with(context, Limits::default()).await
-}
-
-/// The same with other time limits.
-pub async fn run_with(context: JobContext, limits: Limits) -> Outcome {
+/// Runs a job to its end, within these limits. It always returns.
+pub async fn run(context: JobContext, limits: Limits) -> Outcome {
     let outcome = match context.run.kind.known() {
         None => Outcome::failed(-1, format!("unknown kind of job {:?}", context.run.kind.to_string())),
         Some(Kind::Backup) => backup::run(&context, limits).await,

@@ -38,6 +38,14 @@ pub(super) async fn run(job: &Job<'_>) -> Outcome {
     if !prune.is_success() {
         return job.failed(&prune);
     }
+    let not_removed = prune.heard.not_removed;
+    if not_removed > 0 {
+        let error = format!(
+            "{not_removed} file(s) could not be removed from the repository, though restic exited with 0: is the \
+             credential one that may delete? The log names them"
+        );
+        return Outcome::failed(prune.exit_code(), error);
+    }
     let pruned = PruneStats::from(&prune.heard);
     let news = RepoStats {
         last_prune_at: Some(Utc::now()),

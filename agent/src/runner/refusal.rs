@@ -4,13 +4,13 @@ use crate::credentials::Credentials;
 use crate::restic::Found;
 use fleet_wire::{CommandRun, Kind, check_group_name};
 
-/// Why this job can't be run, for people; `None` if it can.
-pub fn refusal(run: &CommandRun, admin: &Credentials, repo: &Credentials, restic: &Found) -> Option<String> {
+/// Why this job can't be run, for people; `None` if it can. What is not known of `restic` is found out when the job runs.
+pub fn refusal(run: &CommandRun, admin: &Credentials, repo: &Credentials, restic: Option<&Found>) -> Option<String> {
     let Some(kind) = run.kind.known() else {
         let known: Vec<_> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
         return Some(format!("unknown kind of job {:?}: this agent knows {}", run.kind.to_string(), known.join(", ")));
     };
-    refused_request(run, kind).or_else(|| refused_credentials(run, kind, admin, repo)).or_else(|| restic.problem())
+    refused_request(run, kind).or_else(|| refused_credentials(run, kind, admin, repo)).or_else(|| restic?.problem())
 }
 
 fn refused_request(run: &CommandRun, kind: Kind) -> Option<String> {
@@ -86,7 +86,7 @@ mod tests {
     }
 
     fn judge(run: &CommandRun) -> Option<String> {
-        refusal(run, &complete(), &complete(), &Found::Usable(Version::new(0, 14, 0)))
+        refusal(run, &complete(), &complete(), Some(&Found::Usable(Version::new(0, 14, 0))))
     }
 
     fn job(kind: Kind) -> CommandRun {
@@ -147,23 +147,25 @@ mod tests {
     fn jobs_without_their_credential_are_refused() {
         let found = Found::Usable(Version::new(0, 18, 0));
         let none = Credentials::default();
-        let prune = refusal(&job(Kind::Prune), &none, &complete(), &found).unwrap();
+        let prune = refusal(&job(Kind::Prune), &none, &complete(), Some(&found)).unwrap();
         assert!(prune.contains("admin credential"), "{prune}");
-        let backup = refusal(&job(Kind::Backup), &complete(), &none, &found).unwrap();
+        let backup = refusal(&job(Kind::Backup), &complete(), &none, Some(&found)).unwrap();
         assert!(backup.starts_with("no repository is configured"), "{backup}");
         let no_password = Credentials { password: None, ..complete() };
-        assert!(refusal(&job(Kind::Backup), &complete(), &no_password, &found).is_some());
+        assert!(refusal(&job(Kind::Backup), &complete(), &no_password, Some(&found)).is_some());
         refused(&CommandRun { requires_admin_creds: false, ..job(Kind::Prune) }, "must ask for the admin credential");
         let forget = CommandRun { requires_admin_creds: true, ..job(Kind::Forget) };
-        assert!(refusal(&forget, &none, &complete(), &found).is_some());
+        assert!(refusal(&forget, &none, &complete(), Some(&found)).is_some());
     }
 
     #[test]
     fn without_a_usable_restic_every_job_is_refused() {
         let missing = Found::Unusable { path: PathBuf::from("/opt/restic"), reason: "No such file".into() };
-        let reason = refusal(&job(Kind::Backup), &complete(), &complete(), &missing).unwrap();
+        let reason = refusal(&job(Kind::Backup), &complete(), &complete(), Some(&missing)).unwrap();
         assert!(reason.starts_with("restic was not found at /opt/restic"), "{reason}");
         let old = Found::TooOld(Version::new(0, 12, 1));
-        assert!(refusal(&job(Kind::Check), &complete(), &complete(), &old).unwrap().contains("0.12.1 is too old"));
+        assert!(
+            refusal(&job(Kind::Check), &complete(), &complete(), Some(&old)).unwrap().contains("0.12.1 is too old")
+        );
     }
 }

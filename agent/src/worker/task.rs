@@ -6,7 +6,7 @@ use crate::journal::Journal;
 use crate::outcome::Outcome;
 use crate::process::Spool;
 use crate::report::{Report, Reporter, Reports};
-use crate::runner::{self, JobContext};
+use crate::runner::{self, JobContext, Limits};
 use crate::settings::Settings;
 use crate::stop::Stop;
 use chrono::Utc;
@@ -27,6 +27,8 @@ pub struct Surroundings {
     pub hostname: String,
     /// The restic to run.
     pub restic: PathBuf,
+    /// How long things may take.
+    pub limits: Limits,
     /// The agent's own program, which records what children write.
     pub program: PathBuf,
 }
@@ -40,7 +42,7 @@ impl Surroundings {
         let (reporter, reports) = Reporter::channel();
         let context = self.context(run, &settings, reporter, stop);
         // A task of its own, so that not even a defect in the runner leaves a job without an end.
-        let running = tokio::spawn(runner::run(context));
+        let running = tokio::spawn(runner::run(context, self.limits));
         self.forward(&job_id, reports).await;
         let outcome = running.await.unwrap_or_else(|_| failed("the agent failed while the job ran; see its log"));
         log::info!(

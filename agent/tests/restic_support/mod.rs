@@ -6,7 +6,7 @@ use fleet_agent::outcome::Outcome;
 use fleet_agent::process::Spool;
 use fleet_agent::report::{Report, Reporter, Reports};
 use fleet_agent::restic::probe::ProbeLimits;
-use fleet_agent::runner::{JobContext, Limits, run_with};
+use fleet_agent::runner::{self, JobContext, Limits};
 use fleet_agent::stop::Stop;
 use fleet_wire::{CommandRun, JobProgress, Kind, LogStream, RepoStats, Secret, SnapshotsReport};
 use std::fs;
@@ -289,7 +289,7 @@ impl Sandbox {
             snapshots: Vec::new(),
             stats: Vec::new(),
         };
-        Running { job: tokio::spawn(run_with(context, self.limits)), reports, stop, ran }
+        Running { job: tokio::spawn(runner::run(context, self.limits)), reports, stop, ran }
     }
 
     pub async fn run(&self, run: CommandRun) -> Ran {

@@ -113,9 +113,14 @@ impl Agent {
 
     /// Waits until its log has `text`.
     pub async fn logs(&self, text: &str) {
+        self.until(&format!("{text:?} in its log"), || self.log().contains(text)).await;
+    }
+
+    /// Waits until `is` holds.
+    pub async fn until(&self, what: &str, mut is: impl FnMut() -> bool) {
         let deadline = Instant::now() + DEADLINE;
-        while !self.log().contains(text) {
-            assert!(Instant::now() < deadline, "no {text:?} in the agent's log:\n{}", self.log());
+        while !is() {
+            assert!(Instant::now() < deadline, "waiting for {what}; the agent's log:\n{}", self.log());
             sleep(Duration::from_millis(20)).await;
         }
     }
