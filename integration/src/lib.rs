@@ -12,6 +12,7 @@ mod database;
 mod eventually;
 mod failure;
 mod fake_agent;
+mod postmaster;
 mod process;
 mod programs;
 mod rest_server;
