@@ -28,6 +28,7 @@ pub use database::Database;
 pub use eventually::eventually;
 pub use failure::{Context, Failure};
 pub use fake_agent::{FakeAgent, Received};
+pub use postmaster::pause_postgres;
 pub use process::{Process, command, leak_free_dir};
 pub use programs::{postgres_programs, program, restics};
 pub use rest_server::{RestServer, RestServerSettings};

@@ -10,6 +10,12 @@ pub(crate) fn signal_all(server: &mut Process, signal: Signal) {
     signal_children(server.id(), signal);
 }
 
+/// Stops a PostgreSQL that is somebody else's child, such as a coordinator's own: it hangs until it is killed.
+pub fn pause_postgres(postmaster: u32) {
+    let _ = kill(Pid::from_raw(postmaster.cast_signed()), Signal::SIGSTOP);
+    signal_children(postmaster, Signal::SIGSTOP);
+}
+
 fn signal_children(server: u32, signal: Signal) {
     for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(id) = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
