@@ -28,14 +28,17 @@ use opening::Ledger;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-/// How long a stop waits for what is still being written.
-const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 /// How long a stop waits for HTTP requests that are under way, in seconds.
 const HTTP_DRAIN_SECONDS: u64 = 2;
+/// How long it then waits for what is still being written. Agents keep and repeat what they get no `ack` for.
+const DRAIN_LIMIT: Duration = Duration::from_secs(3);
+/// When an embedded PostgreSQL that does not end is ended hard, counted from the stop. All of it stays under the ten
+/// seconds that service managers like to give.
+const HARD_END_AFTER: Duration = Duration::from_secs(7);
 
 /// The database of `config`: the given one, or our own, which is started.
 async fn open_database(config: &Config) -> Result<(Database, Option<EmbeddedPostgres>), StartError> {
@@ -84,7 +87,7 @@ pub async fn serve(config: Config) -> Result<(), StartError> {
     };
     let outcome = serve_with(&config, vault, &admin_token, database, (listening, room), &mut signals).await;
     if let Some(embedded) = embedded {
-        embedded.stop().await;
+        embedded.stop_within(HARD_END_AFTER.saturating_sub(signals.since_stop())).await;
     }
     outcome
 }
@@ -187,11 +190,13 @@ fn admin_token(config: &Config) -> Result<Secret, StartError> {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    came: Option<Instant>,
 }
 
 impl Signals {
     fn new() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok(Self { terminate, interrupt, came: None })
     }
 
     async fn next(&mut self) {
@@ -199,5 +204,11 @@ impl Signals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+        self.came = Some(Instant::now());
+    }
+
+    /// The time since one came; none has passed if none came.
+    fn since_stop(&self) -> Duration {
+        self.came.map_or(Duration::ZERO, |came| came.elapsed())
     }
 }
