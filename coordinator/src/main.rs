@@ -3,22 +3,25 @@
 use clap::Parser;
 use fleet_coordinator::config::{Cli, Command};
 use fleet_coordinator::start;
-use std::process::ExitCode;
 
-fn main() -> ExitCode {
+fn main() {
     let cli = Cli::parse();
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info,actix_server=warn")).init();
-    let outcome = actix::System::new().block_on(async {
+    let system = actix::System::new();
+    let outcome = system.block_on(async {
         match cli.command {
             Command::Serve(config) => start::serve(config).await,
             Command::Migrate(config) => start::migrate(&config).await,
         }
     });
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+    let status = match outcome {
+        Ok(()) => 0,
         Err(error) => {
             eprintln!("fleet-coordinator: {error}");
-            ExitCode::FAILURE
+            1
         }
-    }
+    };
+    // Not by the end of `main`, which would wait for what other threads still do: a migration has no limit of time, and
+    // its database may hang. Everything that is to end in good order has ended.
+    std::process::exit(status)
 }

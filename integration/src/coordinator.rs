@@ -66,16 +66,25 @@ impl Coordinator {
     /// # Errors
     /// It ended, or the time is over.
     pub fn wait_until_ready(&mut self) -> Result<(), Failure> {
+        self.wait_until_there()?;
+        let api = self.api();
+        eventually("the coordinator to be ready", START_LIMIT, || {
+            self.process.must_run()?;
+            api.get("/readyz")
+        })?;
+        Ok(())
+    }
+
+    /// Waits until it answers, though it may not serve yet.
+    ///
+    /// # Errors
+    /// It ended, or the time is over.
+    pub fn wait_until_there(&mut self) -> Result<(), Failure> {
         let listen = self.data_dir.join("listen");
         self.address = eventually("the coordinator's address", START_LIMIT, || {
             self.process.must_run()?;
             let address = fs::read_to_string(&listen).context(listen.display())?;
             Ok::<_, Failure>(address.trim().to_owned())
-        })?;
-        let api = self.api();
-        eventually("the coordinator to be ready", START_LIMIT, || {
-            self.process.must_run()?;
-            api.get("/readyz")
         })?;
         Ok(())
     }

@@ -10,10 +10,12 @@ use tokio::runtime::Runtime;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
 /// How long a message may be in coming.
 const LIMIT: Duration = Duration::from_secs(20);
+/// What our pings hold.
+const PING: &[u8] = b"are you there?";
 /// A message of any size that a test sends goes out.
 const NO_LIMIT: Option<usize> = None;
 
@@ -133,6 +135,25 @@ impl FakeAgent {
                 Some(Ok(_)) => {}
             }
         }
+    }
+
+    /// Pings, and waits for the pong; envelopes before it are passed over.
+    ///
+    /// # Errors
+    /// There is none in time.
+    pub fn ping(&mut self) -> Result<(), Failure> {
+        self.send_raw(Message::Ping(Bytes::from_static(PING)))?;
+        let pong = async {
+            loop {
+                match self.socket.next().await {
+                    Some(Ok(Message::Pong(bytes))) if bytes == PING => return Ok(()),
+                    Some(Ok(_)) => {}
+                    end => return Err(Failure::new(format!("waiting for a pong: {end:?}"))),
+                }
+            }
+        };
+        let pong = self.runtime.block_on(async { tokio::time::timeout(LIMIT, pong).await });
+        pong.map_err(|_| Failure::new(format!("no pong within {LIMIT:?}")))?
     }
 
     /// The payload of the next envelope of this type; others are passed over.

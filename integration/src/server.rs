@@ -1,7 +1,7 @@
 //! A private PostgreSQL: for when `FLEET_TEST_DATABASE_URL` names none, and for tests that take the database away.
 
 use crate::process::{Process, command, leak_free_dir};
-use crate::{Account, Context, Failure, eventually, postgres_programs};
+use crate::{Account, Context, Failure, eventually, postgres_programs, postmaster};
 use nix::sys::signal::Signal;
 use std::path::Path;
 use std::time::Duration;
@@ -40,6 +40,8 @@ impl Server {
     /// # Errors
     /// It does not end.
     pub fn stop(&mut self) -> Result<(), Failure> {
+        // A process that hangs would not notice.
+        self.resume();
         // SIGTERM would wait for every connection to end.
         self.process.signal(Signal::SIGINT);
         self.process.wait(LIMIT).map(drop)
@@ -52,6 +54,16 @@ impl Server {
     pub fn start_again(&mut self) -> Result<(), Failure> {
         self.process = launch(self.account.as_ref(), self.dir.path())?;
         Ok(())
+    }
+
+    /// Lets it hang: connections stay and can be made, and nothing is ever answered.
+    pub fn pause(&mut self) {
+        postmaster::signal_all(&mut self.process, Signal::SIGSTOP);
+    }
+
+    /// Lets it go on where it was.
+    pub fn resume(&mut self) {
+        postmaster::signal_all(&mut self.process, Signal::SIGCONT);
     }
 }
 

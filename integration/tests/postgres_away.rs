@@ -3,23 +3,9 @@
 
 mod support;
 
-use fleet_integration::{Database, Sandbox, Server, eventually};
+use fleet_integration::{Sandbox, eventually};
 use serde_json::{Value, json};
-use support::{Host, LIMIT, backup, group, job_when, journalling, log_of, repository};
-
-/// A coordinator whose database can be stopped, and a host with a running backup. The server goes last.
-fn running() -> (Sandbox, Server, Host, String) {
-    let server = Server::start().unwrap();
-    let sandbox = Sandbox::start_on(Database::on(&server).unwrap(), &[]).unwrap();
-    let mut host = Host::ready_as(&sandbox, "web-1", &repository(&sandbox), &journalling("j", &[]));
-    group(&sandbox.api(), &host.id, "docs", Value::Null);
-    let job = backup(&sandbox.api(), &host.id, "docs");
-    assert_eq!(host.run("backup"), job);
-    host.accept(&job);
-    let last = host.start(&job, "backup");
-    host.settled(last);
-    (sandbox, server, host, job)
-}
+use support::{LIMIT, job_when, journalling, log_of, running_on_own_server as running};
 
 fn status_of(sandbox: &Sandbox, method: &str, path: &str, body: Option<&Value>) -> u16 {
     sandbox.api().call(method, path, body, &[]).unwrap().status

@@ -3,16 +3,18 @@
 mod support;
 
 use fleet_integration::{
-    Account, Api, Coordinator, CoordinatorSettings, Database, Failure, FakeAgent, Sandbox, command, eventually,
+    Account, Api, Coordinator, CoordinatorSettings, Database, Failure, FakeAgent, Sandbox, Server, command, eventually,
     leak_free_dir, program,
 };
 use nix::sys::signal::Signal;
 use serde_json::json;
 use std::fs::{self, Permissions};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Output;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use support::{LIMIT, core};
@@ -51,25 +53,109 @@ fn tables(database: &Database) -> usize {
     database.query("SELECT 1 FROM pg_tables WHERE schemaname = 'public'").unwrap().len()
 }
 
+fn at(url: &str) -> CoordinatorSettings {
+    CoordinatorSettings { database_url: Some(url.to_owned()), ..CoordinatorSettings::default() }
+}
+
 #[test]
-fn a_database_that_is_not_there_is_named_and_its_password_is_not() {
+fn a_database_that_only_a_person_can_mend_ends_the_start() {
     let dir = leak_free_dir("fleet-startup.").unwrap();
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let database = Database::create().unwrap();
+    let url = database.url().replace("postgresql:///", "postgresql://postgres:hunter2@/");
     for (url, words) in [
-        (format!("postgresql://fleet:hunter2@{free}/fleet"), ["can't reach the database", "DATABASE_URL"]),
-        ("postgresql://fleet:hunter2@/fleet?host=/nowhere".to_owned(), ["can't reach the database", "DATABASE_URL"]),
-        ("http://fleet:hunter2@127.0.0.1/x".to_owned(), ["can't reach the database", "DATABASE_URL"]),
-        ("not hunter2 a URL".to_owned(), ["can't reach the database", "DATABASE_URL"]),
+        ("http://fleet:hunter2@127.0.0.1/x", ["can't be read", "DATABASE_URL"]),
+        ("not hunter2 a URL", ["can't be read", "DATABASE_URL"]),
+        (&url.replace("fleet_test_", "missing_fleet_test_"), ["missing_fleet_test_", "does not exist"]),
+        (&url.replace("user=postgres", "user=stranger"), ["stranger", "does not exist"]),
     ] {
-        let settings = CoordinatorSettings { database_url: Some(url.clone()), ..CoordinatorSettings::default() };
-        let last = refusal(&dir.path().join("data"), &settings);
+        let last = refusal(&dir.path().join("data"), &at(url));
         says(&last, &words);
         assert!(!last.contains("hunter2"), "{last}");
     }
-    let database = Database::create().unwrap();
-    let url = database.url().replace("fleet_test_", "missing_fleet_test_");
-    let settings = CoordinatorSettings { database_url: Some(url), ..CoordinatorSettings::default() };
-    says(&refusal(&dir.path().join("data"), &settings), &["missing_fleet_test_", "does not exist"]);
+}
+
+/// A coordinator that was started while the server of its database was away, with a password in its URL.
+fn started_too_early(server: &mut Server, database: &Database, dir: &Path) -> Coordinator {
+    server.stop().unwrap();
+    let url = database.url().replace("postgresql:///", "postgresql://postgres:hunter2@/");
+    let mut coordinator = Coordinator::launch(&dir.join("data"), &at(&url)).unwrap();
+    coordinator.wait_until_there().unwrap();
+    eventually("it says what it waits for", LIMIT, || {
+        let output = coordinator.process().output();
+        if output.contains("waiting for the database \"fleet_test_") { Ok(()) } else { Err(output) }
+    })
+    .unwrap();
+    coordinator
+}
+
+#[test]
+fn a_database_that_comes_up_later_is_waited_for() {
+    let dir = leak_free_dir("fleet-startup.").unwrap();
+    let mut server = Server::start().unwrap();
+    let database = Database::on(&server).unwrap();
+    let mut coordinator = started_too_early(&mut server, &database, dir.path());
+    let api = coordinator.api();
+    let status = |path: &str| api.call("GET", path, None, &[]).unwrap().status;
+    assert_eq!((status("/healthz"), status("/readyz")), (200, 503));
+    for (method, path) in [("GET", "/v1/hosts"), ("POST", "/v1/repositories"), ("GET", "/v1/agent/connect")] {
+        let reply = api.call(method, path, None, &[]).unwrap();
+        assert_eq!((reply.status, reply.header("content-type")), (503, Some("application/problem+json")), "{path}");
+        assert!(reply.header("retry-after").is_some(), "{path}");
+    }
+    // From now on somebody is at the address all the time.
+    let (address, over) = (coordinator.address().to_owned(), Arc::new(AtomicBool::new(false)));
+    let watch = thread::spawn({
+        let over = Arc::clone(&over);
+        move || {
+            while !over.load(Ordering::Relaxed) {
+                TcpStream::connect(&address).unwrap();
+            }
+        }
+    });
+    server.start_again().unwrap();
+    coordinator.wait_until_ready().unwrap();
+    over.store(true, Ordering::Relaxed);
+    watch.join().unwrap();
+    let repository = api.create_repository("main", "/srv/r", "pw").unwrap();
+    assert_eq!(api.get(&format!("/v1/repositories/{repository}")).unwrap()["name"], "main");
+    coordinator.process().stop().unwrap();
+    let output = coordinator.process().output();
+    assert!(!output.contains("hunter2"), "{output}");
+    let waits = output.lines().filter(|line| line.contains("waiting for the database")).count();
+    assert!(waits <= 4, "a line for each reason, not for each try: {output}");
+}
+
+#[test]
+fn a_database_that_hangs_at_the_start_is_waited_for() {
+    let dir = leak_free_dir("fleet-startup.").unwrap();
+    let mut server = Server::start().unwrap();
+    let database = Database::on(&server).unwrap();
+    server.pause();
+    let mut coordinator = Coordinator::launch(&dir.path().join("data"), &on(&database)).unwrap();
+    coordinator.wait_until_there().unwrap();
+    let api = coordinator.api();
+    eventually("it notices", LIMIT, || {
+        let output = coordinator.process().output();
+        if output.contains("waiting for the database") { Ok(()) } else { Err(output) }
+    })
+    .unwrap();
+    assert_eq!(api.call("GET", "/readyz", None, &[]).unwrap().status, 503);
+    server.resume();
+    coordinator.wait_until_ready().unwrap();
+    coordinator.process().stop().unwrap();
+}
+
+#[test]
+fn a_stop_while_the_database_is_waited_for_is_heard_at_once() {
+    let dir = leak_free_dir("fleet-startup.").unwrap();
+    let mut server = Server::start().unwrap();
+    let database = Database::on(&server).unwrap();
+    let mut coordinator = started_too_early(&mut server, &database, dir.path());
+    coordinator.process().signal(Signal::SIGTERM);
+    let status = coordinator.process().wait(Duration::from_secs(10)).unwrap();
+    assert!(status.success(), "{status}: {}", coordinator.process().tail(5));
+    assert!(!dir.path().join("data/listen").exists());
+    server.start_again().unwrap();
 }
 
 #[test]
@@ -268,7 +354,8 @@ fn without_a_token_given_one_is_made_and_kept() {
         });
         let token = fs::read_to_string(data_dir.join("admin-token")).unwrap();
         let api = Api::new(&format!("http://{}", address.unwrap().trim()), token.trim());
-        assert_eq!(api.list("/v1/hosts").unwrap().len(), 0);
+        let hosts = eventually("the coordinator to serve", LIMIT, || api.list("/v1/hosts"));
+        assert_eq!(hosts.unwrap().len(), 0);
         assert_eq!(api.with_token("wrong").call("GET", "/v1/hosts", None, &[]).unwrap().status, 401);
         process.stop().unwrap();
         assert!(!process.output().contains(token.trim()), "{}", process.output());

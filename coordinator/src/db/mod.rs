@@ -3,6 +3,7 @@
 
 pub mod deadlines;
 pub mod enrollment;
+mod error;
 pub mod hosts;
 pub mod jobs;
 pub mod json;
@@ -16,6 +17,8 @@ pub mod snapshots;
 pub mod source_groups;
 pub mod stats;
 
+pub use error::{DatabaseError, Outlook, outlook_of_query};
+
 use diesel::QueryableByName;
 use diesel::sql_types::Integer;
 use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
@@ -26,8 +29,9 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use fleet_wire::Secret;
 use futures_util::FutureExt;
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
-use thiserror::Error;
+use tokio_postgres::config::Host;
 
 /// The schema's history, part of the binary.
 pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../migrations");
@@ -47,27 +51,10 @@ const READ_LIMIT: Duration = Duration::from_secs(10);
 /// A server that vanished without a word is noticed after this long: by what is not acknowledged, or by a probe.
 const VANISHED_AFTER: Duration = Duration::from_secs(15);
 
-/// Why the database can't be used.
-#[derive(Debug, Error)]
-pub enum DatabaseError {
-    /// No connection.
-    #[error("can't reach the database: {0}. Is the server running, and is DATABASE_URL right?")]
-    Unreachable(String),
-    /// An older PostgreSQL.
-    #[error("the database server is version {}, at least 15 is needed", .0 / 10_000)]
-    TooOld(i32),
-    /// The schema can't be brought up to date.
-    #[error("migrating the database failed: {0}")]
-    Migration(String),
-    /// A query failed.
-    #[error("a query failed: {0}")]
-    Query(#[from] diesel::result::Error),
-}
-
 /// Where the data is. Cheap to clone.
 #[derive(Clone)]
 pub struct Database {
-    url: Secret,
+    config: tokio_postgres::Config,
     readers: Pool<AsyncPgConnection>,
 }
 
@@ -87,11 +74,18 @@ impl Database {
     /// The database at `url`. Nothing is connected yet.
     ///
     /// # Errors
-    /// The pool of readers can't be made.
-    pub fn new(url: Secret) -> Result<Self, DatabaseError> {
-        let mut config = ManagerConfig::default();
-        config.custom_setup = Box::new(|url| establish(url).boxed());
-        let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new_with_config(url.expose(), config);
+    /// The URL is none.
+    pub fn new(url: &Secret) -> Result<Self, DatabaseError> {
+        let config = configure(url.expose())?;
+        let mut manager = ManagerConfig::default();
+        let of_readers = config.clone();
+        manager.custom_setup = Box::new(move |_| {
+            let config = of_readers.clone();
+            let bad = |error: DatabaseError| diesel::ConnectionError::BadConnection(error.to_string());
+            async move { establish(&config).await.map_err(bad) }.boxed()
+        });
+        // What stands for the URL is never read: the setup knows better.
+        let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new_with_config("", manager);
         let readers = Pool::builder(manager)
             .max_size(READERS)
             .wait_timeout(Some(READER_WAIT))
@@ -100,25 +94,35 @@ impl Database {
             .runtime(deadpool::Runtime::Tokio1)
             .build()
             .map_err(|error| DatabaseError::Unreachable(error.to_string()))?;
-        Ok(Self { url, readers })
+        Ok(Self { config, readers })
+    }
+
+    /// Where it is, for people: hosts, ports and the database's name, but no user and no password.
+    pub fn place(&self) -> String {
+        let name = |host: &Host| match host {
+            Host::Tcp(name) => name.clone(),
+            Host::Unix(path) => path.display().to_string(),
+        };
+        let hosts: Vec<String> = self.config.get_hosts().iter().map(name).collect();
+        let ports: Vec<String> = self.config.get_ports().iter().map(u16::to_string).collect();
+        let database = self.config.get_dbname().or(self.config.get_user()).unwrap_or_default();
+        let port = if ports.is_empty() { String::new() } else { format!(" port {}", ports.join(",")) };
+        format!("database {database:?} at {}{port}", hosts.join(","))
     }
 
     /// A new connection of one's own.
     ///
     /// # Errors
-    /// The server can't be reached in time, or is too old.
+    /// The server can't be reached in time, refuses, or is too old.
     pub async fn connect(&self) -> Result<AsyncPgConnection, DatabaseError> {
-        let connecting = establish(self.url.expose());
-        let mut connection = tokio::time::timeout(CONNECT_LIMIT, connecting)
-            .await
-            .map_err(|_| DatabaseError::Unreachable(format!("no answer for {} s", CONNECT_LIMIT.as_secs())))?
-            .map_err(|error| DatabaseError::Unreachable(error.to_string()))?;
-        let query = diesel::sql_query("SELECT current_setting('server_version_num')::int4 AS number");
-        let ServerVersion { number } = query.get_result(&mut connection).await?;
-        if number < OLDEST_SERVER {
-            return Err(DatabaseError::TooOld(number));
-        }
-        Ok(connection)
+        let connecting = async {
+            let mut connection = establish(&self.config).await?;
+            let query = diesel::sql_query("SELECT current_setting('server_version_num')::int4 AS number");
+            let ServerVersion { number } = query.get_result(&mut connection).await?;
+            if number < OLDEST_SERVER { Err(DatabaseError::TooOld(number)) } else { Ok(connection) }
+        };
+        let no_answer = |_| DatabaseError::Unreachable(format!("no answer for {} s", CONNECT_LIMIT.as_secs()));
+        tokio::time::timeout(CONNECT_LIMIT, connecting).await.map_err(no_answer)?
     }
 
     /// Reads, within a limit of time.
@@ -168,23 +172,27 @@ impl Database {
     }
 }
 
-/// A connection that notices when its server vanishes.
-async fn establish(url: &str) -> diesel::ConnectionResult<AsyncPgConnection> {
-    let bad = |error: tokio_postgres::Error| diesel::ConnectionError::BadConnection(with_cause(&error));
-    let mut config: tokio_postgres::Config = url.parse().map_err(bad)?;
+/// How to connect, so that a server that vanishes is noticed.
+fn configure(url: &str) -> Result<tokio_postgres::Config, DatabaseError> {
+    let bad = |error: tokio_postgres::Error| {
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        DatabaseError::Url(cause.unwrap_or_else(|| error.to_string()))
+    };
+    let mut config = tokio_postgres::Config::from_str(url).map_err(bad)?;
     config
         .application_name("fleet-coordinator")
         .tcp_user_timeout(VANISHED_AFTER)
         .keepalives_idle(VANISHED_AFTER / 3)
         .keepalives_interval(VANISHED_AFTER / 3)
         .keepalives_retries(2);
-    let (client, connection) = config.connect(tokio_postgres::NoTls).await.map_err(bad)?;
-    AsyncPgConnection::try_from_client_and_connection(client, connection).await
+    Ok(config)
 }
 
-/// An error's text with that of its cause, which says what really happened.
-fn with_cause(error: &dyn std::error::Error) -> String {
-    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+async fn establish(config: &tokio_postgres::Config) -> Result<AsyncPgConnection, DatabaseError> {
+    let connecting = config.connect(tokio_postgres::NoTls).await;
+    let (client, connection) = connecting.map_err(|error| DatabaseError::of_connecting(&error))?;
+    let made = AsyncPgConnection::try_from_client_and_connection(client, connection).await;
+    made.map_err(|error| DatabaseError::Unreachable(error.to_string()))
 }
 
 /// Text as Postgres can store it: it refuses NUL, which becomes U+FFFD.

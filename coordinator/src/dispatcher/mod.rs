@@ -12,9 +12,9 @@ mod requests;
 pub use requests::{CancelJob, Explain, FindJob, HostRemoved, NoJob, Overrule};
 
 use crate::board::Board;
+use crate::db::Database;
 use crate::db::jobs::{Job as JobRecord, JobState, NewJob, Origin};
 use crate::db::json::Json;
-use crate::db::{Database, DatabaseError, jobs};
 use crate::job::{Entry, HostReturned, Job, JobServices};
 use crate::persistence::{Patience, Persistence, SaveJob, WriteError};
 use crate::registry::{ConnectionId, HostGone, Registry, Subscribe};
@@ -49,17 +49,14 @@ pub struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// A dispatcher that knows every job of the ledger that is not over.
-    ///
-    /// # Errors
-    /// The ledger can't be read.
-    pub async fn load(
+    /// A dispatcher that knows every job of the ledger that is not over: `open`.
+    pub fn new(
+        open: Vec<JobRecord>,
         database: Database,
         persistence: Addr<Persistence>,
         registry: Addr<Registry>,
         board: Arc<Board>,
-    ) -> Result<Self, DatabaseError> {
-        let open = jobs::open(&mut database.connect().await?).await?;
+    ) -> Self {
         let (out, waiting): (Vec<_>, Vec<_>) = open.into_iter().partition(|job| job.state.dispatched_at.is_some());
         log::info!(out = out.len(), waiting = waiting.len(); "jobs that are not over are loaded");
         let mut lanes = Lanes::default();
@@ -69,7 +66,7 @@ impl Dispatcher {
         for job in waiting {
             lanes.add_waiting(job.new, job.state);
         }
-        Ok(Self {
+        Self {
             database,
             persistence,
             registry,
@@ -78,7 +75,7 @@ impl Dispatcher {
             actors: HashMap::new(),
             hosts: HashMap::new(),
             resumed: out,
-        })
+        }
     }
 
     fn start_job(&mut self, record: JobRecord, entry: Entry, context: &mut Context<Self>) -> Addr<Job> {

@@ -25,6 +25,7 @@ use account::Account;
 use binaries::Binaries;
 use places::Places;
 use std::path::Path;
+use std::time::Duration;
 use supervisor::Supervisor;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -43,7 +44,7 @@ struct Setup {
 /// but nobody waits for it.
 pub struct EmbeddedPostgres {
     url: String,
-    stop: oneshot::Sender<()>,
+    stop: oneshot::Sender<Duration>,
     supervisor: JoinHandle<()>,
 }
 
@@ -81,8 +82,13 @@ impl EmbeddedPostgres {
 
     /// Ends the server: a fast shutdown, and after some seconds an immediate one. Returns when it is gone.
     pub async fn stop(self) {
+        self.stop_within(server::FAST_STOP_LIMIT).await;
+    }
+
+    /// The same, with another time for the fast shutdown. The immediate one takes two seconds at most.
+    pub async fn stop_within(self, patience: Duration) {
         // A supervisor that is gone already has stopped the server.
-        let _ = self.stop.send(());
+        let _ = self.stop.send(patience.min(server::FAST_STOP_LIMIT));
         if let Err(error) = self.supervisor.await {
             log::error!("the supervisor of the embedded PostgreSQL failed: {error}");
         }

@@ -6,7 +6,7 @@
 use super::EmbeddedError;
 use super::account::Account;
 use super::places::{PORT, Places};
-use nix::sys::signal::kill;
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
 use std::io;
@@ -78,6 +78,32 @@ fn names_cluster(command_line: &[u8], cluster: &Path) -> bool {
     })
 }
 
+/// The processes that a postmaster has started. Without /proc none is known.
+pub(super) fn children(postmaster: Pid) -> Vec<Pid> {
+    let ids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = ids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let stat = |id: &i32| fs::read(format!("/proc/{id}/stat")).unwrap_or_default();
+    ids.filter(|id| parent(&String::from_utf8_lossy(&stat(id))) == Some(postmaster.as_raw()))
+        .map(Pid::from_raw)
+        .collect()
+}
+
+/// The parent in `/proc/PID/stat` (proc(5)): pid, name (any text in brackets), state, parent.
+fn parent(stat: &str) -> Option<i32> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Ends what a killed postmaster has left behind. They end by themselves once they notice, but one that hangs does not,
+/// and no new server starts over the cluster before it is gone.
+pub(super) fn end_orphans(orphans: &[Pid]) {
+    for &orphan in orphans {
+        // Its id may belong to another by now: backends say in their title what they are.
+        if fs::read(format!("/proc/{orphan}/cmdline")).is_ok_and(|title| title.starts_with(b"postgres: ")) {
+            let _ = kill(orphan, Signal::SIGKILL);
+        }
+    }
+}
+
 /// Takes stale lock files out of the way of a launch. Only to be called when no postmaster of the cluster is running.
 pub(super) fn clear_stale(places: &Places, account: &Account) -> Result<(), EmbeddedError> {
     clear_socket_lock(&places.socket_dir)?;
@@ -126,6 +152,12 @@ mod tests {
     use super::*;
 
     const READY: &str = "4711\n/data/postgres\n1764000000\n5432\n/data/postgres-socket\n\n  2556106  7\nready   \n";
+
+    #[test]
+    fn the_parent_is_read_behind_any_name() {
+        assert_eq!(parent("77 (a) b) (c) S 12 70 60 0 -1"), Some(12));
+        assert_eq!(parent("77 (a"), None);
+    }
 
     fn command_line(arguments: &[&str]) -> Vec<u8> {
         arguments.iter().flat_map(|argument| [argument.as_bytes(), b"\0"].concat()).collect()

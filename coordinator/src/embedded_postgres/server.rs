@@ -22,13 +22,12 @@ const PROBE_LIMIT: Duration = Duration::from_secs(30);
 const PROBE_EVERY: Duration = Duration::from_millis(50);
 /// How often a process that is not our child is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// The steps of a stop: PostgreSQL's fast shutdown, then its immediate one (nothing committed is lost by that, the next
-/// start replays the log), then no choice. Together they stay under the ten seconds that service managers like to give.
-const STOP_STEPS: [(Signal, Duration); 3] = [
-    (Signal::SIGINT, Duration::from_secs(6)),
-    (Signal::SIGQUIT, Duration::from_secs(2)),
-    (Signal::SIGKILL, Duration::from_secs(1)),
-];
+/// How long PostgreSQL's fast shutdown may take when nobody says otherwise.
+pub(super) const FAST_STOP_LIMIT: Duration = Duration::from_secs(6);
+/// What follows it: its immediate one (nothing committed is lost by that, the next start replays the log), then no
+/// choice.
+const HARDER_STEPS: [(Signal, Duration); 2] =
+    [(Signal::SIGQUIT, Duration::from_secs(1)), (Signal::SIGKILL, Duration::from_secs(1))];
 /// How many lines of each log an error shows.
 const LOG_LINES: usize = 8;
 
@@ -54,7 +53,7 @@ pub(super) async fn bring_up(setup: &Setup) -> Result<Server, EmbeddedError> {
                 let server = Server::adopt(left.pid, setup);
                 if !left.serves(&setup.places) {
                     log::warn!(pid = left.pid.as_raw(); "ending a PostgreSQL that serves our cluster at another socket");
-                    server.stop().await;
+                    server.stop(FAST_STOP_LIMIT).await;
                     continue;
                 }
                 log::info!(pid = left.pid.as_raw(); "adopting the embedded PostgreSQL that was left running");
@@ -67,17 +66,17 @@ pub(super) async fn bring_up(setup: &Setup) -> Result<Server, EmbeddedError> {
             // The one that was left was on its way out.
             Err(EmbeddedError::Ended { .. }) if adopted => {}
             Err(error) => {
-                server.stop().await;
+                server.stop(FAST_STOP_LIMIT).await;
                 return Err(error);
             }
         }
     }
 }
 
-/// Ends the postmaster of the cluster, if one is running.
-pub(super) async fn end_running(setup: &Setup) {
+/// Ends the postmaster of the cluster, if one is running; its fast shutdown gets `patience`.
+pub(super) async fn end_running(setup: &Setup, patience: Duration) {
     if let Ok(Some(left)) = postmaster::running(&setup.places) {
-        Server::adopt(left.pid, setup).stop().await;
+        Server::adopt(left.pid, setup).stop(patience).await;
     }
 }
 
@@ -130,13 +129,15 @@ impl Server {
         how
     }
 
-    /// Ends it, by ever stronger means.
-    pub(super) async fn stop(mut self) {
-        for (signal, patience) in STOP_STEPS {
+    /// Ends it, by ever stronger means; the mildest gets `patience`.
+    pub(super) async fn stop(mut self, patience: Duration) {
+        for (signal, patience) in [(Signal::SIGINT, patience)].into_iter().chain(HARDER_STEPS) {
             let Some(pid) = self.pid() else { return };
+            let children = if signal == Signal::SIGKILL { postmaster::children(pid) } else { Vec::new() };
             // Fails only if it ended this moment.
             let _ = kill(pid, signal);
             if timeout(patience, self.ended()).await.is_ok() {
+                postmaster::end_orphans(&children);
                 log::info!(pid = pid.as_raw(); "the embedded PostgreSQL is stopped");
                 return;
             }

@@ -1,7 +1,7 @@
 //! Keeps the embedded PostgreSQL running: when it ends by itself it is started again, with a growing pause as long as
 //! it does not stay up. Ends when it is told to, or when nobody is left to tell it.
 
-use super::server::{self, Server};
+use super::server::{self, FAST_STOP_LIMIT, Server};
 use super::{EmbeddedError, Setup};
 use std::fs::File;
 use std::time::Duration;
@@ -20,7 +20,8 @@ pub(super) struct Supervisor {
     pub(super) setup: Setup,
     /// Holds the data folder until the server is gone.
     pub(super) lock: File,
-    pub(super) stopped: oneshot::Receiver<()>,
+    /// The stop, with the patience for a fast shutdown.
+    pub(super) stopped: oneshot::Receiver<Duration>,
 }
 
 impl Supervisor {
@@ -30,8 +31,8 @@ impl Supervisor {
         loop {
             let started = Instant::now();
             tokio::select! {
-                _ = &mut self.stopped => {
-                    server.stop().await;
+                patience = &mut self.stopped => {
+                    server.stop(patience.unwrap_or(FAST_STOP_LIMIT)).await;
                     break;
                 }
                 how = server.ended() => log::error!("the embedded PostgreSQL ended by itself ({how})"),
@@ -51,9 +52,9 @@ impl Supervisor {
         loop {
             let outcome = tokio::select! {
                 outcome = attempt(&self.setup, *pause) => outcome,
-                _ = &mut self.stopped => {
+                patience = &mut self.stopped => {
                     // A server that was just starting has been told to end; this waits for it.
-                    server::end_running(&self.setup).await;
+                    server::end_running(&self.setup, patience.unwrap_or(FAST_STOP_LIMIT)).await;
                     return None;
                 }
             };

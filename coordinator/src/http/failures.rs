@@ -95,6 +95,14 @@ pub async fn in_time<T>(work: impl Future<Output = Result<T, Problem>>) -> Resul
     }
 }
 
+/// As [`in_time`], for what is done all the same once it was asked for, and is only not known to be done.
+///
+/// # Errors
+/// Its own, or 503 with an unknown outcome.
+pub async fn told_in_time<T>(work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
+    tokio::time::timeout(WAIT_LIMIT, work).await.unwrap_or_else(|_| Err(Problem::outcome_unknown()))
+}
+
 /// Reads from the database.
 ///
 /// # Errors

@@ -21,6 +21,12 @@ pub fn configure(config: &mut web::ServiceConfig) {
     config.service(resource("/metrics", [web::get().to(metrics)], "GET"));
 }
 
+/// Adds what can be told before there is a database.
+pub(super) fn configure_without_database(config: &mut web::ServiceConfig) {
+    config.service(resource("/healthz", [web::get().to(alive)], "GET"));
+    config.service(resource("/metrics", [web::get().to(async || samples(None))], "GET"));
+}
+
 async fn alive() -> HttpResponse {
     HttpResponse::Ok().json(serde_json::json!({"status": "ok"}))
 }
@@ -61,7 +67,11 @@ async fn metrics(services: web::Data<Services>) -> HttpResponse {
         }
         Err(_) => None,
     };
-    HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text(counts.as_ref()))
+    samples(counts.as_ref())
+}
+
+fn samples(counts: Option<&Counts>) -> HttpResponse {
+    HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text(counts))
 }
 
 /// Prometheus' text format. While the database is away there are no counts, and `fleet_database_up` says why.

@@ -3,7 +3,7 @@
 use super::body::Body;
 use super::check::{Check, HOOK, LINE, no, path_id};
 use super::clock::now;
-use super::failures::{evict, in_time, read, settings_changed, try_write, write};
+use super::failures::{evict, read, settings_changed, told_in_time, try_write, write};
 use super::page::{CURSOR, LIMIT, Page};
 use super::params::{Params, bad_param};
 use super::patch::Patch;
@@ -213,7 +213,7 @@ async fn decommission(services: web::Data<Services>, id: web::Path<String>) -> R
     }
     // Before the session ends, so that an agent that is there hears of it.
     let told = services.dispatcher.send(HostRemoved { host_id: id });
-    in_time(async { Ok(told.await?) }).await?;
+    told_in_time(async { Ok(told.await?) }).await?;
     evict(&services, id).await;
     Ok(HttpResponse::NoContent().finish())
 }

@@ -1,12 +1,12 @@
 //! Jobs over REST: run, list, read, wait, cancel.
 
 use super::body::Body;
-use super::failures::{WAIT_LIMIT, in_time, read as read_from};
+use super::failures::{WAIT_LIMIT, in_time, read as read_from, told_in_time};
 use super::page::{CURSOR, LIMIT, List, Page};
 use super::params::{Params, bad_param};
 use super::problem::{FieldError, Problem};
 use super::routes::resource;
-use crate::db::jobs::{self, Filter, Job, NewJob, Origin};
+use crate::db::jobs::{self, Filter, Job, JobState, NewJob, Origin};
 use crate::db::{hosts, repositories, source_groups};
 use crate::dispatcher::{CancelJob, Explain, Overrule, Submit};
 use crate::job::Decide;
@@ -225,8 +225,10 @@ async fn run(
         Problem::invalid(objections.into_iter().map(field).collect())
     })?;
     let id = new.id;
-    submit(&services, new).await?;
-    let job = find(&services, &id.to_string()).await?;
+    submit(&services, new.clone()).await?;
+    // It is stored: that it can't be read now takes nothing back.
+    let as_made = |_| Job { new, state: JobState::new() };
+    let job = find(&services, &id.to_string()).await.unwrap_or_else(as_made);
     let location = (header::LOCATION, format!("/v1/jobs/{id}"));
     Ok(HttpResponse::Accepted().insert_header(location).json(view(&services, job).await?))
 }
@@ -304,8 +306,8 @@ async fn when_over(services: &Services, id: &str, wait: Duration) -> Result<Job,
 async fn cancel(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     let job_id: Uuid = id.parse().map_err(|_| no_job())?;
     for _ in 0..CANCEL_TRIES {
-        let told = in_time(async { Ok(services.dispatcher.send(CancelJob { job_id }).await??) }).await?;
-        let job = find(&services, &id).await?;
+        let told = told_in_time(async { Ok(services.dispatcher.send(CancelJob { job_id }).await??) }).await?;
+        let job = find(&services, &id).await.map_err(|error| if told { Problem::outcome_unknown() } else { error })?;
         if told || job.state.status.is_terminal() {
             return Ok(HttpResponse::Accepted().json(view(&services, job).await?));
         }
@@ -323,7 +325,7 @@ async fn release(services: web::Data<Services>, id: web::Path<String>) -> Result
     }
     if job.state.holds_lease() {
         let overrule = Overrule { job_id: job.new.id, decision: Decide::Release };
-        in_time(async { Ok(services.dispatcher.send(overrule).await?) }).await?;
+        told_in_time(async { Ok(services.dispatcher.send(overrule).await?) }).await?;
     }
     Ok(HttpResponse::Accepted().json(view(&services, job).await?))
 }

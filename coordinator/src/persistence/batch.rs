@@ -90,6 +90,13 @@ struct Queued {
     doubtful: bool,
 }
 
+impl Queued {
+    /// Whether its asker waits no longer, and it is certain that it is not done.
+    fn is_expired(&self, now: Instant) -> bool {
+        !self.doubtful && self.deadline.is_some_and(|deadline| now >= deadline)
+    }
+}
+
 /// The writes of one transaction, in the order in which they were asked.
 #[derive(Default)]
 pub(super) struct Batch(Vec<Queued>);
@@ -156,9 +163,11 @@ impl Batch {
     /// Gives up the writes whose askers have stopped waiting. One that may be done is kept: what became of it must be
     /// found out, and applying it again does no harm.
     pub(super) fn expire(&mut self, now: Instant, why: &str) {
-        let (kept, expired) = std::mem::take(&mut self.0)
-            .into_iter()
-            .partition(|queued| queued.doubtful || queued.deadline.is_none_or(|deadline| now < deadline));
+        if !self.0.iter().any(|queued| queued.is_expired(now)) {
+            return;
+        }
+        let (expired, kept) =
+            std::mem::take(&mut self.0).into_iter().partition::<Vec<_>, _>(|queued| queued.is_expired(now));
         self.0 = kept;
         for queued in expired {
             queued.entry.settle(Err(WriteError::NotDone(why.to_owned())));

@@ -3,7 +3,7 @@
 //! While a transaction is in flight, what arrives is gathered; the next transaction takes all of it (group commit).
 //! Each asker is answered after the commit. When the database is away, nothing is lost: the batch is kept and tried
 //! again, and what arrives meanwhile is gathered behind it; only writes with limited [`Patience`] are given back as
-//! not done. A commit that was not answered is resolved by applying the batch again, which by [`Write`]'s rule does
+//! not done, at their time and not when a turn ends, for a database that hangs ends none. A commit that was not answered is resolved by applying the batch again, which by [`Write`]'s rule does
 //! nothing where it was done. A batch that the database refuses is taken apart to find the write at fault.
 
 mod batch;
@@ -19,11 +19,15 @@ pub use messages::{Drain, Patience, Save, SaveJob, SavePresence, Write};
 use crate::db::Database;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
 use batch::Batch;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use turn::{Hand, Turn};
 
 /// Senders wait when this many messages are in the mailbox.
 const MAILBOX: usize = 4096;
+
+/// How often writes whose askers wait no longer are given back.
+const EXPIRE_EVERY: Duration = Duration::from_millis(250);
 
 /// The one writer. See the module's text.
 pub struct Persistence {
@@ -52,6 +56,14 @@ impl Persistence {
             return;
         }
         let Some(hand) = self.hand.take() else { return };
+        if !hand.is_connected() {
+            // What waits for a connection is in no transaction: it can be given back any time.
+            context.spawn(hand.reconnect(self.gathered.len()).into_actor(self).map(|hand, actor, context| {
+                actor.hand = Some(hand);
+                actor.write_soon(context);
+            }));
+            return;
+        }
         let batch = self.gathered.take(hand.most_writes());
         context.spawn(Turn::new(hand, batch).run().into_actor(self).map(|done, actor, context| {
             actor.hand = Some(done.hand);
@@ -72,6 +84,9 @@ impl Actor for Persistence {
 
     fn started(&mut self, context: &mut Self::Context) {
         context.set_mailbox_capacity(MAILBOX);
+        context.run_interval(EXPIRE_EVERY, |actor, _| {
+            actor.gathered.expire(Instant::now(), "the database does not answer in time");
+        });
     }
 }
 

@@ -42,22 +42,24 @@ impl Hand {
         self.most_writes
     }
 
-    /// The connection, made anew if it was lost.
-    async fn connection(&mut self) -> Result<&mut AsyncPgConnection, Failure> {
-        if self.connection.is_none() {
-            let lock = match CoordinatorLock::retake(&self.database).await {
-                Ok(lock) => lock,
-                Err(error) => {
-                    let why = error.to_string();
-                    if matches!(error, LockError::TakenOver) {
-                        let _ = self.lost.send(error);
-                    }
-                    return Err(Failure::NotDone(why));
+    /// Whether there is a connection to write over.
+    pub(super) fn is_connected(&self) -> bool {
+        self.connection.is_some()
+    }
+
+    /// Tries once to get a connection in the place of the one that was lost. `writes` wait for it.
+    pub(super) async fn reconnect(mut self, writes: usize) -> Self {
+        match CoordinatorLock::retake(&self.database).await {
+            Ok(lock) => self.connection = Some(lock.into_connection()),
+            Err(error) => {
+                let pause = self.failed(&error.to_string(), writes);
+                if matches!(error, LockError::TakenOver) {
+                    let _ = self.lost.send(error);
                 }
-            };
-            self.connection = Some(lock.into_connection());
+                tokio::time::sleep(pause).await;
+            }
         }
-        self.connection.as_mut().ok_or_else(|| Failure::NotDone("no connection".to_owned()))
+        self
     }
 
     /// Whether the connection works: if it does, a failure lies elsewhere. One that does not is dropped.
@@ -79,14 +81,13 @@ impl Hand {
         self.most_writes = MOST_WRITES.min(self.most_writes * 2);
     }
 
-    /// Notes a failure and says how long to pause. A smaller batch may pass where a large one is too slow.
+    /// Notes a failure and says how long to pause.
     fn failed(&mut self, why: &str, writes: usize) -> Duration {
         if self.failures.is_multiple_of(30) {
             log::error!(writes; "can't write to the database, trying until it works: {why}");
         }
         let pause = LONGEST_PAUSE.min(FIRST_PAUSE * 2_u32.saturating_pow(self.failures.min(16)));
         self.failures = self.failures.saturating_add(1);
-        self.most_writes = (self.most_writes / 2).max(1);
         pause
     }
 }
@@ -109,6 +110,8 @@ impl Turn {
             Ok(()) => self.hand.succeeded(),
             Err(why) => {
                 let pause = self.hand.failed(&why, self.batch.len());
+                // A smaller batch may pass where a large one is too slow.
+                self.hand.most_writes = (self.hand.most_writes / 2).max(1);
                 tokio::time::sleep(pause).await;
                 self.batch.expire(Instant::now(), &format!("the database can't be written: {why}"));
             }
@@ -136,7 +139,8 @@ impl Turn {
     }
 
     async fn commit(&mut self) -> Result<(), Failure> {
-        let connection = self.hand.connection().await?;
+        let connection = self.hand.connection.as_mut();
+        let connection = connection.ok_or_else(|| Failure::NotDone("no connection".to_owned()))?;
         self.batch.commit(connection, TRANSACTION_LIMIT).await
     }
 

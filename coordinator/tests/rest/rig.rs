@@ -86,21 +86,21 @@ struct Row {
 
 impl Rig {
     async fn start(url: &str) -> Self {
-        let database = Database::new(Secret::new(url)).expect("a pool");
+        let database = Database::new(&Secret::new(url)).expect("a pool");
         database.migrate().await.expect("migrated");
         let lock = CoordinatorLock::take(&database).await.expect("the lock");
         let (lost, _) = tokio::sync::mpsc::unbounded_channel();
         let persistence = Persistence::new(database.clone(), lock, lost).start();
         let registry = Registry::default().start();
         let board = Arc::new(Board::default());
-        let dispatcher =
-            Dispatcher::load(database.clone(), persistence.clone(), registry.clone(), Arc::clone(&board)).await;
+        let services = (database.clone(), persistence.clone(), registry.clone(), Arc::clone(&board));
+        let dispatcher = Dispatcher::new(Vec::new(), services.0, services.1, services.2, services.3).start();
         let services = Services {
             database,
             vault: Arc::new(Vault::with_key([7; 32])),
             persistence,
             registry,
-            dispatcher: dispatcher.expect("no jobs").start(),
+            dispatcher,
             board,
             admin_token_hash: hash_token(ADMIN).into(),
         };

@@ -9,7 +9,6 @@ mod dice;
 mod fleet;
 mod lines;
 mod operator;
-mod postgres;
 mod proxy;
 mod record;
 mod recorder;

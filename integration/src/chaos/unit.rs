@@ -1,9 +1,8 @@
 //! A process that is to run, whatever happens to it: struck, it is started again when it may be; what ends by itself is
 //! started again as a service manager would.
 
-use super::postgres;
 use super::schedule::Blow;
-use crate::{Failure, Process};
+use crate::{Failure, Process, postmaster};
 use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -82,9 +81,10 @@ impl Unit {
 
     fn signal(&mut self, signal: Signal) {
         let Some(process) = &mut self.process else { return };
-        process.signal(signal);
         if self.is_postgres {
-            postgres::signal_children(process.id(), signal);
+            postmaster::signal_all(process, signal);
+        } else {
+            process.signal(signal);
         }
     }
 

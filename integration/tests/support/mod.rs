@@ -2,7 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file includes this and uses a part of it")]
 
-use fleet_integration::{Api, Failure, FakeAgent, Received, Sandbox, eventually};
+use fleet_integration::{Api, Database, Failure, FakeAgent, Received, Sandbox, Server, eventually};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -195,6 +195,20 @@ impl Host {
         let sent = self.sent_so_far(api).into_iter().filter(|envelope| envelope["type"] == "command.run");
         sent.map(|envelope| envelope["payload"]["job_id"].as_str().unwrap().to_owned()).collect()
     }
+}
+
+/// A coordinator whose database can be stopped and made to hang, and a host with a running backup. The server goes last.
+pub fn running_on_own_server() -> (Sandbox, Server, Host, String) {
+    let server = Server::start().unwrap();
+    let sandbox = Sandbox::start_on(Database::on(&server).unwrap(), &[]).unwrap();
+    let mut host = Host::ready_as(&sandbox, "web-1", &repository(&sandbox), &journalling("j", &[]));
+    group(&sandbox.api(), &host.id, "docs", Value::Null);
+    let job = backup(&sandbox.api(), &host.id, "docs");
+    assert_eq!(host.run("backup"), job);
+    host.accept(&job);
+    let last = host.start(&job, "backup");
+    host.settled(last);
+    (sandbox, server, host, job)
 }
 
 /// The payload of a `log.stream`.

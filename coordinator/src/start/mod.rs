@@ -1,67 +1,52 @@
-//! Starts and stops the coordinator: database, key, actors, HTTP server.
+//! Starts and stops the coordinator: address, key, database, actors, HTTP server.
+//!
+//! The address is taken first, so that agents and watchers always get an answer: a waiting room gives it until the
+//! database is there and the real server takes its place on the same socket.
+
+mod error;
+mod listening;
+mod opening;
+
+pub use error::StartError;
 
 use crate::board::Board;
 use crate::config::{Config, Deadlines};
-use crate::db::{Database, DatabaseError, hosts, settings};
+use crate::db::Database;
 use crate::dispatcher::{Dispatcher, HostRemoved};
-use crate::embedded_postgres::{EmbeddedError, EmbeddedPostgres};
+use crate::embedded_postgres::EmbeddedPostgres;
 use crate::http;
-use crate::persistence::{CoordinatorLock, Drain, LockError, Persistence};
+use crate::http::waiting_room::WaitingRoom;
+use crate::persistence::{Drain, LockError, Persistence};
 use crate::registry::{CloseAll, Registry};
 use crate::services::Services;
 use crate::ticker::{Ticker, TickerServices};
-use crate::vault::{self, KeyError, Vault};
+use crate::vault::{self, Vault};
 use actix::{Actor, Arbiter};
-use actix_web::dev::Server;
 use fleet_wire::Secret;
+use listening::Listening;
+use opening::Ledger;
 use std::io;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
-use thiserror::Error;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-/// How long a stop waits for what is still being written.
-const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 /// How long a stop waits for HTTP requests that are under way, in seconds.
 const HTTP_DRAIN_SECONDS: u64 = 2;
-
-/// Why the coordinator can't run. The text is what the operator sees.
-#[derive(Debug, Error)]
-#[allow(missing_docs, reason = "the messages say it")]
-pub enum StartError {
-    #[error("can't use the data folder {}: {source}. Make it writable, or set FLEET_DATA_DIR", path.display())]
-    DataDir { path: PathBuf, source: io::Error },
-    #[error(transparent)]
-    Embedded(#[from] EmbeddedError),
-    #[error(transparent)]
-    Database(#[from] DatabaseError),
-    #[error(transparent)]
-    Lock(#[from] LockError),
-    #[error(transparent)]
-    Key(#[from] KeyError),
-    #[error(
-        "the key file {} is not the one that this database was sealed with: put the right one there from your backup",
-        .0.display()
-    )]
-    WrongKey(PathBuf),
-    #[error("can't listen on {address}: {source}. Choose another address with FLEET_LISTEN")]
-    Listen { address: SocketAddr, source: io::Error },
-    #[error("no random numbers from the operating system: {0}")]
-    Random(#[from] getrandom::Error),
-    #[error("the HTTP server failed: {0}")]
-    Http(#[source] io::Error),
-}
+/// How long it then waits for what is still being written. Agents keep and repeat what they get no `ack` for.
+const DRAIN_LIMIT: Duration = Duration::from_secs(3);
+/// When an embedded PostgreSQL that does not end is ended hard, counted from the stop. All of it stays under the ten
+/// seconds that service managers like to give.
+const HARD_END_AFTER: Duration = Duration::from_secs(7);
 
 /// The database of `config`: the given one, or our own, which is started.
 async fn open_database(config: &Config) -> Result<(Database, Option<EmbeddedPostgres>), StartError> {
     match &config.database_url {
-        Some(url) => Ok((Database::new(url.clone())?, None)),
+        Some(url) => Ok((Database::new(url)?, None)),
         None => {
             let embedded = EmbeddedPostgres::start(&config.data_dir).await?;
-            Ok((Database::new(Secret::new(embedded.url()))?, Some(embedded)))
+            Ok((Database::new(&Secret::new(embedded.url()))?, Some(embedded)))
         }
     }
 }
@@ -77,20 +62,11 @@ fn prepare_data_dir(path: &Path) -> Result<(), StartError> {
 pub async fn migrate(config: &Config) -> Result<(), StartError> {
     prepare_data_dir(&config.data_dir)?;
     let (database, embedded) = open_database(config).await?;
-    let outcome = migrate_schema(&database).await;
+    let outcome = opening::migrate_schema(&database).await;
     if let Some(embedded) = embedded {
         embedded.stop().await;
     }
-    outcome
-}
-
-async fn migrate_schema(database: &Database) -> Result<(), StartError> {
-    let ran = database.migrate().await?;
-    match ran.as_slice() {
-        [] => log::info!("the database's schema is up to date"),
-        ran => log::info!("the database's schema was brought up to date: {}", ran.join(", ")),
-    }
-    Ok(())
+    Ok(outcome?)
 }
 
 /// `fleet-coordinator serve`: runs until SIGTERM or SIGINT.
@@ -101,10 +77,17 @@ pub async fn serve(config: Config) -> Result<(), StartError> {
     prepare_data_dir(&config.data_dir)?;
     let mut signals = Signals::new().map_err(StartError::Http)?;
     let vault = Vault::open(&config.key_path())?;
-    let (database, embedded) = open_database(&config).await?;
-    let outcome = serve_with(&config, vault, database, &mut signals).await;
+    let admin_token = admin_token(&config)?;
+    let listening = Listening::on(config.listen, &config.data_dir)?;
+    let room = listening.waiting_room()?;
+    let opening = open_database(&config);
+    let (database, embedded) = tokio::select! {
+        opened = opening => opened?,
+        () = signals.next() => return Ok(()),
+    };
+    let outcome = serve_with(&config, vault, &admin_token, database, (listening, room), &mut signals).await;
     if let Some(embedded) = embedded {
-        embedded.stop().await;
+        embedded.stop_within(HARD_END_AFTER.saturating_sub(signals.since_stop())).await;
     }
     outcome
 }
@@ -112,17 +95,23 @@ pub async fn serve(config: Config) -> Result<(), StartError> {
 async fn serve_with(
     config: &Config,
     vault: Vault,
+    admin_token: &Secret,
     database: Database,
+    (listening, room): (Listening, WaitingRoom),
     signals: &mut Signals,
 ) -> Result<(), StartError> {
-    let (lost, mut lock_lost) = mpsc::unbounded_channel();
-    let starting = start(config, vault, database, lost);
-    let (services, server) = tokio::select! {
-        started = starting => started?,
+    let ledger = tokio::select! {
+        opened = opening::open(config, &database, &vault) => opened?,
         () = signals.next() => return Ok(()),
     };
+    let (lost, mut lock_lost) = mpsc::unbounded_channel();
+    let services = start_actors(ledger, database, vault, lost, admin_token, config.deadlines.clone());
+    let server = http::server::bind(services.clone(), listening.socket()?, HTTP_DRAIN_SECONDS);
+    let server = server.map_err(StartError::Http)?;
     let handle = server.handle();
     let mut serving = actix::spawn(server);
+    room.close().await;
+    log::info!("serving");
     let outcome = tokio::select! {
         () = signals.next() => Ok(()),
         Some(error) = lock_lost.recv() => Err(StartError::Lock(error)),
@@ -138,49 +127,26 @@ async fn serve_with(
     if !matches!(drained, Ok(Ok(()))) {
         log::warn!("not everything could be written; agents keep it and report it again");
     }
-    let _ = std::fs::remove_file(config.data_dir.join("listen"));
     outcome
 }
 
-/// Everything up to the first request.
-async fn start(
-    config: &Config,
-    vault: Vault,
+fn start_actors(
+    ledger: Ledger,
     database: Database,
+    vault: Vault,
     lost: mpsc::UnboundedSender<LockError>,
-) -> Result<(Services, Server), StartError> {
-    migrate_schema(&database).await?;
-    let lock = CoordinatorLock::take(&database).await?;
-    if !settings::check_key(&database, &vault).await? {
-        return Err(StartError::WrongKey(config.key_path()));
-    }
-    let admin_token = admin_token(config)?;
-    // The address is taken before any job goes out, so that a second coordinator on it does no harm.
-    let listener = std::net::TcpListener::bind(config.listen)
-        .map_err(|source| StartError::Listen { address: config.listen, source })?;
-    let address = listener.local_addr().map_err(StartError::Http)?;
-    let services = start_actors(database, vault, (lock, lost), &admin_token, config.deadlines.clone()).await?;
-    let server = http::server::bind(services.clone(), listener, HTTP_DRAIN_SECONDS).map_err(StartError::Http)?;
-    announce(&config.data_dir, address)?;
-    Ok((services, server))
-}
-
-async fn start_actors(
-    database: Database,
-    vault: Vault,
-    (lock, lost): (CoordinatorLock, mpsc::UnboundedSender<LockError>),
     admin_token: &Secret,
     deadlines: Deadlines,
-) -> Result<Services, StartError> {
+) -> Services {
+    let Ledger { lock, open, online, removed } = ledger;
     let board = Arc::new(Board::default());
     // The writer has a thread of its own: packing statements must not delay messages to agents.
     let writer = Persistence::new(database.clone(), lock, lost);
     let persistence = Persistence::start_in_arbiter(&Arbiter::new().handle(), move |_| writer);
     let registry = Registry::default().start();
     let dispatcher =
-        Dispatcher::load(database.clone(), persistence.clone(), registry.clone(), Arc::clone(&board)).await?.start();
-    let online = database.read(async |reader| hosts::online(reader).await).await?;
-    for host_id in database.read(async |reader| hosts::removed_with_open_jobs(reader).await).await? {
+        Dispatcher::new(open, database.clone(), persistence.clone(), registry.clone(), Arc::clone(&board)).start();
+    for host_id in removed {
         dispatcher.do_send(HostRemoved { host_id });
     }
     let ticker = TickerServices {
@@ -191,7 +157,7 @@ async fn start_actors(
         deadlines,
     };
     Ticker::new(ticker, &online).start();
-    Ok(Services {
+    Services {
         database,
         vault: Arc::new(vault),
         persistence,
@@ -199,7 +165,7 @@ async fn start_actors(
         dispatcher,
         board,
         admin_token_hash: vault::hash_token(admin_token.expose()).into(),
-    })
+    }
 }
 
 fn admin_token(config: &Config) -> Result<Secret, StartError> {
@@ -220,24 +186,17 @@ fn admin_token(config: &Config) -> Result<Secret, StartError> {
     }
 }
 
-/// Says where we listen, in the log and in the file `listen`, for port 0 can be anything.
-fn announce(data_dir: &Path, address: SocketAddr) -> Result<(), StartError> {
-    log::info!("listening on http://{address}");
-    let path = data_dir.join("listen");
-    let new = data_dir.join("listen.new");
-    let write = std::fs::write(&new, format!("{address}\n")).and_then(|()| std::fs::rename(&new, &path));
-    write.map_err(|source| StartError::DataDir { path, source })
-}
-
 /// The signals that end a coordinator in good order, from the first moment on.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    came: Option<Instant>,
 }
 
 impl Signals {
     fn new() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok(Self { terminate, interrupt, came: None })
     }
 
     async fn next(&mut self) {
@@ -245,5 +204,11 @@ impl Signals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+        self.came = Some(Instant::now());
+    }
+
+    /// The time since one came; none has passed if none came.
+    fn since_stop(&self) -> Duration {
+        self.came.map_or(Duration::ZERO, |came| came.elapsed())
     }
 }

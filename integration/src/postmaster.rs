@@ -1,10 +1,22 @@
 //! The signals of a PostgreSQL server: each of its processes leads a session of its own, so a group reaches only one.
 
+use crate::Process;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Signals the processes that the server has started.
-pub(super) fn signal_children(server: u32, signal: Signal) {
+/// Signals the server and every process that it has started. Stopped, all of them hang and none is gone.
+pub(crate) fn signal_all(server: &mut Process, signal: Signal) {
+    server.signal(signal);
+    signal_children(server.id(), signal);
+}
+
+/// Stops a PostgreSQL that is somebody else's child, such as a coordinator's own: it hangs until it is killed.
+pub fn pause_postgres(postmaster: u32) {
+    let _ = kill(Pid::from_raw(postmaster.cast_signed()), Signal::SIGSTOP);
+    signal_children(postmaster, Signal::SIGSTOP);
+}
+
+fn signal_children(server: u32, signal: Signal) {
     for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(id) = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
         let stat = std::fs::read(process.path().join("stat")).unwrap_or_default();
