@@ -5,16 +5,31 @@ use chrono::Utc;
 use fleet_wire::{JobProgress, Timestamp};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 /// The shared board. Its locks are held for a look-up, never across an await.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Board {
+    began: Instant,
     progress: Mutex<HashMap<Uuid, JobProgress>>,
-    seen: Mutex<HashMap<Uuid, Timestamp>>,
+    seen: Mutex<HashMap<Uuid, Seen>>,
     /// For each watched job, how many watch it.
     watched: Mutex<HashMap<Uuid, (usize, Arc<Notify>)>>,
+}
+
+/// When a host was last heard of: for people, and by a clock that nobody sets.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    at: Timestamp,
+    since: Instant,
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        Self { began: Instant::now(), progress: Mutex::default(), seen: Mutex::default(), watched: Mutex::default() }
+    }
 }
 
 /// A panic elsewhere does not make these plain maps wrong.
@@ -40,23 +55,28 @@ impl Board {
 
     /// Notes a sign of life.
     pub fn see(&self, host_id: Uuid) {
-        lock(&self.seen).insert(host_id, Utc::now());
+        lock(&self.seen).insert(host_id, Seen { at: Utc::now(), since: Instant::now() });
     }
 
     /// When a host was last heard of, if that was after the start.
     pub fn last_seen(&self, host_id: Uuid) -> Option<Timestamp> {
-        lock(&self.seen).get(&host_id).copied()
+        lock(&self.seen).get(&host_id).map(|seen| seen.at)
     }
 
-    /// All signs of life since the start.
-    pub fn all_seen(&self) -> Vec<(Uuid, Timestamp)> {
-        lock(&self.seen).iter().map(|(&host, &at)| (host, at)).collect()
+    /// For how long nothing was heard of a host. After a start every host has its time to come back.
+    pub fn silence(&self, host_id: Uuid) -> Duration {
+        lock(&self.seen).get(&host_id).map_or(self.began, |seen| seen.since).elapsed()
+    }
+
+    /// All signs of life since the start, and how long ago they were.
+    pub fn all_seen(&self) -> Vec<(Uuid, Timestamp, Duration)> {
+        lock(&self.seen).iter().map(|(&host, seen)| (host, seen.at, seen.since.elapsed())).collect()
     }
 
     /// Forgets a host that is offline, unless it was heard of after `last`.
     pub fn forget_host_unless_seen_since(&self, host_id: Uuid, last: Timestamp) {
         let mut seen = lock(&self.seen);
-        if seen.get(&host_id).is_some_and(|at| *at <= last) {
+        if seen.get(&host_id).is_some_and(|seen| seen.at <= last) {
             seen.remove(&host_id);
         }
     }

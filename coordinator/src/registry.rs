@@ -115,8 +115,8 @@ impl Handler<Deliver> for Registry {
         let connection = entry.connection;
         let delivery = entry.session.send(Send(message)).timeout(DELIVERY_LIMIT);
         Box::pin(delivery.into_actor(self).map(move |outcome, actor, _| match outcome {
-            Ok(()) => Ok(()),
-            Err(MailboxError::Closed) => Err(Undelivered::NotConnected),
+            Ok(true) => Ok(()),
+            Ok(false) | Err(MailboxError::Closed) => Err(Undelivered::NotConnected),
             Err(MailboxError::Timeout) => {
                 actor.give_up(host_id, connection);
                 Err(Undelivered::Stuck)

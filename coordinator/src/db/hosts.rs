@@ -91,7 +91,7 @@ impl Journals {
 
     /// A new journal is that of a new installation; the one before it that comes back is that of a twin.
     fn after_hello(self, journal: Option<&str>, now: Timestamp) -> Self {
-        let journal = journal.map(storable);
+        let journal = journal.map(word);
         if journal == self.current || journal.is_none() {
             return self;
         }
@@ -101,21 +101,31 @@ impl Journals {
     }
 }
 
+/// What an agent says of itself is kept up to this many characters each: it may say 16 MiB.
+const LONGEST_WORD: usize = 256;
+/// And this many capabilities.
+const MOST_CAPABILITIES: usize = 64;
+
+fn word(text: &str) -> String {
+    storable(&text.chars().take(LONGEST_WORD).collect::<String>())
+}
+
 /// Writes down what an agent said in its `hello` and that its host is online. The name it was enrolled with stays.
 ///
 /// # Errors
 /// The database's; [`diesel::result::Error::NotFound`] if the host is gone or decommissioned.
 pub async fn greet(connection: &mut AsyncPgConnection, id: Uuid, hello: &Hello, now: Timestamp) -> QueryResult<Host> {
     let before = find(connection, id).await?.ok_or(diesel::result::Error::NotFound)?;
+    let capabilities: Vec<String> = hello.capabilities.iter().take(MOST_CAPABILITIES).map(|name| word(name)).collect();
     let journals = Journals::of(&before).after_hello(hello.journal.as_ref().map(JournalId::as_str), now);
     diesel::update(hosts::table.find(id).filter(hosts::decommissioned_at.is_null()))
         .set((
-            hosts::os.eq(storable(&hello.os.to_string())),
-            hosts::arch.eq(storable(&hello.arch.to_string())),
-            hosts::agent_version.eq(storable(&hello.agent_version)),
-            hosts::restic_version.eq(storable(&hello.restic_version)),
+            hosts::os.eq(word(&hello.os.to_string())),
+            hosts::arch.eq(word(&hello.arch.to_string())),
+            hosts::agent_version.eq(word(&hello.agent_version)),
+            hosts::restic_version.eq(word(&hello.restic_version)),
             hosts::protocol_version.eq(hello.protocol_version),
-            hosts::capabilities.eq(Json(hello.capabilities.clone())),
+            hosts::capabilities.eq(Json(capabilities)),
             hosts::journal.eq(journals.current),
             hosts::previous_journal.eq(journals.previous),
             hosts::cloned_at.eq(journals.cloned_at),
@@ -191,14 +201,15 @@ pub async fn using(connection: &mut AsyncPgConnection, repository_id: Uuid) -> Q
         .await
 }
 
-/// The hosts that were taken out of service while they had jobs that are not over.
+/// The hosts that were taken out of service while they had jobs that are not over or hold a lease.
 ///
 /// # Errors
 /// The database's.
 pub async fn removed_with_open_jobs(connection: &mut AsyncPgConnection) -> QueryResult<Vec<Uuid>> {
     hosts::table
         .inner_join(jobs::table)
-        .filter(hosts::decommissioned_at.is_not_null().and(jobs::status.eq_any(OPEN)))
+        .filter(hosts::decommissioned_at.is_not_null())
+        .filter(jobs::status.eq_any(OPEN).or(jobs::lost_at.is_not_null().and(jobs::released_at.is_null())))
         .select(hosts::id)
         .distinct()
         .load(connection)

@@ -324,6 +324,19 @@ pub async fn find(connection: &mut AsyncPgConnection, id: Uuid) -> QueryResult<O
     Ok(row.map(Job::from))
 }
 
+/// Which of `ids` are jobs of this host that are over and hold no lease.
+///
+/// # Errors
+/// The database's.
+pub async fn over_among(connection: &mut AsyncPgConnection, host_id: Uuid, ids: &[Uuid]) -> QueryResult<Vec<Uuid>> {
+    jobs::table
+        .filter(jobs::id.eq_any(ids).and(jobs::host_id.eq(host_id)).and(jobs::status.ne_all(OPEN)))
+        .filter(jobs::lost_at.is_null().or(jobs::released_at.is_not_null()))
+        .select(jobs::id)
+        .load(connection)
+        .await
+}
+
 /// Every job that is not over or still holds a lease, oldest first.
 ///
 /// # Errors

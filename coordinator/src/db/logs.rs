@@ -94,17 +94,31 @@ pub async fn insert_chunks(connection: &mut AsyncPgConnection, chunks: &[&LogChu
     Ok(())
 }
 
-/// The ranges of `seq`, both ends included, that are stored of a job.
+#[derive(QueryableByName)]
+struct Range {
+    #[diesel(sql_type = BigInt)]
+    first: i64,
+    #[diesel(sql_type = BigInt)]
+    last: i64,
+}
+
+/// The ranges of `seq`, both ends included, that are stored of a job: a range for each gap, not for each chunk, of which
+/// a slow log has a great many.
 ///
 /// # Errors
 /// The database's.
 pub async fn stored_ranges(connection: &mut AsyncPgConnection, job_id: Uuid) -> QueryResult<Vec<(i64, i64)>> {
-    log_chunks::table
-        .filter(log_chunks::job_id.eq(job_id))
-        .order(log_chunks::first_seq)
-        .select((log_chunks::first_seq, log_chunks::last_seq))
-        .load(connection)
-        .await
+    let query = diesel::sql_query(
+        "SELECT min(first_seq) AS first, max(last_seq) AS last FROM (
+             SELECT first_seq, last_seq, count(*) FILTER (WHERE begins) OVER (ORDER BY first_seq) AS range FROM (
+                 SELECT first_seq, last_seq,
+                        first_seq::numeric - 1 IS DISTINCT FROM lag(last_seq) OVER (ORDER BY first_seq) AS begins
+                 FROM log_chunks WHERE job_id = $1
+             ) AS chunks
+         ) AS ranges GROUP BY range",
+    );
+    let ranges: Vec<Range> = query.bind::<SqlUuid, _>(job_id).load(connection).await?;
+    Ok(ranges.into_iter().map(|range| (range.first, range.last)).collect())
 }
 
 /// The first `limit` chunks of a job that hold lines after `after_seq`, in order.

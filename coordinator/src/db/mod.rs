@@ -1,7 +1,6 @@
 //! The database: connections, migrations, and one module of queries for each table. Queries return
 //! [`diesel::QueryResult`]; what an error means is decided by who asked.
 
-pub mod deadlines;
 pub mod enrollment;
 mod error;
 pub mod hosts;

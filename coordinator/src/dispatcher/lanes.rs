@@ -3,13 +3,14 @@
 
 use super::admission::{self, Claim, Obstacle};
 use crate::db::jobs::{JobState, NewJob};
-use fleet_wire::Kind;
+use fleet_wire::{Kind, Timestamp};
 use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
 
 /// A waiting job, with what its actor needs once it may go.
 struct Waiting {
     claim: Claim,
+    since: Timestamp,
     /// Absent until its row is committed: before that it keeps its place but does not go.
     job: Option<Box<Granted>>,
 }
@@ -67,8 +68,8 @@ impl Lanes {
 
     /// Adds a job that waited before the start.
     pub(super) fn add_waiting(&mut self, new: NewJob, state: JobState) {
-        let claim = claim(&new);
-        self.index(&new).waiting.push(Waiting { claim, job: Some(Box::new(Granted { new, state })) });
+        let (claim, since) = (claim(&new), new.created_at);
+        self.index(&new).waiting.push(Waiting { claim, since, job: Some(Box::new(Granted { new, state })) });
     }
 
     /// Adds a job that is about to be written; true if it has its lease already.
@@ -81,7 +82,7 @@ impl Lanes {
         if free {
             lane.out.push(claim);
         } else {
-            lane.waiting.insert(place, Waiting { claim, job: None });
+            lane.waiting.insert(place, Waiting { claim, since: new.created_at, job: None });
         }
         free
     }
@@ -118,7 +119,7 @@ impl Lanes {
     pub(super) fn force_out(&mut self, job_id: Uuid) -> Option<Granted> {
         let lane = self.lanes.get_mut(&self.places.get(&job_id)?.repository_id)?;
         let at = lane.waiting.iter().position(|waiting| waiting.claim.job_id == job_id && waiting.job.is_some())?;
-        let Waiting { claim, job } = lane.waiting.remove(at);
+        let Waiting { claim, job, .. } = lane.waiting.remove(at);
         lane.out.push(claim);
         job.map(|job| *job)
     }
@@ -139,6 +140,22 @@ impl Lanes {
             self.lanes.remove(&repository_id);
         }
         Some(repository_id)
+    }
+
+    /// The host of a job that is not over.
+    pub(super) fn host_of(&self, job_id: Uuid) -> Option<Uuid> {
+        self.places.get(&job_id).map(|place| place.host_id)
+    }
+
+    /// The jobs that wait, and since when.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (Uuid, Timestamp)> {
+        let waiting = self.lanes.values().flat_map(|lane| &lane.waiting);
+        waiting.filter(|waiting| waiting.job.is_some()).map(|waiting| (waiting.claim.job_id, waiting.since))
+    }
+
+    /// The jobs that are out, and their hosts.
+    pub(super) fn out(&self) -> impl Iterator<Item = (Uuid, Uuid)> {
+        self.lanes.values().flat_map(|lane| &lane.out).map(|claim| (claim.job_id, claim.host_id))
     }
 
     /// Whether the job is not over.

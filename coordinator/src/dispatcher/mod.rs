@@ -9,21 +9,22 @@ pub mod admission;
 mod lanes;
 mod requests;
 
-pub use requests::{CancelJob, Explain, FindJob, HostRemoved, NoJob, Overrule};
+pub use requests::{CancelJob, Explain, FindJob, HostRemoved, LookAtDeadlines, NoJob, Overrule};
 
 use crate::board::Board;
-use crate::db::Database;
 use crate::db::jobs::{Job as JobRecord, JobState, NewJob, Origin};
 use crate::db::json::Json;
+use crate::db::{Database, jobs};
 use crate::job::{Entry, HostReturned, Job, JobServices};
 use crate::persistence::{Patience, Persistence, SaveJob, WriteError};
-use crate::registry::{ConnectionId, HostGone, Registry, Subscribe};
+use crate::registry::{ConnectionId, Deliver, HostGone, Registry, Subscribe};
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, ResponseActFuture, WrapFuture};
 use chrono::Utc;
-use fleet_wire::{CommandRun, JobId, JournalId, Kind};
+use fleet_wire::{CommandCancel, CommandRun, JobId, JournalId, Kind};
 use lanes::{Granted, Lanes};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 use uuid::Uuid;
 
 /// Who asks for an init that nobody asked for.
@@ -32,6 +33,7 @@ const REQUESTED_BY_ITSELF: &str = "coordinator";
 /// A host that can take jobs.
 struct Connected {
     connection: ConnectionId,
+    since: Instant,
     journal: Option<JournalId>,
 }
 
@@ -105,6 +107,27 @@ impl Dispatcher {
     /// The journal that a command to the host goes to.
     fn journal_of(&self, host_id: Uuid) -> Option<String> {
         self.hosts.get(&host_id)?.journal.as_ref().map(ToString::to_string)
+    }
+
+    /// Tells an agent to leave those of `listed` that are over here: nobody else knows that it may be at work on them. It
+    /// lists jobs also whose end it has reported a moment ago; to those a cancel does nothing.
+    fn call_off(&self, host_id: Uuid, listed: HashSet<Uuid>, context: &mut Context<Self>) {
+        if listed.is_empty() {
+            return;
+        }
+        let (database, registry) = (self.database.clone(), self.registry.clone());
+        let call_off = async move {
+            let listed: Vec<Uuid> = listed.into_iter().collect();
+            let over = match database.read(async |reader| jobs::over_among(reader, host_id, &listed).await).await {
+                Ok(over) => over,
+                Err(error) => return log::warn!(host:% = host_id; "the jobs that it lists can't be looked up: {error}"),
+            };
+            for job_id in over {
+                let message = CommandCancel { job_id: job_id.to_string().into() }.into();
+                let _ = registry.send(Deliver { host_id, message }).await; // it lists them again
+            }
+        };
+        context.spawn(call_off.into_actor(self));
     }
 
     fn is_connected(&self, host_id: Uuid) -> bool {
@@ -185,24 +208,28 @@ pub struct HostReady {
     pub jobs: Vec<JobId>,
     /// The repository that the host has yet to initialise.
     pub init: Option<Uuid>,
+    /// Two agents use the host's token in turn.
+    pub cloned: bool,
 }
 
 impl Handler<HostReady> for Dispatcher {
     type Result = ();
 
     fn handle(&mut self, ready: HostReady, context: &mut Self::Context) {
-        let HostReady { host_id, connection, ack, journal, jobs, init } = ready;
+        let HostReady { host_id, connection, ack, journal, jobs, init, cloned } = ready;
         if self.hosts.get(&host_id).is_some_and(|there| there.connection > connection) {
             return; // a late hello of an older connection
         }
-        self.hosts.insert(host_id, Connected { connection, journal: journal.clone() });
-        let listed: HashSet<Uuid> = jobs.iter().filter_map(|id| id.as_str().parse().ok()).collect();
+        self.hosts.insert(host_id, Connected { connection, since: Instant::now(), journal: journal.clone() });
+        let mut listed: HashSet<Uuid> = jobs.iter().filter_map(|id| id.as_str().parse().ok()).collect();
         for job_id in self.lanes.out_of(host_id) {
             if let Some(actor) = self.actors.get(&job_id) {
-                let listed = listed.contains(&job_id);
-                actor.do_send(HostReturned { ack, listed, journal: journal.clone() });
+                let listed = listed.remove(&job_id);
+                actor.do_send(HostReturned { ack, listed, journal: journal.clone(), cloned });
             }
         }
+        listed.retain(|job_id| !self.lanes.contains(*job_id));
+        self.call_off(host_id, listed, context);
         if let Some(repository_id) = init {
             self.handle(EnsureInit { host_id, repository_id }, context);
         }

@@ -2,16 +2,24 @@
 
 use super::Dispatcher;
 use super::lanes::Granted;
+use crate::config::Deadlines;
 use crate::db::jobs::Job as JobRecord;
 use crate::db::{DatabaseError, jobs};
-use crate::job::{Cancel, Decide, Entry, Job, NotWritten};
+use crate::job::{Cancel, Decide, Entry, Job, Look, NotWritten, deadlines};
 use actix::{
-    ActorFutureExt, Addr, Context, Handler, Message, MessageResult, ResponseActFuture, ResponseFuture, WrapFuture,
+    ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult, ResponseActFuture, ResponseFuture,
+    WrapFuture,
 };
-use fleet_wire::JobId;
+use chrono::Utc;
+use fleet_wire::{JobId, Timestamp};
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
 use thiserror::Error;
 use uuid::Uuid;
+
+/// When the jobs of a removed host are looked at again that were just being stored.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Why a job has no actor for who asks.
 #[derive(Debug, Error)]
@@ -38,26 +46,39 @@ pub struct FindJob {
 impl Handler<FindJob> for Dispatcher {
     type Result = ResponseActFuture<Self, Result<Addr<Job>, NoJob>>;
 
-    fn handle(&mut self, FindJob { job_id, host_id }: FindJob, _: &mut Self::Context) -> Self::Result {
-        let database = self.database.clone();
-        let look_up = async move {
-            // Ids that agents can rightly know were made here, as UUIDs.
-            let id: Uuid = job_id.as_str().parse().map_err(|_| NoJob::Unknown)?;
-            let record = database.read(async |reader| jobs::find(reader, id).await).await?.ok_or(NoJob::Unknown)?;
-            if record.new.host_id == host_id { Ok(record) } else { Err(NoJob::OtherHost) }
+    fn handle(&mut self, FindJob { job_id, host_id }: FindJob, context: &mut Self::Context) -> Self::Result {
+        // Ids that agents can rightly know were made here, as UUIDs.
+        let id: Uuid = match job_id.as_str().parse() {
+            Ok(id) => id,
+            Err(_) => return Box::pin(async { Err(NoJob::Unknown) }.into_actor(self)),
         };
-        Box::pin(look_up.into_actor(self).map(|found, actor, context| {
-            let record = found?;
-            // A coordinator that was restored from a backup may not know that it has sent this one.
-            if let Some(Granted { new, state }) = actor.lanes.force_out(record.new.id) {
-                return Ok(actor.start_job(JobRecord { new, state }, Entry::Resume, context));
+        if let Some(found) = self.find_open(id, host_id, context) {
+            return Box::pin(async { found }.into_actor(self));
+        }
+        let database = self.database.clone();
+        let look_up = async move { database.read(async |reader| jobs::find(reader, id).await).await };
+        Box::pin(look_up.into_actor(self).map(move |found, actor, context| {
+            let record = found?.ok_or(NoJob::Unknown)?;
+            if record.new.host_id != host_id {
+                return Err(NoJob::OtherHost);
             }
             // Only an actor of this process knows the latest; the row just read may be older.
-            match actor.actors.get(&record.new.id).filter(|running| running.connected()) {
+            match actor.actors.get(&id).filter(|running| running.connected()) {
                 Some(running) => Ok(running.clone()),
                 None => Ok(actor.start_job(record, Entry::Resume, context)),
             }
         }))
+    }
+}
+
+impl Dispatcher {
+    /// The actor of a job that is not over, without asking the ledger: it may be away. `None` if there is none here.
+    fn find_open(&mut self, id: Uuid, host_id: Uuid, context: &mut Context<Self>) -> Option<Result<Addr<Job>, NoJob>> {
+        if self.lanes.host_of(id)? != host_id {
+            return Some(Err(NoJob::OtherHost));
+        }
+        // A coordinator that was restored from a backup may not know that it has sent this one.
+        self.actor_of_open(id, context).filter(Addr::connected).map(Ok)
     }
 }
 
@@ -103,11 +124,46 @@ impl Handler<HostRemoved> for Dispatcher {
     type Result = ();
 
     fn handle(&mut self, HostRemoved { host_id }: HostRemoved, context: &mut Context<Self>) {
+        let mut comes_later = false;
         for job_id in self.lanes.of_host(host_id) {
             if let Some(Granted { new, state }) = self.lanes.force_out(job_id) {
                 self.start_job(JobRecord { new, state }, Entry::Resume, context).do_send(Cancel);
             } else if let Some(actor) = self.actors.get(&job_id) {
                 actor.do_send(Decide::GiveUp { reason: "the host was taken out of service".to_owned() });
+            } else {
+                // It is just being stored, and has an actor once it is.
+                comes_later = true;
+            }
+        }
+        if comes_later {
+            context.notify_later(HostRemoved { host_id }, LOOK_AGAIN);
+        }
+    }
+}
+
+/// The time has come to look which jobs have waited or run too long.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct LookAtDeadlines {
+    /// What is too long.
+    pub limits: Arc<Deadlines>,
+}
+
+impl Handler<LookAtDeadlines> for Dispatcher {
+    type Result = ();
+
+    fn handle(&mut self, LookAtDeadlines { limits }: LookAtDeadlines, context: &mut Context<Self>) {
+        let now = Utc::now();
+        let waited = |since: Timestamp| (now - since).to_std().unwrap_or_default();
+        let expired = |(job, since)| Some((job, deadlines::waiting(waited(since), &limits)?));
+        for (job_id, decision) in self.lanes.waiting().filter_map(expired).collect::<Vec<_>>() {
+            log::warn!(job:% = job_id; "a job is overdue: {decision:?}");
+            self.handle(Overrule { job_id, decision }, context);
+        }
+        for (job_id, host_id) in self.lanes.out() {
+            let ready = self.hosts.get(&host_id).map(|host| host.since.elapsed());
+            if let Some(actor) = self.actors.get(&job_id) {
+                actor.do_send(Look { ready, limits: Arc::clone(&limits) });
             }
         }
     }

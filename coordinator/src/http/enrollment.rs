@@ -3,10 +3,10 @@
 use super::body::Body;
 use super::check::{Check, NAME};
 use super::clock::now;
-use super::failures::{evict, try_write};
+use super::failures::{evict, to_the_end, try_write, write_for_sure};
 use super::problem::Problem;
 use super::routes::resource;
-use crate::db::enrollment::{CreateToken, Enroll, EnrollmentToken, Refusal};
+use crate::db::enrollment::{CreateToken, Enroll, Enrolled, EnrollmentToken, Refusal};
 use crate::db::json::Json;
 use crate::services::Services;
 use crate::vault::{hash_token, new_token};
@@ -129,7 +129,13 @@ async fn enroll(services: web::Data<Services>, Body(given): Body<Enrollment>) ->
         agent_token_hash: hash_token(agent_token.expose()),
         at: now(),
     };
-    let enrolled = match try_write(&services, write).await? {
+    let enrolled = to_the_end(enrolled(services, write)).await?;
+    log::info!(host:% = enrolled.host_id, again = enrolled.again; "a host was enrolled");
+    Ok(secret_answer(Identity { host_id: enrolled.host_id, agent_token }))
+}
+
+async fn enrolled(services: web::Data<Services>, write: Enroll) -> Result<Enrolled, Problem> {
+    let enrolled = match write_for_sure(&services, write).await? {
         Ok(outcome) => outcome.map_err(refusal)?,
         Err(error) if error.constraint() == Some("hosts_hostname_in_repository") => {
             return Err(Problem::conflict(
@@ -142,8 +148,7 @@ async fn enroll(services: web::Data<Services>, Body(given): Body<Enrollment>) ->
     if enrolled.again {
         evict(&services, enrolled.host_id).await;
     }
-    log::info!(host:% = enrolled.host_id, again = enrolled.again; "a host was enrolled");
-    Ok(secret_answer(Identity { host_id: enrolled.host_id, agent_token }))
+    Ok(enrolled)
 }
 
 fn refusal(refusal: Refusal) -> Problem {

@@ -103,6 +103,15 @@ pub async fn told_in_time<T>(work: impl Future<Output = Result<T, Problem>>) -> 
     tokio::time::timeout(WAIT_LIMIT, work).await.unwrap_or_else(|_| Err(Problem::outcome_unknown()))
 }
 
+/// Runs `work` to its end even if the request does not come to its own: what follows a write must follow it.
+///
+/// # Errors
+/// Its own, or 503 with an unknown outcome.
+pub async fn to_the_end<T: 'static>(work: impl Future<Output = Result<T, Problem>> + 'static) -> Result<T, Problem> {
+    let work = actix_web::rt::spawn(work);
+    told_in_time(async { work.await.unwrap_or_else(|_| Err(Problem::outcome_unknown())) }).await
+}
+
 /// Reads from the database.
 ///
 /// # Errors
@@ -120,12 +129,20 @@ pub async fn read<T>(
 /// # Errors
 /// 503 if it is not done, or not known to be done.
 pub async fn try_write<W: Write>(services: &Services, write: W) -> Result<Result<W::Output, WriteError>, Problem> {
-    let save = services.persistence.send(Save { write, patience: Patience::REST });
-    match tokio::time::timeout(WAIT_LIMIT, save).await {
-        Ok(Ok(outcome)) => Ok(outcome),
+    match tokio::time::timeout(WAIT_LIMIT, write_for_sure(services, write)).await {
+        Ok(outcome) => outcome,
         // The write is on its way: it may still be done.
-        Err(_) | Ok(Err(MailboxError::Timeout | MailboxError::Closed)) => Err(Problem::outcome_unknown()),
+        Err(_) => Err(Problem::outcome_unknown()),
     }
+}
+
+/// As [`try_write`], however long it takes to know; for [`to_the_end`].
+///
+/// # Errors
+/// 503 if the coordinator stops.
+pub async fn write_for_sure<W: Write>(services: &Services, write: W) -> Result<Result<W::Output, WriteError>, Problem> {
+    let save = services.persistence.send(Save { write, patience: Patience::REST });
+    save.await.map_err(|_| Problem::outcome_unknown())
 }
 
 /// Writes to the database what no constraint can be in the way of.

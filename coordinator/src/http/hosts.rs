@@ -3,7 +3,7 @@
 use super::body::Body;
 use super::check::{Check, HOOK, LINE, no, path_id};
 use super::clock::now;
-use super::failures::{evict, read, settings_changed, told_in_time, try_write, write};
+use super::failures::{evict, read, settings_changed, to_the_end, write_for_sure};
 use super::page::{CURSOR, LIMIT, Page};
 use super::params::{Params, bad_param};
 use super::patch::Patch;
@@ -181,8 +181,12 @@ async fn change(
 ) -> Result<HttpResponse, Problem> {
     let id = path_id("host", &id)?;
     let changes = patch.into_changes()?;
+    to_the_end(apply(services, id, changes)).await
+}
+
+async fn apply(services: web::Data<Services>, id: Uuid, changes: Changes) -> Result<HttpResponse, Problem> {
     let only_labels = changes == Changes { labels: changes.labels.clone(), ..Changes::default() };
-    let host = match try_write(&services, Change { id, changes }).await? {
+    let host = match write_for_sure(&services, Change { id, changes }).await? {
         Ok(Changed::Done(host)) => *host,
         Ok(Changed::NotFound) => return Err(no("host")),
         Ok(Changed::Busy) => {
@@ -208,12 +212,14 @@ async fn change(
 
 async fn decommission(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     let id = path_id("host", &id)?;
-    if !write(&services, Decommission { id, at: now() }).await? {
-        return Err(no("host"));
-    }
-    // Before the session ends, so that an agent that is there hears of it.
-    let told = services.dispatcher.send(HostRemoved { host_id: id });
-    told_in_time(async { Ok(told.await?) }).await?;
-    evict(&services, id).await;
-    Ok(HttpResponse::NoContent().finish())
+    to_the_end(async move {
+        if !write_for_sure(&services, Decommission { id, at: now() }).await?? {
+            return Err(no("host"));
+        }
+        // Before the session ends, so that an agent that is there hears of it.
+        services.dispatcher.send(HostRemoved { host_id: id }).await?;
+        evict(&services, id).await;
+        Ok(HttpResponse::NoContent().finish())
+    })
+    .await
 }

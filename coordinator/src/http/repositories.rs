@@ -3,7 +3,7 @@
 use super::body::Body;
 use super::check::{Check, LINE, NAME, no, path_id};
 use super::clock::now;
-use super::failures::{read, settings_changed, try_write, write};
+use super::failures::{read, settings_changed, to_the_end, try_write, write, write_for_sure};
 use super::page::{CURSOR, LIMIT, Page};
 use super::params::Params;
 use super::patch::Patch;
@@ -277,15 +277,19 @@ async fn change(
 ) -> Result<HttpResponse, Problem> {
     let id = path_id("repository", &id)?;
     let changes = patch.into_changes(&services.vault, id)?;
-    let done = try_write(&services, Change { id, changes }).await?.map_err(refused)?;
-    match done {
-        Changed::Done(row, hosts) => {
-            settings_changed(&services, hosts).await;
-            Ok(HttpResponse::Ok().json(RepositoryView::from(*row)))
+    to_the_end(async move {
+        match write_for_sure(&services, Change { id, changes }).await?.map_err(refused)? {
+            Changed::Done(row, hosts) => {
+                settings_changed(&services, hosts).await;
+                Ok(HttpResponse::Ok().json(RepositoryView::from(*row)))
+            }
+            Changed::NotFound => Err(no("repository")),
+            Changed::Busy => {
+                Err(Problem::conflict("jobs that are not over work on this repository: it can't move before"))
+            }
         }
-        Changed::NotFound => Err(no("repository")),
-        Changed::Busy => Err(Problem::conflict("jobs that are not over work on this repository: it can't move before")),
-    }
+    })
+    .await
 }
 
 async fn delete(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {

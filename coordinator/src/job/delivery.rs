@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     fn returned() -> HostReturned {
-        HostReturned { ack: false, listed: false, journal: None }
+        HostReturned { ack: false, listed: false, journal: None, cloned: false }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! [`transitions`] decide what that means, and answers when the persistence actor has committed it (`writer`). When its job is over it tells the dispatcher, lingers for lines that
 //! come late, and stops.
 
+pub(crate) mod deadlines;
 mod delivery;
 mod lines;
 pub mod plan;
@@ -14,6 +15,7 @@ mod writer;
 pub use writer::NotWritten;
 
 use crate::board::Board;
+use crate::config::Deadlines;
 use crate::db::Database;
 use crate::db::jobs::{Job as JobRecord, JobState};
 use crate::db::logs::{self, LogChunk};
@@ -24,8 +26,11 @@ use actix::{
     Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, ResponseFuture, WrapFuture,
 };
 use chrono::Utc;
+use deadlines::Situation;
 use delivery::Delivery;
-use fleet_wire::{CommandCancel, CommandRun, JobFinished, JobProgress, JobStarted, JournalId, LogLine, ToAgent};
+use fleet_wire::{
+    CommandCancel, CommandRun, JobFinished, JobProgress, JobStarted, JournalId, Kind, LogLine, Timestamp, ToAgent,
+};
 use futures_util::FutureExt;
 use seqs::Seqs;
 use std::sync::Arc;
@@ -74,6 +79,10 @@ pub struct Job {
     writer: Writer,
     known: Seqs,
     last_news: Instant,
+    /// Since when it is out, as far as this process knows.
+    out_since: Instant,
+    /// When its end was asked for, as far as this process knows.
+    cancelled_since: Option<Instant>,
 }
 
 impl Job {
@@ -81,6 +90,8 @@ impl Job {
     pub fn new(record: JobRecord, entry: Entry, services: JobServices) -> Self {
         Self {
             delivery: Delivery::new(entry),
+            cancelled_since: record.state.cancel_requested_at.map(|_| Instant::now()),
+            out_since: Instant::now(),
             record,
             entry,
             services,
@@ -99,7 +110,25 @@ impl Job {
         let next = transitions::apply(&self.record.state, event, Utc::now());
         let changed = next.is_some();
         self.record.state = next.unwrap_or_else(|| self.record.state.clone());
+        if self.record.state.cancel_requested_at.is_some() {
+            self.cancelled_since.get_or_insert_with(Instant::now);
+        }
         changed
+    }
+
+    /// How long everything has lasted, for a job that is out and not over.
+    fn situation(&self, ready: Option<Duration>) -> Option<Situation> {
+        let JobState { status, began_at, accepted_at, .. } = &self.record.state;
+        let since = |time: Timestamp| (Utc::now() - time).to_std().unwrap_or_default();
+        (!status.is_terminal() && self.record.state.dispatched_at.is_some()).then(|| Situation {
+            // A kind that a newer version made has the limits of maintenance.
+            kind: self.record.new.kind.parse().unwrap_or(Kind::Prune),
+            silent: self.services.board.silence(self.record.new.host_id),
+            ready,
+            out: self.out_since.elapsed(),
+            cancelled: self.cancelled_since.map(|since| since.elapsed()),
+            accepted: began_at.or(*accepted_at).map(since),
+        })
     }
 
     /// Has the state written, if it `changed`, and new lines; answers when this and all before it is in the ledger.
@@ -184,10 +213,15 @@ impl Job {
     fn host_returned(&mut self, returned: HostReturned, context: &mut Context<Self>) {
         let state = &self.record.state;
         let same_journal = state.journal.is_none() || state.journal == returned.journal_text();
-        let HostReturned { ack, listed, .. } = returned;
-        let reconnect = Reconnect { ack, listed, same_journal, sent_before: self.delivery.may_have_arrived() };
+        let HostReturned { ack, listed, cloned, .. } = returned;
+        let sent_before = self.delivery.may_have_arrived();
+        let reconnect = Reconnect { ack, listed, same_journal, sent_before, cloned };
         let next = transitions::after_reconnect(state, reconnect);
-        if next.lost {
+        if next.lost && cloned {
+            // The other one may be at work on it.
+            let reason = "another agent with this host's identity had this job: the machine was cloned".to_owned();
+            self.note(&Event::Lost { reason }, context);
+        } else if next.lost {
             let reason = "the agent was reinstalled and has no memory of this job".to_owned();
             self.note(&Event::GivenUp { reason }, context);
         } else if next.release {
@@ -339,6 +373,11 @@ pub enum Decide {
         /// Why, for people.
         reason: String,
     },
+    /// It has waited too long; nothing if it has gone out meanwhile.
+    Expire {
+        /// Why, for people.
+        reason: String,
+    },
     /// A report is no longer waited for; the agent may still be at work.
     Lose {
         /// Why, for people.
@@ -354,7 +393,10 @@ impl Handler<Decide> for Job {
     fn handle(&mut self, decision: Decide, context: &mut Self::Context) {
         let event = match decision {
             Decide::Cancel => Event::CancelRequested,
-            Decide::GiveUp { reason } => Event::GivenUp { reason },
+            Decide::Expire { .. } if self.record.state.dispatched_at.is_some() => return,
+            Decide::GiveUp { reason } | Decide::Expire { reason } => Event::GivenUp { reason },
+            // No agent has it, so none is at work on it.
+            Decide::Lose { reason } if !self.delivery.may_have_arrived() => Event::GivenUp { reason },
             Decide::Lose { reason } => Event::Lost { reason },
             Decide::Release => Event::Released,
         };
@@ -363,6 +405,31 @@ impl Handler<Decide> for Job {
             self.send_cancel(context);
         }
         self.note(&event, context);
+    }
+}
+
+/// Is the job overdue? Asked at intervals.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Look {
+    /// How long its host can take jobs; absent if it is not connected.
+    pub ready: Option<Duration>,
+    /// What is too long.
+    pub limits: Arc<Deadlines>,
+}
+
+impl Handler<Look> for Job {
+    type Result = ();
+
+    fn handle(&mut self, Look { ready, limits }: Look, context: &mut Self::Context) {
+        let overdue = self.situation(ready).and_then(|situation| deadlines::overdue(&situation, &limits));
+        // The agent is told once; after that it is the limit for the answer that counts.
+        let Some(decision) = overdue.filter(|decision| *decision != Decide::Cancel || self.cancelled_since.is_none())
+        else {
+            return;
+        };
+        log::warn!(job:% = self.id(), host:% = self.record.new.host_id; "a job is overdue: {decision:?}");
+        self.handle(decision, context);
     }
 }
 
@@ -376,6 +443,8 @@ pub struct HostReturned {
     pub listed: bool,
     /// The agent's journal, if it has one.
     pub journal: Option<JournalId>,
+    /// Two agents use the host's token in turn.
+    pub cloned: bool,
 }
 
 impl HostReturned {

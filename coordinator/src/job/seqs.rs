@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+/// More gaps than this are not taken: an honest agent sends its lines in order, but for what a break leaves out.
+const MOST_RANGES: usize = 10_000;
+
 /// A set of numbers that is mostly one range.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Seqs(BTreeMap<i64, i64>);
@@ -21,13 +24,19 @@ impl Seqs {
         self.0.range(..=seq).next_back().is_some_and(|(_, &last)| seq <= last)
     }
 
-    /// Adds `seq`; false if it was in already.
+    /// Adds `seq`; false if it was in already, or would be one gap too many.
     pub(super) fn insert(&mut self, seq: i64) -> bool {
-        let new = !self.contains(seq);
+        let new = !self.contains(seq) && (self.0.len() < MOST_RANGES || self.touches(seq));
         if new {
             self.insert_range(seq, seq);
         }
         new
+    }
+
+    /// Whether `seq` is right behind or right before a range.
+    fn touches(&self, seq: i64) -> bool {
+        let next_to = |seq: Option<i64>| seq.is_some_and(|seq| self.contains(seq));
+        next_to(seq.checked_sub(1)) || next_to(seq.checked_add(1))
     }
 
     fn insert_range(&mut self, mut first: i64, mut last: i64) {
@@ -57,6 +66,14 @@ mod tests {
         let mut seqs = Seqs::default();
         assert!(seqs.insert(i64::MAX) && seqs.insert(i64::MIN));
         assert!(!seqs.insert(i64::MAX) && !seqs.insert(i64::MIN));
+    }
+
+    #[test]
+    fn there_is_a_bound_to_the_gaps() {
+        let mut seqs = Seqs::default();
+        let taken = (0..).step_by(2).take(MOST_RANGES + 5).filter(|&seq| seqs.insert(seq)).count();
+        assert_eq!(taken, MOST_RANGES);
+        assert!(seqs.insert(1) && seqs.insert(2 * MOST_RANGES as i64 - 1), "what fills a gap or goes on is taken");
     }
 
     proptest! {

@@ -9,6 +9,9 @@ use fleet_wire::{CommandResult, JobFinished, JobStarted, Status, Timestamp};
 /// restic's exit code for a snapshot that lacks some of the files.
 const EXIT_PARTIAL: i64 = 3;
 
+/// An agent's words about an outcome are kept up to this many bytes; it may say 16 MiB, and lists show hundreds of jobs.
+const LONGEST_ERROR: usize = 64 * 1024;
+
 /// Something that may change a job's state.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -55,7 +58,7 @@ pub fn apply(state: &JobState, event: &Event, now: Timestamp) -> Option<JobState
         // A refusal of what was accepted before makes no sense: the report decides.
         Event::Answered(_) if state.accepted_at.is_some() => {}
         Event::Answered(CommandResult { error, .. }) => {
-            let reason = error.clone().unwrap_or_else(|| "the agent gave no reason".to_owned());
+            let reason = error.as_deref().map_or("the agent gave no reason", shortened);
             end(&mut next, Status::Failed, now);
             next.error = Some(format!("refused by the agent: {reason}"));
         }
@@ -96,7 +99,7 @@ fn fill_in(state: &JobState, event: &Event, now: Timestamp) -> Option<JobState> 
         Event::Started(JobStarted { started_at, .. }) if state.started_at.is_none() => next.started_at = *started_at,
         Event::Finished(report) if lost => {
             let reason = state.error.as_deref().unwrap_or_default();
-            let detail = report.error.as_deref().map(|error| format!(": {error}")).unwrap_or_default();
+            let detail = report.error.as_deref().map(|error| format!(": {}", shortened(error))).unwrap_or_default();
             let (status, exit_code) = (report.status, report.exit_code);
             next.error = Some(format!("{reason}; the agent reported later: {status} (exit code {exit_code}){detail}"));
             next.finished_at = report.finished_at;
@@ -104,10 +107,15 @@ fn fill_in(state: &JobState, event: &Event, now: Timestamp) -> Option<JobState> 
             next.stats = report.stats.as_ref().map(|stats| stats.as_str().to_owned());
             next.released_at = Some(now);
         }
-        Event::Released if lost => next.released_at = Some(now),
+        // Nobody is at work on it, as is known by now.
+        Event::Released | Event::GivenUp { .. } if lost => next.released_at = Some(now),
         _ => {}
     }
     (next != *state).then_some(next)
+}
+
+fn shortened(error: &str) -> &str {
+    &error[..error.floor_char_boundary(LONGEST_ERROR)]
 }
 
 fn end(state: &mut JobState, status: Status, now: Timestamp) {
@@ -121,7 +129,7 @@ fn finish(state: &mut JobState, report: &JobFinished, now: Timestamp) {
     state.finished_at = Some(report.finished_at.unwrap_or(now));
     state.exit_code = Some(report.exit_code);
     state.partial = report.status == Status::Succeeded && report.exit_code == EXIT_PARTIAL;
-    state.error.clone_from(&report.error);
+    state.error = report.error.as_deref().map(|error| shortened(error).to_owned());
     if state.partial && state.error.is_none() {
         state.error = Some("restic could not read some of the files (exit code 3); the log names them".to_owned());
     }
@@ -146,6 +154,8 @@ pub struct Reconnect {
     pub same_journal: bool,
     /// `command.run` may have reached the agent before.
     pub sent_before: bool,
+    /// Two agents use the host's token in turn: what this one does not list the other may have.
+    pub cloned: bool,
 }
 
 /// What follows from a reconnect for a job that is out.
@@ -164,14 +174,16 @@ pub struct AfterReconnect {
 /// Decides what to do about a job that is out when its host connects.
 pub fn after_reconnect(state: &JobState, reconnect: Reconnect) -> AfterReconnect {
     if state.status.is_terminal() {
-        let release = state.holds_lease() && reconnect.ack && !reconnect.listed;
+        let memory = reconnect.ack && (reconnect.same_journal || !reconnect.cloned);
+        let release = state.holds_lease() && memory && !reconnect.listed;
         let send_cancel = reconnect.listed && state.cancel_requested_at.is_some();
         return AfterReconnect { release, send_cancel, ..AfterReconnect::default() };
     }
     let accepted = state.accepted_at.is_some();
+    let elsewhere = reconnect.cloned && !reconnect.same_journal && reconnect.sent_before;
     // In the same journal an accepted job that is not listed has ended, and its report is on the way.
-    let lost = reconnect.ack && accepted && !reconnect.listed && !reconnect.same_journal;
-    let send_run = !accepted && !reconnect.listed && (reconnect.ack || !reconnect.sent_before);
+    let lost = reconnect.ack && (accepted || elsewhere) && !reconnect.listed && !reconnect.same_journal;
+    let send_run = !accepted && !lost && !reconnect.listed && (reconnect.ack || !reconnect.sent_before);
     AfterReconnect { send_run, send_cancel: !lost && state.cancel_requested_at.is_some(), lost, release: false }
 }
 
@@ -260,7 +272,7 @@ mod tests {
     #[test]
     fn a_sent_run_is_repeated_only_to_agents_that_know_what_they_have() {
         let sent = run(&[Event::Dispatched]);
-        let reconnect = Reconnect { ack: true, listed: false, same_journal: true, sent_before: true };
+        let reconnect = Reconnect { ack: true, listed: false, same_journal: true, sent_before: true, cloned: false };
         assert!(after_reconnect(&sent, reconnect).send_run);
         assert!(!after_reconnect(&sent, Reconnect { ack: false, ..reconnect }).send_run);
         assert!(after_reconnect(&sent, Reconnect { ack: false, sent_before: false, ..reconnect }).send_run);
@@ -270,11 +282,14 @@ mod tests {
     #[test]
     fn an_accepted_job_is_lost_only_with_its_journal() {
         let accepted = run(&[Event::Dispatched, answered(true), Event::CancelRequested]);
-        let reconnect = Reconnect { ack: true, listed: false, same_journal: true, sent_before: true };
+        let reconnect = Reconnect { ack: true, listed: false, same_journal: true, sent_before: true, cloned: false };
         assert_eq!(
             after_reconnect(&accepted, reconnect),
             AfterReconnect { send_cancel: true, ..AfterReconnect::default() }
         );
+        let twin = Reconnect { same_journal: false, cloned: true, ..reconnect };
+        let sent = run(&[Event::Dispatched]);
+        assert!(after_reconnect(&sent, twin).lost && !after_reconnect(&sent, twin).send_run, "the other may have it");
         let other = Reconnect { same_journal: false, ..reconnect };
         assert_eq!(after_reconnect(&accepted, other), AfterReconnect { lost: true, ..AfterReconnect::default() });
     }
@@ -287,10 +302,13 @@ mod tests {
         assert!(late.status == Status::Failed && !late.holds_lease());
         let error = late.error.expect("an error");
         assert!(error.contains("agent lost") && error.contains("succeeded (exit code 0)"), "{error}");
-        let returned = Reconnect { ack: true, listed: false, same_journal: true, sent_before: true };
+        let returned = Reconnect { ack: true, listed: false, same_journal: true, sent_before: true, cloned: false };
         assert!(after_reconnect(&lost, returned).release);
         assert!(!after_reconnect(&lost, Reconnect { listed: true, ..returned }).release);
         assert!(!after_reconnect(&lost, Reconnect { ack: false, ..returned }).release);
+        assert!(!after_reconnect(&lost, Reconnect { cloned: true, same_journal: false, ..returned }).release);
+        let removed = apply(&lost, &Event::GivenUp { reason: "removed".to_owned() }, at(9)).expect("a change");
+        assert!(!removed.holds_lease() && removed.error.is_some_and(|error| error == "agent lost"));
     }
 
     fn any_event() -> impl Strategy<Value = Event> {

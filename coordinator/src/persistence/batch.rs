@@ -191,7 +191,7 @@ impl Batch {
             Ok(outcome) => outcome?,
             Err(_) => {
                 let why = format!("no answer from the database for {} s", limit.as_secs());
-                return Err(if committing { Failure::Unknown(why) } else { Failure::NotDone(why) });
+                return Err(if committing { Failure::Unknown(why) } else { Failure::Broken(why) });
             }
         };
         let mut rejected: HashMap<usize, diesel::result::Error> = rejected.into_iter().collect();

@@ -33,6 +33,8 @@ pub(super) enum Failure {
     Constraint(diesel::result::Error),
     /// Rolled back, or never begun: the database is away, full or shutting down.
     NotDone(String),
+    /// Not done, and the connection is in the middle of a transaction: it can't be used any more.
+    Broken(String),
     /// The commit was sent and not answered.
     Unknown(String),
 }

@@ -23,7 +23,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use turn::{Hand, Turn};
 
-/// Senders wait when this many messages are in the mailbox.
+/// Messages in the mailbox before senders wait. It bounds no memory: each sender has one more place. That each has one
+/// write under way at a time does.
 const MAILBOX: usize = 4096;
 
 /// How often writes whose askers wait no longer are given back.
@@ -42,6 +43,15 @@ impl Persistence {
     /// database is away, what this one has in memory is no longer true: that is said over `lost`.
     pub fn new(database: Database, lock: CoordinatorLock, lost: mpsc::UnboundedSender<LockError>) -> Self {
         Self { hand: Some(Hand::new(database, lock, lost)), gathered: Batch::default(), drained: Vec::new() }
+    }
+
+    /// The same with another limit for a transaction, which is 30 s otherwise.
+    #[must_use]
+    pub fn with_transaction_limit(mut self, limit: Duration) -> Self {
+        if let Some(hand) = &mut self.hand {
+            hand.limit = limit;
+        }
+        self
     }
 
     /// Starts the next turn, unless one is under way.

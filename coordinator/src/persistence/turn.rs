@@ -11,8 +11,9 @@ use crate::db::Database;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
+use tokio_postgres::NoTls;
 
-/// A transaction that takes longer than this has an unknown outcome.
+/// A transaction that takes longer than this is given up, and tried again.
 const TRANSACTION_LIMIT: Duration = Duration::from_secs(30);
 /// How long the database may take to show that it is there.
 const PROBE_LIMIT: Duration = Duration::from_secs(5);
@@ -30,11 +31,19 @@ pub(super) struct Hand {
     /// Turns since one succeeded.
     failures: u32,
     most_writes: usize,
+    pub(super) limit: Duration,
 }
 
 impl Hand {
     pub(super) fn new(database: Database, lock: CoordinatorLock, lost: mpsc::UnboundedSender<LockError>) -> Self {
-        Self { database, connection: Some(lock.into_connection()), lost, failures: 0, most_writes: MOST_WRITES }
+        Self {
+            database,
+            connection: Some(lock.into_connection()),
+            lost,
+            failures: 0,
+            most_writes: MOST_WRITES,
+            limit: TRANSACTION_LIMIT,
+        }
     }
 
     /// How many writes the next turn may take.
@@ -71,6 +80,17 @@ impl Hand {
             self.connection = None;
         }
         alive
+    }
+
+    /// Gives the connection up, and has the server end what it is at: as long as that goes on, it holds the lock. What
+    /// became of an unanswered commit is found out on a new connection, by applying everything again.
+    fn disconnect(&mut self) {
+        let Some(connection) = self.connection.take() else { return };
+        let cancel = connection.cancel_token();
+        tokio::spawn(async move {
+            let cancelled = tokio::time::timeout(PROBE_LIMIT, cancel.cancel_query(NoTls)).await;
+            log::debug!("the statement that took too long: {cancelled:?}");
+        });
     }
 
     fn succeeded(&mut self) {
@@ -122,7 +142,15 @@ impl Turn {
     async fn write(&mut self) -> Result<(), String> {
         match self.commit().await {
             Ok(()) => Ok(()),
-            Err(Failure::Unknown(why)) => Err(self.doubt(why)),
+            Err(Failure::Unknown(why)) => {
+                self.batch.mark_doubtful();
+                self.hand.disconnect();
+                Err(why)
+            }
+            Err(Failure::Broken(why)) => {
+                self.hand.disconnect();
+                Err(why)
+            }
             Err(Failure::Constraint(error)) if self.batch.len() == 1 => {
                 log::error!("a write was refused: {error}");
                 std::mem::take(&mut self.batch).reject(error);
@@ -141,14 +169,7 @@ impl Turn {
     async fn commit(&mut self) -> Result<(), Failure> {
         let connection = self.hand.connection.as_mut();
         let connection = connection.ok_or_else(|| Failure::NotDone("no connection".to_owned()))?;
-        self.batch.commit(connection, TRANSACTION_LIMIT).await
-    }
-
-    /// The outcome is to be found out on a new connection, by applying everything again.
-    fn doubt(&mut self, why: String) -> String {
-        self.batch.mark_doubtful();
-        self.hand.connection = None;
-        why
+        self.batch.commit(connection, self.hand.limit).await
     }
 
     /// Finds the writes that are at fault. Those that still can't be written are kept for a later turn.

@@ -25,6 +25,8 @@ pub(super) struct FrameLimit {
     payload: u64,
     /// Bytes of the message that is under way in fragments.
     message: u64,
+    /// Frames that have passed whole.
+    frames: u64,
     exceeded: bool,
 }
 
@@ -32,6 +34,11 @@ impl FrameLimit {
     /// Whether a message was too large. Nothing passes any more.
     pub(super) fn is_exceeded(&self) -> bool {
         self.exceeded
+    }
+
+    /// How many frames have passed whole so far.
+    pub(super) fn frames(&self) -> u64 {
+        self.frames
     }
 
     /// What of `bytes` may pass.
@@ -43,6 +50,7 @@ impl FrameLimit {
                 passed.extend_from_slice(&bytes[..count]);
                 bytes = &bytes[count..];
                 self.payload -= count as u64;
+                self.frames += u64::from(self.payload == 0);
                 continue;
             }
             let (&byte, rest) = bytes.split_first().unwrap_or((&0, &[]));
@@ -52,6 +60,7 @@ impl FrameLimit {
                 let header = std::mem::take(&mut self.header);
                 self.exceeded = self.judge(header[0], length);
                 self.payload = length;
+                self.frames += u64::from(length == 0 || self.exceeded);
                 passed.extend_from_slice(if self.exceeded { &REFUSED } else { &header });
             }
         }
@@ -128,6 +137,7 @@ mod tests {
             let mut limit = FrameLimit::default();
             let passed: Vec<u8> = stream.chunks(size).flat_map(|chunk| limit.pass(chunk).to_vec()).collect();
             assert!(passed == stream, "in pieces of {size}");
+            assert_eq!(limit.frames(), 5, "in pieces of {size}");
         }
     }
 

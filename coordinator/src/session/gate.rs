@@ -1,5 +1,8 @@
 //! Back-pressure towards one agent: a stream that can be held shut. While it is, nothing is read from the socket, so
 //! TCP slows the agent down, and its journal keeps the rest. What passes is held to the [`FrameLimit`].
+//!
+//! It also waits for the session to have handled what passed: a stream of messages hands on sixteen of them at a time and
+//! would go on reading into its buffer as fast as the agent writes.
 
 use super::frame_limit::FrameLimit;
 use actix_web::web::Bytes;
@@ -9,11 +12,22 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+/// No more is read while this many frames wait to be handled.
+const FRAMES_WAITING: u64 = 16;
+
 #[derive(Debug, Default)]
 struct State {
     shut: bool,
     limit: FrameLimit,
+    /// Frames that the session has handled.
+    handled: u64,
     waiting: Option<Waker>,
+}
+
+impl State {
+    fn is_passable(&self) -> bool {
+        !self.shut && self.limit.frames().saturating_sub(self.handled) < FRAMES_WAITING
+    }
 }
 
 /// The session's handle on the gate.
@@ -32,6 +46,18 @@ impl Gate {
             let mut state = self.0.borrow_mut();
             state.shut = false;
             state.waiting.take()
+        };
+        if let Some(waker) = waiting {
+            waker.wake();
+        }
+    }
+
+    /// The session has handled a frame.
+    pub(super) fn handled(&self) {
+        let waiting = {
+            let mut state = self.0.borrow_mut();
+            state.handled += 1;
+            if state.is_passable() { state.waiting.take() } else { None }
         };
         if let Some(waker) = waiting {
             waker.wake();
@@ -70,7 +96,7 @@ where
         let this = self.get_mut();
         {
             let mut state = this.gate.0.borrow_mut();
-            if state.shut {
+            if !state.is_passable() {
                 state.waiting = Some(context.waker().clone());
                 return Poll::Pending;
             }
@@ -85,6 +111,21 @@ where
 mod tests {
     use super::*;
     use futures_util::{FutureExt, StreamExt, stream};
+
+    #[test]
+    fn no_more_is_read_than_is_handled() {
+        let gate = Gate::default();
+        let frames = Bytes::from(b"\x81\x01a".repeat(20));
+        let mut gated = gate.guard(stream::iter([Ok::<_, ()>(frames.clone()), Ok(frames.clone())]));
+        assert_eq!(gated.next().now_or_never(), Some(Some(Ok(frames.clone()))));
+        for _ in 0..4 {
+            assert_eq!(gated.next().now_or_never(), None);
+            gate.handled();
+        }
+        assert_eq!(gated.next().now_or_never(), None, "sixteen are left");
+        gate.handled();
+        assert_eq!(gated.next().now_or_never(), Some(Some(Ok(frames))));
+    }
 
     #[test]
     fn nothing_passes_a_shut_gate_and_everything_an_open_one() {

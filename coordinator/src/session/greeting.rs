@@ -8,7 +8,7 @@ use crate::dispatcher::{EnsureInit, HostReady};
 use crate::persistence::{Patience, Save};
 use crate::registry::Enter;
 use actix::{ActorFutureExt, AsyncContext, WrapFuture};
-use fleet_wire::{CAPABILITY_ACK, Hello, JobId, JournalId};
+use fleet_wire::{Ack, CAPABILITY_ACK, Hello, JobId, JournalId};
 use std::time::Duration;
 
 /// The pause between tries to read the settings.
@@ -45,8 +45,12 @@ impl Session {
         let (host_id, connection) = (self.host_id, self.connection);
         log::info!(host:% = host_id, hostname = greeting.host.hostname; "agent connected");
         self.stage = Stage::Live;
-        let init = greeting.init();
-        self.services.dispatcher.do_send(HostReady { host_id, connection, ack: self.ack, journal, jobs, init });
+        let (ack, init, cloned) = (self.ack, greeting.init(), greeting.host.cloned_at.is_some());
+        if ack {
+            // So that it knows from the first minute on that envelopes are acknowledged here.
+            Self::send(context, Ack { up_to: 0.into() });
+        }
+        self.services.dispatcher.do_send(HostReady { host_id, connection, ack, journal, jobs, init, cloned });
         self.settings_sent(context);
         self.hand_on(context);
     }

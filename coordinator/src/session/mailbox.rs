@@ -27,20 +27,32 @@ impl Handler<HandedOn> for Session {
     }
 }
 
-/// Writes a message to the agent, as soon as it has its settings.
+/// Writes a message to the agent, as soon as it has its settings. False if it is not sent any more.
 #[derive(Message)]
-#[rtype(result = "()")]
+#[rtype(result = "bool")]
 pub struct Send(pub ToAgent);
 
 impl Handler<Send> for Session {
-    type Result = ();
+    type Result = bool;
 
-    fn handle(&mut self, Send(message): Send, context: &mut Context) {
+    fn handle(&mut self, Send(message): Send, context: &mut Context) -> bool {
         match (&self.stage, self.reloading) {
-            (Stage::TurnedAway | Stage::Leaving, _) => {}
+            (Stage::TurnedAway | Stage::Leaving, _) => return false,
             (Stage::Live, None) => Self::send(context, message),
+            // A cancel needs no settings: they may be long in coming while the database is away.
+            (Stage::Live, _) if self.may_overtake(&message) => Self::send(context, message),
             _ => self.held.push(message),
         }
+        true
+    }
+}
+
+impl Session {
+    /// Whether a message may go before those that are held: a cancel whose run is not among them.
+    fn may_overtake(&self, message: &ToAgent) -> bool {
+        let ToAgent::CommandCancel(cancel) = message else { return false };
+        let is_run = |held: &ToAgent| matches!(held, ToAgent::CommandRun(run) if run.job_id == cancel.job_id);
+        !self.held.iter().any(is_run)
     }
 }
 

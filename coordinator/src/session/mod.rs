@@ -236,6 +236,8 @@ impl Actor for Session {
     type Context = Context;
 
     fn started(&mut self, context: &mut Context) {
+        // Who has to wait for room is overtaken by others: a cancel by its run, say. The registry's limit bounds it instead.
+        context.set_mailbox_capacity(0);
         context.run_interval(WATCH_INTERVAL, |actor, context| actor.watch(context));
     }
 
@@ -247,6 +249,7 @@ impl Actor for Session {
 
 impl StreamHandler<Result<ws::Message, ws::ProtocolError>> for Session {
     fn handle(&mut self, message: Result<ws::Message, ws::ProtocolError>, context: &mut Context) {
+        self.gate.handled();
         if self.stage == Stage::TurnedAway {
             return;
         }

@@ -150,7 +150,6 @@ fn start_actors(
         dispatcher.do_send(HostRemoved { host_id });
     }
     let ticker = TickerServices {
-        database: database.clone(),
         persistence: persistence.clone(),
         dispatcher: dispatcher.clone(),
         board: Arc::clone(&board),

@@ -3,13 +3,13 @@
 use crate::db::presence::Presence;
 use fleet_wire::{OFFLINE_AFTER, Timestamp};
 use std::collections::HashMap;
+use std::time::Duration;
 use uuid::Uuid;
 
-/// What has changed between what was `seen` and what is `written`, at `now`.
-pub(super) fn due(seen: &[(Uuid, Timestamp)], written: &HashMap<Uuid, Timestamp>, now: Timestamp) -> Vec<Presence> {
-    let silent = |last: Timestamp| (now - last).to_std().is_ok_and(|silence| silence > OFFLINE_AFTER);
+/// What has changed between what was `seen`, and how long ago, and what is `written`.
+pub(super) fn due(seen: &[(Uuid, Timestamp, Duration)], written: &HashMap<Uuid, Timestamp>) -> Vec<Presence> {
     seen.iter()
-        .map(|&(host_id, last_seen_at)| Presence { host_id, last_seen_at, online: !silent(last_seen_at) })
+        .map(|&(host_id, last_seen_at, silence)| Presence { host_id, last_seen_at, online: silence <= OFFLINE_AFTER })
         .filter(|host| !host.online || written.get(&host.host_id) != Some(&host.last_seen_at))
         .collect()
 }
@@ -25,19 +25,22 @@ mod tests {
         let host = Uuid::from_u128;
         let (fresh, same, gone) =
             (now - TimeDelta::seconds(5), now - TimeDelta::seconds(40), now - TimeDelta::seconds(91));
-        let seen = [(host(1), fresh), (host(2), same), (host(3), gone)];
+        let seconds = Duration::from_secs;
+        let seen = [(host(1), fresh, seconds(5)), (host(2), same, seconds(40)), (host(3), gone, seconds(91))];
         let written = HashMap::from([(host(1), same), (host(2), same), (host(3), gone)]);
         let expected = [
             Presence { host_id: host(1), last_seen_at: fresh, online: true },
             Presence { host_id: host(3), last_seen_at: gone, online: false },
         ];
-        assert_eq!(due(&seen, &written, now), expected);
+        assert_eq!(due(&seen, &written), expected);
     }
 
     #[test]
-    fn a_clock_that_jumps_back_takes_nobody_offline() {
+    fn a_clock_that_is_set_takes_nobody_offline() {
         let now = DateTime::from_timestamp(1_790_000_000, 0).expect("a time");
-        let seen = [(Uuid::nil(), now + TimeDelta::hours(2))];
-        assert!(due(&seen, &HashMap::new(), now)[0].online);
+        for hours in [-2, 2] {
+            let seen = [(Uuid::nil(), now + TimeDelta::hours(hours), Duration::from_secs(3))];
+            assert!(due(&seen, &HashMap::new())[0].online);
+        }
     }
 }

@@ -6,5 +6,6 @@ mod hosts;
 mod projections;
 mod repositories;
 mod rig;
+mod slow;
 mod source_groups;
 mod twice;

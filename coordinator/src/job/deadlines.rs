@@ -1,0 +1,145 @@
+//! Whether a job has waited or run too long, and what follows. Pure.
+//!
+//! What an agent leaves unanswered counts from when it could answer: from its connection, if that came later. Durations
+//! are measured by a clock that nobody sets; only waiting and running, which outlive a restart, go by the wall clock.
+
+use super::Decide;
+use crate::config::Deadlines;
+use fleet_wire::{Kind, OFFLINE_AFTER};
+use std::time::Duration;
+
+/// How long everything about a job has lasted so far.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Situation {
+    /// What it does.
+    pub(super) kind: Kind,
+    /// Since nothing was heard of its agent.
+    pub(super) silent: Duration,
+    /// Since its host can take jobs; absent while it is not connected.
+    pub(super) ready: Option<Duration>,
+    /// Since it is out.
+    pub(super) out: Duration,
+    /// Since somebody asked for its end.
+    pub(super) cancelled: Option<Duration>,
+    /// Since it was accepted or began.
+    pub(super) accepted: Option<Duration>,
+}
+
+/// The decision about a job that waits since `waited`.
+pub(crate) fn waiting(waited: Duration, limits: &Deadlines) -> Option<Decide> {
+    let reason = format!("expired: it waited for more than {}", span(limits.queued));
+    (waited > limits.queued).then_some(Decide::Expire { reason })
+}
+
+/// What follows for a job that is out and not over, if anything does.
+pub(super) fn overdue(job: &Situation, limits: &Deadlines) -> Option<Decide> {
+    let lose = |reason: String| Some(Decide::Lose { reason });
+    if job.silent > limits.agent_lost {
+        return lose(format!("agent lost: nothing was heard of it for {}", span(limits.agent_lost)));
+    }
+    // What follows is the agent's fault only while it is there to answer.
+    let ready = job.ready.filter(|_| job.silent <= OFFLINE_AFTER)?;
+    if let Some(cancelled) = job.cancelled {
+        let unanswered = cancelled.min(ready) > limits.cancel;
+        return if unanswered {
+            lose(format!("the cancel was not answered for {}", span(limits.cancel)))
+        } else {
+            None
+        };
+    }
+    let Some(accepted) = job.accepted else {
+        let unanswered = job.out.min(ready) > limits.accept;
+        return if unanswered {
+            lose(format!("the agent did not accept it for {}", span(limits.accept)))
+        } else {
+            None
+        };
+    };
+    (accepted > limits.run(job.kind)).then_some(Decide::Cancel)
+}
+
+/// A duration for people.
+fn span(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match (seconds / 3600, seconds / 60, seconds) {
+        (hours, ..) if hours > 0 && seconds.is_multiple_of(3600) => format!("{hours} h"),
+        (_, minutes, _) if minutes > 0 && seconds.is_multiple_of(60) => format!("{minutes} min"),
+        _ => format!("{seconds} s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Deadlines = Deadlines {
+        queued: Duration::from_secs(1000),
+        accept: Duration::from_secs(100),
+        agent_lost: Duration::from_secs(500),
+        cancel: Duration::from_secs(200),
+        backup: Duration::from_secs(3000),
+        maintenance: Duration::from_secs(2000),
+    };
+
+    const fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// A job that has just been sent to an agent that is there for long.
+    fn sent() -> Situation {
+        Situation {
+            kind: Kind::Backup,
+            silent: seconds(1),
+            ready: Some(seconds(9999)),
+            out: seconds(1),
+            cancelled: None,
+            accepted: None,
+        }
+    }
+
+    fn is_lost(job: Situation) -> bool {
+        matches!(overdue(&job, &LIMITS), Some(Decide::Lose { .. }))
+    }
+
+    #[test]
+    fn a_job_that_never_went_out_expires() {
+        assert_eq!(waiting(seconds(1000), &LIMITS), None);
+        assert!(matches!(waiting(seconds(1001), &LIMITS), Some(Decide::Expire { .. })));
+    }
+
+    #[test]
+    fn silence_loses_a_job_and_a_sign_of_life_saves_it() {
+        let accepted = Situation { accepted: Some(seconds(800)), out: seconds(801), ..sent() };
+        assert!(!is_lost(Situation { silent: seconds(500), ..accepted }));
+        assert!(is_lost(Situation { silent: seconds(501), ready: None, ..accepted }));
+    }
+
+    #[test]
+    fn what_an_agent_that_is_there_leaves_unanswered_is_lost() {
+        assert!(!is_lost(Situation { out: seconds(100), ..sent() }));
+        assert!(is_lost(Situation { out: seconds(101), ..sent() }));
+        let cancelled = Situation { accepted: Some(seconds(9)), cancelled: Some(seconds(201)), ..sent() };
+        assert!(is_lost(cancelled));
+        assert!(!is_lost(Situation { cancelled: Some(seconds(200)), ..cancelled }));
+    }
+
+    #[test]
+    fn an_agent_that_was_away_gets_its_time_anew() {
+        let old = Situation { out: seconds(9000), cancelled: Some(seconds(9000)), ready: Some(seconds(3)), ..sent() };
+        assert!(!is_lost(old) && !is_lost(Situation { cancelled: None, ..old }));
+        // Only its silence counts while it is not connected, or does not speak.
+        assert!(!is_lost(Situation { ready: None, ..old }) && !is_lost(Situation { silent: seconds(400), ..old }));
+    }
+
+    #[test]
+    fn a_job_that_runs_too_long_for_its_kind_is_cancelled_begun_or_not() {
+        let runs = |kind, accepted| overdue(&Situation { kind, accepted: Some(seconds(accepted)), ..sent() }, &LIMITS);
+        assert_eq!((runs(Kind::Backup, 3000), runs(Kind::Backup, 3001)), (None, Some(Decide::Cancel)));
+        assert_eq!((runs(Kind::Prune, 2000), runs(Kind::Prune, 2001)), (None, Some(Decide::Cancel)));
+    }
+
+    #[test]
+    fn spans_are_said_in_the_unit_that_fits() {
+        assert_eq!([45, 120, 7200, 90].map(|length| span(seconds(length))), ["45 s", "2 min", "2 h", "90 s"]);
+    }
+}
