@@ -19,6 +19,7 @@ mod rest_server;
 mod restic;
 mod sandbox;
 mod server;
+mod swarm;
 
 pub use account::Account;
 pub use agent::{Agent, AgentSettings};
@@ -35,3 +36,4 @@ pub use rest_server::{RestServer, RestServerSettings};
 pub use restic::Restic;
 pub use sandbox::Sandbox;
 pub use server::Server;
+pub use swarm::{Member, Swarm};
