@@ -19,6 +19,7 @@ mod rest_server;
 mod restic;
 mod sandbox;
 mod server;
+mod small_disk;
 mod swarm;
 
 pub use account::Account;
@@ -36,4 +37,5 @@ pub use rest_server::{RestServer, RestServerSettings};
 pub use restic::Restic;
 pub use sandbox::Sandbox;
 pub use server::Server;
+pub use small_disk::SmallDisk;
 pub use swarm::{Member, Swarm};
