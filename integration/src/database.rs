@@ -36,6 +36,14 @@ impl Database {
         Self::create_in(server.url(), None)
     }
 
+    /// Makes one in the server whose maintenance database is at `url`.
+    ///
+    /// # Errors
+    /// The server can't be reached.
+    pub fn at(url: String) -> Result<Self, Failure> {
+        Self::create_in(url, None)
+    }
+
     fn create_in(maintenance: String, server: Option<Server>) -> Result<Self, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let name = format!("fleet_test_{}", Uuid::new_v4().simple());

@@ -19,6 +19,8 @@ mod rest_server;
 mod restic;
 mod sandbox;
 mod server;
+mod small_disk;
+mod swarm;
 
 pub use account::Account;
 pub use agent::{Agent, AgentSettings};
@@ -35,3 +37,5 @@ pub use rest_server::{RestServer, RestServerSettings};
 pub use restic::Restic;
 pub use sandbox::Sandbox;
 pub use server::Server;
+pub use small_disk::SmallDisk;
+pub use swarm::{Member, Swarm};

@@ -70,6 +70,18 @@ impl Process {
         self.child.id()
     }
 
+    /// The most memory that it ever had (VmHWM), in KiB.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn peak_kib(&self) -> Result<u64, Failure> {
+        let path = format!("/proc/{}/status", self.id());
+        let status = fs::read_to_string(&path).context(&path)?;
+        let peak =
+            status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().trim_end_matches(" kB").parse().ok());
+        peak.ok_or_else(|| Failure::new(format!("no VmHWM in {path}: {status}")))
+    }
+
     /// How it ended, if it has.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         if self.ended.is_none() {

@@ -200,7 +200,13 @@ impl Host {
 /// A coordinator whose database can be stopped and made to hang, and a host with a running backup. The server goes last.
 pub fn running_on_own_server() -> (Sandbox, Server, Host, String) {
     let server = Server::start().unwrap();
-    let sandbox = Sandbox::start_on(Database::on(&server).unwrap(), &[]).unwrap();
+    let (sandbox, host, job) = running_on(Database::on(&server).unwrap());
+    (sandbox, server, host, job)
+}
+
+/// A coordinator with that database, and a host with a running backup.
+pub fn running_on(database: Database) -> (Sandbox, Host, String) {
+    let sandbox = Sandbox::start_on(database, &[]).unwrap();
     let mut host = Host::ready_as(&sandbox, "web-1", &repository(&sandbox), &journalling("j", &[]));
     group(&sandbox.api(), &host.id, "docs", Value::Null);
     let job = backup(&sandbox.api(), &host.id, "docs");
@@ -208,7 +214,7 @@ pub fn running_on_own_server() -> (Sandbox, Server, Host, String) {
     host.accept(&job);
     let last = host.start(&job, "backup");
     host.settled(last);
-    (sandbox, server, host, job)
+    (sandbox, host, job)
 }
 
 /// The payload of a `log.stream`.
