@@ -78,6 +78,20 @@ fn an_agent_that_comes_back_without_a_lost_job_frees_its_lease() {
 }
 
 #[test]
+fn a_job_that_is_over_here_is_called_off_where_an_agent_still_lists_it() {
+    let (sandbox, mut host, job) = with_backup("FLEET_ACCEPT_LIMIT");
+    let api = sandbox.api();
+    over(&api, &job);
+    assert_eq!(api.call("POST", &format!("/v1/jobs/{job}/release"), None, &[]).unwrap().status, 202);
+    job_when(&api, &job, |job| job["error"].is_string());
+    // It has it after all: nobody else would know, and its repository may be somebody else's by now.
+    let prune = api.run_job(&host.id, &json!({"kind": "prune"})).unwrap();
+    assert_eq!(host.run("prune"), prune);
+    host.connect(&sandbox, &journalling("j", &[&job]));
+    assert_eq!(host.take("command.cancel")["job_id"], job);
+}
+
+#[test]
 fn an_agent_that_stays_away_loses_its_jobs() {
     let (sandbox, mut host, job) = with_backup("FLEET_AGENT_LOST_LIMIT");
     host.accept(&job);

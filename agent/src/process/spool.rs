@@ -5,6 +5,7 @@
 use fleet_wire::JobId;
 use std::fmt::Write;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -72,7 +73,11 @@ impl Spool {
 
     /// The next record, and room for it.
     pub(super) fn next(&self, role: Role) -> io::Result<Record> {
-        std::fs::create_dir_all(&self.folder)
+        // Output may tell of anything: only this user may read it.
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.folder)
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.folder.display())))?;
         let child = self.next.fetch_add(1, Ordering::Relaxed);
         Ok(Record { child, role, path: self.folder.join(format!("{child}.{}", role.extension())) })

@@ -189,13 +189,16 @@ fn admin_token(config: &Config) -> Result<Secret, StartError> {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// Heard and not heeded: with SIGHUP restic finds out whether the holder of a lock lives, and a process id that was
+    /// used again may be ours.
+    _hangup: Signal,
     came: Option<Instant>,
 }
 
 impl Signals {
     fn new() -> io::Result<Self> {
         let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        Ok(Self { terminate, interrupt, came: None })
+        Ok(Self { terminate, interrupt, _hangup: signal(SignalKind::hangup())?, came: None })
     }
 
     async fn next(&mut self) {

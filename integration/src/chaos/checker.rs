@@ -56,7 +56,7 @@ fn try_check(fleet: &Fleet, asked: &Asked, verdict: &mut Verdict) -> Result<(), 
         let said = one(job, &known, verdict);
         let runs = known.runs.get(text(job, "id")).map_or(&[][..], Vec::as_slice);
         let log = fleet.api.logs(text(job, "id"))?;
-        let tally = compare(&log, runs, text(job, "error").contains(KILLED));
+        let tally = compare(&log, runs);
         verdict.lines += tally.lines;
         verdict.missing_lines += tally.missing;
         verdict.duplicated_lines += tally.duplicated;
@@ -107,6 +107,9 @@ fn one(job: &Value, known: &Known<'_>, verdict: &mut Verdict) -> Vec<String> {
         "succeeded" => wrong.extend(success(job, code, known)),
         "cancelled" if !known.asked.cancelled.contains(text(job, "id")) => wrong.push("nobody cancelled it".to_owned()),
         "failed" if error.is_empty() => wrong.push("does not say why it failed".to_owned()),
+        "failed" if error.contains("lock") => {
+            wrong.push(format!("met a lock of restic, where a lease was to keep it away: {error}"))
+        }
         "failed" if code == Some(0) && ![KILLED, STOPPED].iter().any(|excuse| error.contains(excuse)) => {
             wrong.push(format!("failed ({error}), but restic ended with 0"));
         }
@@ -202,7 +205,7 @@ mod tests {
     #[test]
     fn what_agrees_is_right() {
         assert_eq!(judged(&job("succeeded", "", "abc"), vec![run("backup", Some(0))]).0, Vec::<String>::new());
-        assert_eq!(judged(&job("failed", "locked", ""), vec![run("backup", Some(1))]).0, Vec::<String>::new());
+        assert_eq!(judged(&job("failed", "no space", ""), vec![run("backup", Some(1))]).0, Vec::<String>::new());
         let killed = job("failed", "agent was killed while the job ran", "");
         assert_eq!(judged(&killed, vec![run("backup", Some(0)), run("unlock", Some(0))]).0, Vec::<String>::new());
     }
@@ -215,6 +218,7 @@ mod tests {
             (job("succeeded", "", "abc"), vec![run("backup", Some(1))], "ended with Some(1)"),
             (job("succeeded", "", "abc"), vec![], "ended with None"),
             (job("failed", "", ""), vec![run("backup", Some(1))], "does not say why"),
+            (job("failed", "the repository is locked", ""), vec![run("backup", Some(1))], "met a lock"),
             (job("failed", "expired", ""), vec![run("backup", Some(0))], "but restic ended with 0"),
             (job("cancelled", "cancelled", ""), vec![run("backup", Some(130))], "nobody cancelled"),
         ] {

@@ -17,16 +17,8 @@ pub(super) struct Tally {
     pub(super) details: Vec<String>,
 }
 
-/// A line that was said.
-struct Said {
-    text: String,
-    /// restic's `unlock`, the first thing that an agent runs for a job which it was killed in.
-    by_unlock: bool,
-}
-
-/// Compares. `killed`: the agent was killed while the job ran; what restic had said and the agent had not yet on disk is
-/// then gone, and only that: the end of what was said before the recovery.
-pub(super) fn compare(log: &[Value], runs: &[Run], killed: bool) -> Tally {
+/// Compares. That the agent was killed meanwhile is no excuse.
+pub(super) fn compare(log: &[Value], runs: &[Run]) -> Tally {
     let mut tally = Tally { lines: log.len(), ..Tally::default() };
     numbers(log, &mut tally);
     let said =
@@ -36,12 +28,12 @@ pub(super) fn compare(log: &[Value], runs: &[Run], killed: bool) -> Tally {
         Some("stderr") => true,
         Some("stdout") => false,
         // An event may come from either.
-        _ => said[1].iter().any(|said| line["payload"] == said.text.as_str()),
+        _ => said[1].iter().any(|said| line["payload"] == said.as_str()),
     };
     for (stderr, said) in [false, true].into_iter().zip(&said) {
         let heard =
             log.iter().filter(|line| of_stderr(line) == stderr).map(|line| line["payload"].as_str().unwrap_or(""));
-        walk(said, heard.filter(|text| !is_own(text)), killed, &mut tally);
+        walk(said, heard.filter(|text| !is_own(text)), &mut tally);
     }
     tally
 }
@@ -63,35 +55,31 @@ fn numbers(log: &[Value], tally: &mut Tally) {
     }
 }
 
-fn said(runs: &[Run], output: impl Fn(&Run) -> &[String]) -> Vec<Said> {
-    let of_run = |run: &Run| {
-        let lines = output(run).iter().map(|line| clean(line)).filter(|line| !is_progress(line));
-        lines.map(|text| Said { text, by_unlock: run.command == "unlock" }).collect::<Vec<_>>()
-    };
-    runs.iter().flat_map(of_run).collect()
+fn said(runs: &[Run], output: impl Fn(&Run) -> &[String]) -> Vec<String> {
+    runs.iter().flat_map(|run| output(run).iter().map(|line| clean(line))).filter(|line| !is_progress(line)).collect()
 }
 
-fn walk<'a>(said: &[Said], heard: impl Iterator<Item = &'a str>, killed: bool, tally: &mut Tally) {
+fn walk<'a>(said: &[String], heard: impl Iterator<Item = &'a str>, tally: &mut Tally) {
     let mut at = 0;
     for text in heard {
-        match said[at..].iter().position(|said| said.text == text) {
+        match said[at..].iter().position(|said| said == text) {
             Some(skipped) => {
-                if skipped > 0 && !(killed && said[at + skipped].by_unlock) {
+                if skipped > 0 {
                     tally.missing += skipped;
-                    tally.details.push(format!("{skipped} lines are missing from {:?} to {text:?}", said[at].text));
+                    tally.details.push(format!("{skipped} lines are missing from {:?} to {text:?}", said[at]));
                 }
                 at += skipped + 1;
             }
             None => {
                 tally.duplicated += 1;
-                let known = said[..at].iter().any(|said| said.text == text);
+                let known = said[..at].iter().any(|said| said == text);
                 tally.details.push(format!("{} {text:?}", if known { "again:" } else { "nobody said" }));
             }
         }
     }
-    if at < said.len() && !killed {
+    if at < said.len() {
         tally.missing += said.len() - at;
-        tally.details.push(format!("the last {} lines are missing, from {:?}", said.len() - at, said[at].text));
+        tally.details.push(format!("the last {} lines are missing, from {:?}", said.len() - at, said[at]));
     }
 }
 
@@ -125,36 +113,29 @@ mod tests {
         lines.iter().enumerate().map(line).collect()
     }
 
-    fn compared(lines: &[&str], killed: bool) -> (usize, usize) {
+    fn compared(lines: &[&str]) -> (usize, usize) {
         let status = r#"{"message_type":"status"}"#;
         let runs = [run("backup", &["a", status, "b", "c"]), run("snapshots", &["[]"]), run("unlock", &["done"])];
-        let tally = compare(&log(lines), &runs, killed);
+        let tally = compare(&log(lines), &runs);
         (tally.missing, tally.duplicated)
     }
 
     #[test]
     fn what_was_said_once_is_there_once() {
-        assert_eq!(compared(&["a", "b", "fleet-agent: hello", "c", "done"], false), (0, 0));
-        assert_eq!(compared(&["a", "c", "done"], false), (1, 0));
-        assert_eq!(compared(&["a", "b", "b", "c", "done"], false), (0, 1));
-        assert_eq!(compared(&["a", "b", "c", "x", "done"], false), (0, 1));
-        assert_eq!(compared(&["b", "a", "c", "done"], false), (1, 1), "out of order");
-        assert_eq!(compared(&["a", "b"], false), (2, 0));
-    }
-
-    #[test]
-    fn a_killed_agent_may_lose_an_end_but_no_line_between() {
-        assert_eq!(compared(&["a", "done"], true), (0, 0));
-        assert_eq!(compared(&["a", "b"], true), (0, 0));
-        assert_eq!(compared(&["a", "c", "done"], true), (1, 0));
+        assert_eq!(compared(&["a", "b", "fleet-agent: hello", "c", "done"]), (0, 0));
+        assert_eq!(compared(&["a", "c", "done"]), (1, 0));
+        assert_eq!(compared(&["a", "b", "b", "c", "done"]), (0, 1));
+        assert_eq!(compared(&["a", "b", "c", "x", "done"]), (0, 1));
+        assert_eq!(compared(&["b", "a", "c", "done"]), (1, 1), "out of order");
+        assert_eq!(compared(&["a", "b"]), (2, 0));
     }
 
     #[test]
     fn numbers_rise_without_gaps() {
         let mut lines = log(&["a", "b", "c"]);
         lines[2]["seq"] = json!(3);
-        assert_eq!(compare(&lines, &[run("backup", &["a", "b", "c"])], false).missing, 1);
+        assert_eq!(compare(&lines, &[run("backup", &["a", "b", "c"])]).missing, 1);
         lines[2]["seq"] = json!(1);
-        assert_eq!(compare(&lines, &[run("backup", &["a", "b", "c"])], false).duplicated, 1);
+        assert_eq!(compare(&lines, &[run("backup", &["a", "b", "c"])]).duplicated, 1);
     }
 }
