@@ -9,6 +9,7 @@
 
 mod check_subset;
 mod codec;
+pub mod crontab;
 mod ids;
 mod lenient;
 mod literals;
