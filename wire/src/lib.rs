@@ -2,13 +2,15 @@
 //!
 //! Messages from agents are the variants of [`ToCoordinator`], those to agents of [`ToAgent`]; [`decode`] and
 //! [`encode`] turn them from and into the text of one WebSocket message. `docs/protocol.md` describes the same for
-//! people who write an agent of their own.
+//! people who write an agent of their own. Both sides also share what they must judge alike: [`crontab`], for one, says
+//! when a schedule fires.
 //!
 //! Reading is lenient where peers differ (absent, `null`, empty and the zero time mean the same), writing is strict:
 //! UTC times, and nothing where there is nothing to say.
 
 mod check_subset;
 mod codec;
+pub mod crontab;
 mod duration;
 mod ids;
 mod lenient;

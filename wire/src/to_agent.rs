@@ -223,7 +223,7 @@ pub struct ScheduleSet {
 pub struct Schedule {
     /// Its id.
     pub id: ScheduleId,
-    /// Five fields, as in crontab(5).
+    /// Five fields, as in crontab(5): an [`Expression`](crate::crontab::Expression).
     #[serde(default, deserialize_with = "null_is_default")]
     pub cron_expr: String,
     /// Whether it fires.
