@@ -1,9 +1,11 @@
-//! Who may work on a repository now. Pure: the dispatcher carries it out.
+//! Who may work on a repository now. Pure: the lanes carry it out.
 //!
 //! restic's `forget`, `prune` and `check` take a repository for themselves, two racing `init` can destroy it, and a
 //! `backup` that meets one of them fails. So a job gets a lease on its repository before it goes out: shared for a
 //! backup, exclusive for the others; an unlock needs none, but keeps away from an init. Leases go out in the order of
 //! asking: who waits holds up those behind it that would conflict with it, unless its host is offline.
+//!
+//! What conflicts depends on the kinds of jobs alone, so sets of kinds decide, however many jobs there are.
 
 use fleet_wire::Kind;
 use uuid::Uuid;
@@ -46,7 +48,7 @@ impl Obstacle {
 }
 
 /// Whether two jobs may not be out at once in one repository.
-fn conflict(a: Kind, b: Kind) -> bool {
+pub fn conflict(a: Kind, b: Kind) -> bool {
     let exclusive = |kind| !matches!(kind, Kind::Backup | Kind::Unlock);
     match (a, b) {
         (Kind::Init, _) | (_, Kind::Init) => true,
@@ -55,29 +57,47 @@ fn conflict(a: Kind, b: Kind) -> bool {
     }
 }
 
-/// What keeps `claim` from going out, if anything does: `out` have leases, `ahead` asked earlier.
-pub fn obstacle(claim: &Claim, out: &[Claim], ahead: &[Claim], connected: impl Fn(Uuid) -> bool) -> Option<Obstacle> {
-    if !connected(claim.host_id) {
-        return Some(Obstacle::HostOffline);
+/// How many jobs there are of each kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kinds([u32; Kind::ALL.len()]);
+
+impl Kinds {
+    /// One more.
+    pub fn add(&mut self, kind: Kind) {
+        self.0[kind as usize] += 1;
     }
-    let conflicts = |other: &&Claim| conflict(claim.kind, other.kind);
-    if let Some(holder) = out.iter().find(conflicts) {
-        return Some(Obstacle::Held(*holder));
+
+    /// One less.
+    pub fn take(&mut self, kind: Kind) {
+        self.0[kind as usize] = self.0[kind as usize].saturating_sub(1);
     }
-    ahead.iter().filter(|earlier| connected(earlier.host_id)).find(conflicts).map(|earlier| Obstacle::Behind(*earlier))
+
+    /// Whether there is any that conflicts with `kind`.
+    pub fn conflict_with(&self, kind: Kind) -> bool {
+        Kind::ALL.iter().any(|&other| self.0[other as usize] > 0 && conflict(kind, other))
+    }
+
+    /// The kinds of which there are any.
+    fn present(&self) -> impl Iterator<Item = Kind> {
+        Kind::ALL.iter().copied().filter(|&kind| self.0[kind as usize] > 0)
+    }
 }
 
-/// Which of `waiting`, in the order of asking, get a lease beside those that are `out`.
-pub fn grant(out: &[Claim], waiting: &[Claim], connected: impl Fn(Uuid) -> bool) -> Vec<Claim> {
-    let mut out = out.to_vec();
+/// Which of `waiting` get a lease beside those that are `held`: their places in the order of asking. `kinds` counts what
+/// waits, so that the look ends where nothing more can go.
+pub fn grant(mut held: Kinds, mut kinds: Kinds, waiting: impl IntoIterator<Item = Kind>) -> Vec<usize> {
     let mut granted = Vec::new();
-    let mut passed_over = Vec::new();
-    for claim in waiting {
-        if obstacle(claim, &out, &passed_over, &connected).is_none() {
-            out.push(*claim);
-            granted.push(*claim);
+    let mut passed_over = Kinds::default();
+    for (place, kind) in waiting.into_iter().enumerate() {
+        if kinds.present().all(|kind| held.conflict_with(kind) || passed_over.conflict_with(kind)) {
+            break;
+        }
+        kinds.take(kind);
+        if held.conflict_with(kind) || passed_over.conflict_with(kind) {
+            passed_over.add(kind);
         } else {
-            passed_over.push(*claim);
+            held.add(kind);
+            granted.push(place);
         }
     }
     granted
@@ -88,58 +108,55 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn claim(number: u128, kind: Kind) -> Claim {
-        Claim { job_id: Uuid::from_u128(number), host_id: Uuid::from_u128(number % 3), kind }
+    fn counted(kinds: &[Kind]) -> Kinds {
+        kinds.iter().fold(Kinds::default(), |mut all, &kind| {
+            all.add(kind);
+            all
+        })
     }
 
-    const ALL: fn(Uuid) -> bool = |_| true;
+    fn granted(held: &[Kind], waiting: &[Kind]) -> Vec<usize> {
+        grant(counted(held), counted(waiting), waiting.iter().copied())
+    }
 
     #[test]
     fn backups_share_and_everything_else_waits_for_them() {
-        let backups = [claim(1, Kind::Backup), claim(2, Kind::Backup)];
-        assert_eq!(grant(&[], &backups, ALL), backups);
-        let prune = claim(3, Kind::Prune);
-        assert_eq!(grant(&backups, &[prune], ALL), []);
-        assert_eq!(obstacle(&prune, &backups, &[], ALL), Some(Obstacle::Held(backups[0])));
+        assert_eq!(granted(&[], &[Kind::Backup, Kind::Backup]), [0, 1]);
+        for kind in [Kind::Forget, Kind::Prune, Kind::Check, Kind::Init] {
+            assert_eq!(granted(&[Kind::Backup], &[kind]), [0_usize; 0], "{kind}");
+            assert_eq!(granted(&[kind], &[Kind::Backup]), [0_usize; 0], "{kind}");
+        }
     }
 
     #[test]
     fn a_waiting_prune_is_not_starved_by_later_backups() {
-        let (out, prune, later) = (claim(1, Kind::Backup), claim(2, Kind::Prune), claim(3, Kind::Backup));
-        assert_eq!(grant(&[out], &[prune, later], ALL), []);
-        assert_eq!(obstacle(&later, &[out], &[prune], ALL), Some(Obstacle::Behind(prune)));
-    }
-
-    #[test]
-    fn a_job_of_an_offline_host_holds_up_nobody() {
-        let (prune, backup) = (claim(1, Kind::Prune), claim(2, Kind::Backup));
-        let connected = |host| host == backup.host_id;
-        assert_eq!(grant(&[], &[prune, backup], connected), [backup]);
-        assert_eq!(obstacle(&prune, &[], &[], connected), Some(Obstacle::HostOffline));
+        assert_eq!(granted(&[Kind::Backup], &[Kind::Prune, Kind::Backup, Kind::Unlock]), [2]);
     }
 
     #[test]
     fn an_unlock_goes_at_once_unless_an_init_is_out() {
-        let unlock = claim(1, Kind::Unlock);
-        assert_eq!(grant(&[claim(2, Kind::Prune)], &[unlock], ALL), [unlock]);
-        assert_eq!(grant(&[claim(2, Kind::Init)], &[unlock], ALL), []);
-    }
-
-    fn any_claims() -> impl Strategy<Value = Vec<Claim>> {
-        prop::collection::vec(prop::sample::select(Kind::ALL), 0..12)
-            .prop_map(|kinds| kinds.into_iter().zip(1..).map(|(kind, number)| claim(number, kind)).collect())
+        assert_eq!(granted(&[Kind::Prune], &[Kind::Unlock]), [0]);
+        assert_eq!(granted(&[Kind::Init], &[Kind::Unlock]), [0_usize; 0]);
     }
 
     proptest! {
         #[test]
-        fn no_two_leases_conflict_and_the_first_is_never_starved(waiting in any_claims()) {
-            let granted = grant(&[], &waiting, ALL);
-            for (index, a) in granted.iter().enumerate() {
-                for b in &granted[index + 1..] {
-                    prop_assert!(!conflict(a.kind, b.kind), "{a:?} beside {b:?}");
+        fn leases_never_conflict_and_go_in_the_order_of_asking(
+            held in prop::sample::select(vec![vec![], vec![Kind::Backup; 3], vec![Kind::Check], vec![Kind::Init]]),
+            waiting in prop::collection::vec(prop::sample::select(Kind::ALL), 0..12),
+        ) {
+            let places = granted(&held, &waiting);
+            let out: Vec<Kind> = held.iter().copied().chain(places.iter().map(|&place| waiting[place])).collect();
+            for (index, a) in out.iter().enumerate() {
+                for b in &out[index + 1..] {
+                    prop_assert!(!conflict(*a, *b), "{a:?} beside {b:?}");
                 }
             }
-            prop_assert_eq!(granted.first(), waiting.first());
+            // Whoever waits on has somebody that is out, or that waits and asked before, to wait for.
+            for (place, kind) in waiting.iter().enumerate().filter(|(place, _)| !places.contains(place)) {
+                let before = (0..place).filter(|before| !places.contains(before)).map(|before| waiting[before]);
+                prop_assert!(out.iter().copied().chain(before).any(|other| conflict(*kind, other)), "{place}");
+            }
         }
     }
 }

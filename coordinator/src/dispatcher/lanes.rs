@@ -1,10 +1,12 @@
 //! The jobs that are not over, in a lane for each repository: those that are out, and those that wait in the order of
-//! asking.
+//! asking. Those of hosts that are offline stand aside and hold up nobody.
+//!
+//! Whatever happens to one job or host costs the same however many others there are.
 
-use super::admission::{self, Claim, Obstacle};
+use super::admission::{self, Claim, Kinds, Obstacle};
 use crate::db::jobs::{JobState, NewJob};
 use fleet_wire::{Kind, Timestamp};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use uuid::Uuid;
 
 /// A waiting job, with what its actor needs once it may go.
@@ -22,17 +24,63 @@ pub(super) struct Granted {
     pub(super) state: JobState,
 }
 
+/// The order of asking; an init goes before what waits already.
+type Turn = i64;
+
 #[derive(Default)]
 struct Lane {
-    out: Vec<Claim>,
-    waiting: Vec<Waiting>,
+    out: HashMap<Uuid, Claim>,
+    held: Kinds,
+    /// Of hosts that are connected.
+    ready: BTreeMap<Turn, Waiting>,
+    ready_kinds: Kinds,
+    /// Of hosts that are not.
+    aside: BTreeMap<Turn, Waiting>,
+    /// Of the first and the last that came.
+    turns: (Turn, Turn),
 }
 
 impl Lane {
-    /// The claims that wait before the one at `place`.
-    fn ahead_of(&self, place: usize) -> Vec<Claim> {
-        self.waiting[..place].iter().map(|waiting| waiting.claim).collect()
+    fn go_out(&mut self, claim: Claim) {
+        self.held.add(claim.kind);
+        self.out.insert(claim.job_id, claim);
     }
+
+    fn wait(&mut self, turn: Turn, waiting: Waiting, connected: bool) {
+        if connected {
+            self.ready_kinds.add(waiting.claim.kind);
+            self.ready.insert(turn, waiting);
+        } else {
+            self.aside.insert(turn, waiting);
+        }
+    }
+
+    fn waiting_mut(&mut self, turn: Turn) -> Option<&mut Waiting> {
+        self.ready.get_mut(&turn).or_else(|| self.aside.get_mut(&turn))
+    }
+
+    fn waiting(&self, turn: Turn) -> Option<&Waiting> {
+        self.ready.get(&turn).or_else(|| self.aside.get(&turn))
+    }
+
+    fn stop_waiting(&mut self, turn: Turn) -> Option<Waiting> {
+        let Some(waiting) = self.ready.remove(&turn) else { return self.aside.remove(&turn) };
+        self.ready_kinds.take(waiting.claim.kind);
+        Some(waiting)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.out.is_empty() && self.ready.is_empty() && self.aside.is_empty()
+    }
+}
+
+/// Where a job is.
+#[derive(Clone, Copy)]
+struct Place {
+    repository_id: Uuid,
+    host_id: Uuid,
+    /// Absent once it is out.
+    turn: Option<Turn>,
 }
 
 /// All lanes, and where each job and host is in them.
@@ -41,12 +89,7 @@ pub(super) struct Lanes {
     lanes: HashMap<Uuid, Lane>,
     places: HashMap<Uuid, Place>,
     jobs_of_host: HashMap<Uuid, HashSet<Uuid>>,
-}
-
-#[derive(Clone, Copy)]
-struct Place {
-    repository_id: Uuid,
-    host_id: Uuid,
+    connected: HashSet<Uuid>,
 }
 
 /// A row whose kind this version does not know gets the strictest lease.
@@ -55,78 +98,104 @@ fn claim(new: &NewJob) -> Claim {
 }
 
 impl Lanes {
-    fn index(&mut self, new: &NewJob) -> &mut Lane {
-        self.places.insert(new.id, Place { repository_id: new.repository_id, host_id: new.host_id });
-        self.jobs_of_host.entry(new.host_id).or_default().insert(new.id);
-        self.lanes.entry(new.repository_id).or_default()
+    /// Notes where a job is, and gives its lane.
+    fn index(&mut self, claim: Claim, repository_id: Uuid, turn: Option<Turn>) -> &mut Lane {
+        self.places.insert(claim.job_id, Place { repository_id, host_id: claim.host_id, turn });
+        self.jobs_of_host.entry(claim.host_id).or_default().insert(claim.job_id);
+        self.lanes.entry(repository_id).or_default()
+    }
+
+    /// A job's turn: the last, or the first for an init, without which nothing of its host can work.
+    fn turn(&mut self, claim: Claim, repository_id: Uuid) -> Turn {
+        let (first, last) = &mut self.lanes.entry(repository_id).or_default().turns;
+        if claim.kind == Kind::Init {
+            *first -= 1;
+            *first
+        } else {
+            *last += 1;
+            *last
+        }
+    }
+
+    fn wait(&mut self, new: &NewJob, job: Option<Box<Granted>>) {
+        let claim = claim(new);
+        let (turn, connected) = (self.turn(claim, new.repository_id), self.connected.contains(&claim.host_id));
+        let waiting = Waiting { claim, since: new.created_at, job };
+        self.index(claim, new.repository_id, Some(turn)).wait(turn, waiting, connected);
     }
 
     /// Adds a job that was out before the start.
     pub(super) fn add_out(&mut self, new: &NewJob) {
-        self.index(new).out.push(claim(new));
+        let claim = claim(new);
+        self.index(claim, new.repository_id, None).go_out(claim);
     }
 
     /// Adds a job that waited before the start.
     pub(super) fn add_waiting(&mut self, new: NewJob, state: JobState) {
-        let (claim, since) = (claim(&new), new.created_at);
-        self.index(&new).waiting.push(Waiting { claim, since, job: Some(Box::new(Granted { new, state })) });
+        self.wait(&new.clone(), Some(Box::new(Granted { new, state })));
     }
 
     /// Adds a job that is about to be written; true if it has its lease already.
-    pub(super) fn add_new(&mut self, new: &NewJob, connected: impl Fn(Uuid) -> bool) -> bool {
+    pub(super) fn add_new(&mut self, new: &NewJob) -> bool {
         let claim = claim(new);
-        let lane = self.index(new);
-        // Before its init nothing of a host can work, so that goes ahead of what waits already.
-        let place = if claim.kind == Kind::Init { 0 } else { lane.waiting.len() };
-        let free = admission::obstacle(&claim, &lane.out, &lane.ahead_of(place), connected).is_none();
+        let connected = self.connected.contains(&claim.host_id);
+        let lane = self.lanes.entry(new.repository_id).or_default();
+        let behind = claim.kind != Kind::Init && lane.ready_kinds.conflict_with(claim.kind);
+        let free = connected && !behind && !lane.held.conflict_with(claim.kind);
         if free {
-            lane.out.push(claim);
+            self.index(claim, new.repository_id, None).go_out(claim);
         } else {
-            lane.waiting.insert(place, Waiting { claim, since: new.created_at, job: None });
+            self.wait(new, None);
         }
         free
     }
 
     /// The row of a waiting job is written: it may go when its turn comes.
     pub(super) fn committed(&mut self, new: NewJob, state: JobState) {
-        let Some(lane) = self.lanes.get_mut(&new.repository_id) else { return };
-        if let Some(waiting) = lane.waiting.iter_mut().find(|waiting| waiting.claim.job_id == new.id) {
+        let Some(Place { repository_id, turn: Some(turn), .. }) = self.places.get(&new.id) else { return };
+        let lane = self.lanes.get_mut(repository_id);
+        if let Some(waiting) = lane.and_then(|lane| lane.waiting_mut(*turn)) {
             waiting.job = Some(Box::new(Granted { new, state }));
         }
     }
 
     /// Gives leases to those that may go now, and hands them over.
-    pub(super) fn grant(&mut self, repository_id: Uuid, connected: impl Fn(Uuid) -> bool) -> Vec<Granted> {
+    pub(super) fn grant(&mut self, repository_id: Uuid) -> Vec<Granted> {
         let Some(lane) = self.lanes.get_mut(&repository_id) else { return Vec::new() };
-        let claims = lane.ahead_of(lane.waiting.len());
-        let granted: HashSet<Uuid> =
-            admission::grant(&lane.out, &claims, connected).iter().map(|claim| claim.job_id).collect();
+        let waiting = lane.ready.values().map(|waiting| waiting.claim.kind);
+        let granted = admission::grant(lane.held, lane.ready_kinds, waiting);
+        let Some(&last) = granted.last() else { return Vec::new() };
+        let turns: Vec<Turn> = lane.ready.keys().copied().take(last + 1).collect();
         let mut going = Vec::new();
-        lane.waiting.retain_mut(|waiting| {
-            if !granted.contains(&waiting.claim.job_id) {
-                return true;
+        for turn in granted.into_iter().filter_map(|place| turns.get(place)) {
+            if lane.ready.get(turn).is_none_or(|waiting| waiting.job.is_none()) {
+                continue;
             }
-            let Some(job) = waiting.job.take() else { return true };
-            lane.out.push(waiting.claim);
+            let Some(Waiting { claim, job: Some(job), .. }) = lane.stop_waiting(*turn) else { continue };
+            lane.go_out(claim);
+            if let Some(place) = self.places.get_mut(&claim.job_id) {
+                place.turn = None;
+            }
             going.push(*job);
-            false
-        });
+        }
         going
     }
 
     /// Makes a committed waiting job one that is out, whatever is in its way, and hands it over: it ends without being
     /// sent, or its agent has it already.
     pub(super) fn force_out(&mut self, job_id: Uuid) -> Option<Granted> {
-        let lane = self.lanes.get_mut(&self.places.get(&job_id)?.repository_id)?;
-        let at = lane.waiting.iter().position(|waiting| waiting.claim.job_id == job_id && waiting.job.is_some())?;
-        let Waiting { claim, job, .. } = lane.waiting.remove(at);
-        lane.out.push(claim);
+        let place = self.places.get_mut(&job_id)?;
+        let (lane, turn) = (self.lanes.get_mut(&place.repository_id)?, place.turn?);
+        lane.waiting(turn)?.job.as_ref()?;
+        let Waiting { claim, job, .. } = lane.stop_waiting(turn)?;
+        lane.go_out(claim);
+        place.turn = None;
         job.map(|job| *job)
     }
 
     /// Forgets a job; returns its repository, where others may go now.
     pub(super) fn remove(&mut self, job_id: Uuid) -> Option<Uuid> {
-        let Place { repository_id, host_id } = self.places.remove(&job_id)?;
+        let Place { repository_id, host_id, turn } = self.places.remove(&job_id)?;
         if let Some(jobs) = self.jobs_of_host.get_mut(&host_id) {
             jobs.remove(&job_id);
             if jobs.is_empty() {
@@ -134,12 +203,40 @@ impl Lanes {
             }
         }
         let lane = self.lanes.get_mut(&repository_id)?;
-        lane.out.retain(|claim| claim.job_id != job_id);
-        lane.waiting.retain(|waiting| waiting.claim.job_id != job_id);
-        if lane.out.is_empty() && lane.waiting.is_empty() {
+        match turn {
+            Some(turn) => drop(lane.stop_waiting(turn)),
+            None => {
+                if let Some(claim) = lane.out.remove(&job_id) {
+                    lane.held.take(claim.kind);
+                }
+            }
+        }
+        if lane.is_empty() {
             self.lanes.remove(&repository_id);
         }
         Some(repository_id)
+    }
+
+    /// A host can take jobs: what it has waiting takes its place among the others.
+    pub(super) fn host_ready(&mut self, host_id: Uuid) {
+        self.connected.insert(host_id);
+        self.move_waiting(host_id, true);
+    }
+
+    /// A host can take none: what it has waiting stands aside.
+    pub(super) fn host_gone(&mut self, host_id: Uuid) {
+        self.connected.remove(&host_id);
+        self.move_waiting(host_id, false);
+    }
+
+    fn move_waiting(&mut self, host_id: Uuid, connected: bool) {
+        let jobs = self.jobs_of_host.get(&host_id).into_iter().flatten();
+        for Place { repository_id, turn, .. } in jobs.filter_map(|job| self.places.get(job)) {
+            let (Some(lane), Some(turn)) = (self.lanes.get_mut(repository_id), turn) else { continue };
+            if let Some(waiting) = lane.stop_waiting(*turn) {
+                lane.wait(*turn, waiting, connected);
+            }
+        }
     }
 
     /// The host of a job that is not over.
@@ -149,13 +246,13 @@ impl Lanes {
 
     /// The jobs that wait, and since when.
     pub(super) fn waiting(&self) -> impl Iterator<Item = (Uuid, Timestamp)> {
-        let waiting = self.lanes.values().flat_map(|lane| &lane.waiting);
+        let waiting = self.lanes.values().flat_map(|lane| lane.ready.values().chain(lane.aside.values()));
         waiting.filter(|waiting| waiting.job.is_some()).map(|waiting| (waiting.claim.job_id, waiting.since))
     }
 
     /// The jobs that are out, and their hosts.
     pub(super) fn out(&self) -> impl Iterator<Item = (Uuid, Uuid)> {
-        self.lanes.values().flat_map(|lane| &lane.out).map(|claim| (claim.job_id, claim.host_id))
+        self.lanes.values().flat_map(|lane| lane.out.values()).map(|claim| (claim.job_id, claim.host_id))
     }
 
     /// Whether the job is not over.
@@ -166,8 +263,12 @@ impl Lanes {
     /// Whether an init of this host for this repository is not over.
     pub(super) fn has_init(&self, host_id: Uuid, repository_id: Uuid) -> bool {
         let Some(lane) = self.lanes.get(&repository_id) else { return false };
-        let mut claims = lane.out.iter().chain(lane.waiting.iter().map(|waiting| &waiting.claim));
-        claims.any(|claim| claim.host_id == host_id && claim.kind == Kind::Init)
+        let jobs = self.jobs_of_host.get(&host_id).into_iter().flatten();
+        let claim = |job: &Uuid| match self.places.get(job)?.turn {
+            Some(turn) => lane.waiting(turn).map(|waiting| waiting.claim).filter(|claim| claim.job_id == *job),
+            None => lane.out.get(job).copied(),
+        };
+        jobs.filter_map(claim).any(|claim| claim.kind == Kind::Init)
     }
 
     /// The jobs of a host that are not over.
@@ -178,11 +279,7 @@ impl Lanes {
     /// The jobs of a host that are not over and do not wait.
     pub(super) fn out_of(&self, host_id: Uuid) -> Vec<Uuid> {
         let jobs = self.jobs_of_host.get(&host_id).into_iter().flatten();
-        let is_out = |job: &&Uuid| {
-            let lane = self.places.get(job).and_then(|place| self.lanes.get(&place.repository_id));
-            lane.is_some_and(|lane| lane.out.iter().any(|claim| claim.job_id == **job))
-        };
-        jobs.filter(is_out).copied().collect()
+        jobs.filter(|job| self.places.get(job).is_some_and(|place| place.turn.is_none())).copied().collect()
     }
 
     /// The repositories in which a host has jobs that are not over.
@@ -191,10 +288,120 @@ impl Lanes {
         jobs.filter_map(|job| self.places.get(job)).map(|place| place.repository_id).collect()
     }
 
-    /// What a job waits for; `None` if it does not wait.
-    pub(super) fn obstacle(&self, job_id: Uuid, connected: impl Fn(Uuid) -> bool) -> Option<Obstacle> {
-        let lane = self.lanes.get(&self.places.get(&job_id)?.repository_id)?;
-        let at = lane.waiting.iter().position(|waiting| waiting.claim.job_id == job_id)?;
-        admission::obstacle(&lane.waiting[at].claim, &lane.out, &lane.ahead_of(at), connected)
+    /// What a job waits for; `None` if it does not wait, or may go as soon as it is written.
+    pub(super) fn obstacle(&self, job_id: Uuid) -> Option<Obstacle> {
+        let Place { repository_id, turn, .. } = self.places.get(&job_id)?;
+        let (lane, turn) = (self.lanes.get(repository_id)?, (*turn)?);
+        let claim = lane.waiting(turn)?.claim;
+        if !lane.ready.contains_key(&turn) {
+            return Some(Obstacle::HostOffline);
+        }
+        let conflicts = |other: &&Claim| admission::conflict(claim.kind, other.kind);
+        let ahead = lane.ready.range(..turn).map(|(_, waiting)| &waiting.claim);
+        let held = lane.out.values().find(conflicts).map(|claim| Obstacle::Held(*claim));
+        held.or_else(|| ahead.into_iter().find(conflicts).map(|claim| Obstacle::Behind(*claim)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::json::Json;
+    use chrono::Utc;
+    use fleet_wire::CommandRun;
+
+    const REPOSITORY: Uuid = Uuid::from_u128(99);
+
+    fn id(number: u128) -> Uuid {
+        Uuid::from_u128(number)
+    }
+
+    fn job(number: u128, host: u128, kind: Kind) -> NewJob {
+        NewJob {
+            id: id(number),
+            host_id: id(host),
+            repository_id: REPOSITORY,
+            kind: kind.as_str().to_owned(),
+            origin: "operator".to_owned(),
+            source_group: None,
+            schedule_id: None,
+            scheduled_at: None,
+            attempt: 1,
+            retry_of: None,
+            requested_by: None,
+            command: Json(CommandRun::new("j".into(), kind)),
+            created_at: Utc::now(),
+        }
+    }
+
+    /// Adds a job and has it written; true if it went out at once.
+    fn add(lanes: &mut Lanes, job: &NewJob) -> bool {
+        let out = lanes.add_new(job);
+        lanes.committed(job.clone(), JobState::new());
+        out
+    }
+
+    fn granted(lanes: &mut Lanes) -> Vec<u128> {
+        lanes.grant(REPOSITORY).into_iter().map(|granted| granted.new.id.as_u128()).collect()
+    }
+
+    #[test]
+    fn jobs_go_in_the_order_of_asking_and_say_what_they_wait_for() {
+        let mut lanes = Lanes::default();
+        lanes.host_ready(id(1));
+        assert!(add(&mut lanes, &job(10, 1, Kind::Backup)));
+        assert!(!add(&mut lanes, &job(11, 1, Kind::Prune)));
+        assert!(!add(&mut lanes, &job(12, 1, Kind::Backup)));
+        let waits_for = |lanes: &Lanes, job| match lanes.obstacle(id(job)) {
+            Some(Obstacle::Held(claim) | Obstacle::Behind(claim)) => claim.job_id.as_u128(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((waits_for(&lanes, 11), waits_for(&lanes, 12)), (10, 11));
+        assert_eq!(granted(&mut lanes), [0_u128; 0]);
+        assert_eq!(lanes.remove(id(10)), Some(REPOSITORY));
+        assert_eq!(granted(&mut lanes), [11]);
+        assert_eq!(lanes.obstacle(id(11)), None);
+        lanes.remove(id(11));
+        assert_eq!(granted(&mut lanes), [12]);
+        lanes.remove(id(12));
+        assert!(lanes.lanes.is_empty() && lanes.places.is_empty() && lanes.jobs_of_host.is_empty());
+    }
+
+    #[test]
+    fn a_job_of_an_offline_host_holds_up_nobody_and_keeps_its_turn() {
+        let mut lanes = Lanes::default();
+        lanes.host_ready(id(2));
+        assert!(!add(&mut lanes, &job(10, 1, Kind::Prune)));
+        assert_eq!(lanes.obstacle(id(10)), Some(Obstacle::HostOffline));
+        assert!(add(&mut lanes, &job(11, 2, Kind::Backup)));
+        lanes.host_ready(id(1));
+        assert!(!add(&mut lanes, &job(12, 2, Kind::Backup)), "the prune asked before");
+        lanes.host_gone(id(1));
+        assert_eq!(granted(&mut lanes), [12]);
+        lanes.host_ready(id(1));
+        lanes.remove(id(11));
+        assert_eq!(granted(&mut lanes), [0_u128; 0]);
+        lanes.remove(id(12));
+        assert_eq!(granted(&mut lanes), [10]);
+    }
+
+    #[test]
+    fn an_init_goes_before_what_waits_and_an_unwritten_job_keeps_its_turn() {
+        let mut lanes = Lanes::default();
+        lanes.host_ready(id(1));
+        add(&mut lanes, &job(10, 1, Kind::Check));
+        let unwritten = job(11, 1, Kind::Prune);
+        assert!(!lanes.add_new(&unwritten));
+        add(&mut lanes, &job(12, 1, Kind::Backup));
+        add(&mut lanes, &job(13, 1, Kind::Init));
+        assert!(lanes.has_init(id(1), REPOSITORY) && !lanes.has_init(id(2), REPOSITORY));
+        lanes.remove(id(10));
+        assert_eq!(granted(&mut lanes), [13]);
+        lanes.remove(id(13));
+        assert_eq!(granted(&mut lanes), [0_u128; 0], "the backup does not overtake the prune");
+        lanes.committed(unwritten, JobState::new());
+        assert_eq!(granted(&mut lanes), [11]);
+        assert_eq!(lanes.force_out(id(12)).map(|granted| granted.new.id), Some(id(12)));
+        assert_eq!(lanes.out_of(id(1)).len(), 2);
     }
 }

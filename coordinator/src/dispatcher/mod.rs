@@ -96,9 +96,7 @@ impl Dispatcher {
 
     /// Lets go what may go in a repository.
     fn dispatch(&mut self, repository_id: Uuid, context: &mut Context<Self>) {
-        let hosts = &self.hosts;
-        let granted = self.lanes.grant(repository_id, |host| hosts.contains_key(&host));
-        for Granted { new, mut state } in granted {
+        for Granted { new, mut state } in self.lanes.grant(repository_id) {
             state.journal = self.journal_of(new.host_id);
             self.start_job(JobRecord { new, state }, Entry::Dispatch, context);
         }
@@ -129,10 +127,6 @@ impl Dispatcher {
         };
         context.spawn(call_off.into_actor(self));
     }
-
-    fn is_connected(&self, host_id: Uuid) -> bool {
-        self.hosts.contains_key(&host_id)
-    }
 }
 
 impl Actor for Dispatcher {
@@ -158,8 +152,7 @@ impl Handler<Submit> for Dispatcher {
     type Result = ResponseActFuture<Self, Result<(), WriteError>>;
 
     fn handle(&mut self, Submit { new }: Submit, _: &mut Self::Context) -> Self::Result {
-        let hosts = &self.hosts;
-        let goes_out = self.lanes.add_new(&new, |host| hosts.contains_key(&host));
+        let goes_out = self.lanes.add_new(&new);
         let now = Utc::now();
         let journal = self.journal_of(new.host_id).filter(|_| goes_out);
         let state = JobState { dispatched_at: goes_out.then_some(now), journal, ..JobState::new() };
@@ -221,6 +214,7 @@ impl Handler<HostReady> for Dispatcher {
             return; // a late hello of an older connection
         }
         self.hosts.insert(host_id, Connected { connection, since: Instant::now(), journal: journal.clone() });
+        self.lanes.host_ready(host_id);
         let mut listed: HashSet<Uuid> = jobs.iter().filter_map(|id| id.as_str().parse().ok()).collect();
         for job_id in self.lanes.out_of(host_id) {
             if let Some(actor) = self.actors.get(&job_id) {
@@ -245,6 +239,7 @@ impl Handler<HostGone> for Dispatcher {
     fn handle(&mut self, HostGone { host_id, connection }: HostGone, context: &mut Self::Context) {
         if self.hosts.get(&host_id).is_some_and(|host| host.connection == connection) {
             self.hosts.remove(&host_id);
+            self.lanes.host_gone(host_id);
             // Its waiting jobs no longer hold up others.
             for repository_id in self.lanes.repositories_of(host_id) {
                 self.dispatch(repository_id, context);

@@ -201,10 +201,7 @@ impl Handler<Explain> for Dispatcher {
     type Result = MessageResult<Explain>;
 
     fn handle(&mut self, Explain { jobs }: Explain, _: &mut Self::Context) -> Self::Result {
-        let explain = |job: Uuid| {
-            let obstacle = self.lanes.obstacle(job, |host| self.is_connected(host))?;
-            Some((job, obstacle.describe()))
-        };
+        let explain = |job: Uuid| Some((job, self.lanes.obstacle(job)?.describe()));
         MessageResult(jobs.into_iter().filter_map(explain).collect())
     }
 }
