@@ -191,15 +191,26 @@ async fn after_a_kill_the_agent_reports_what_ran_and_runs_what_waited() {
     assert_eq!(peer.count("job.finished") + peer.count("log.stream"), 0);
 }
 
-#[tokio::test]
-async fn a_full_disk_refuses_new_jobs_and_loses_nothing_that_was_reported() {
-    let coordinator = Coordinator::bind().await;
+/// An agent whose journal can't grow past four MiB: a limit on the size of files stands for the full disk. Writes past it
+/// fail until it is lifted.
+fn with_full_disk(coordinator: &Coordinator) -> Agent {
     let mut agent = Agent::enrolled(&coordinator.url);
-    // A limit on the size of files stands for the full disk: writes past it fail until it is lifted.
     let mut limited = Command::new("sh");
     agent.prepare(&mut limited);
     limited.args(["-c", "ulimit -S -f 8192; trap '' XFSZ; exec \"$0\" run", env!("CARGO_BIN_EXE_fleet-agent")]);
     agent.start_as(&mut limited);
+    agent
+}
+
+fn make_room(agent: &Agent) {
+    let limit = [format!("--pid={}", agent.pid()), "--fsize=unlimited".into()];
+    assert!(Command::new("prlimit").args(limit).status().unwrap().success());
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_new_jobs_and_loses_nothing_that_was_reported() {
+    let coordinator = Coordinator::bind().await;
+    let agent = with_full_disk(&coordinator);
     let (mut peer, _) = coordinator.hello(&agent).await;
     with_repository(&agent, &mut peer).await;
     // Twelve MiB of log into a journal that can't grow past four.
@@ -214,9 +225,7 @@ async fn a_full_disk_refuses_new_jobs_and_loses_nothing_that_was_reported() {
     assert!(result["payload"]["error"].as_str().unwrap().contains("can't store the job"), "{result}");
     assert!(result.get("id").is_none(), "it can't be in the journal");
 
-    let lifted =
-        Command::new("prlimit").args([format!("--pid={}", agent.pid()), "--fsize=unlimited".into()]).status().unwrap();
-    assert!(lifted.success());
+    make_room(&agent);
     let finished = peer.expect("job.finished", Some("noisy")).await;
     assert_eq!(status(&finished), ("succeeded", ""));
     let seqs = peer.seqs("noisy");
@@ -227,11 +236,7 @@ async fn a_full_disk_refuses_new_jobs_and_loses_nothing_that_was_reported() {
 #[tokio::test]
 async fn a_cancel_gets_through_while_the_disk_is_full() {
     let coordinator = Coordinator::bind().await;
-    let mut agent = Agent::enrolled(&coordinator.url);
-    let mut limited = Command::new("sh");
-    agent.prepare(&mut limited);
-    limited.args(["-c", "ulimit -S -f 8192; trap '' XFSZ; exec \"$0\" run", env!("CARGO_BIN_EXE_fleet-agent")]);
-    agent.start_as(&mut limited);
+    let agent = with_full_disk(&coordinator);
     let (mut peer, _) = coordinator.hello(&agent).await;
     with_repository(&agent, &mut peer).await;
     let marker = agent.home.path().join("noisy");
@@ -247,9 +252,7 @@ async fn a_cancel_gets_through_while_the_disk_is_full() {
     let hook = std::fs::read_to_string(&marker).unwrap();
     let gone = || !std::path::Path::new("/proc").join(hook.trim()).exists();
     agent.until("the hook ends", gone).await;
-    let lifted =
-        Command::new("prlimit").args([format!("--pid={}", agent.pid()), "--fsize=unlimited".into()]).status().unwrap();
-    assert!(lifted.success());
+    make_room(&agent);
     let mut ends = vec![];
     while ends.len() < 2 {
         let finished = peer.expect("job.finished", None).await;

@@ -5,6 +5,7 @@
 //! come late, and stops.
 
 pub(crate) mod deadlines;
+mod decide;
 mod delivery;
 mod lines;
 pub mod plan;
@@ -12,10 +13,10 @@ mod seqs;
 pub mod transitions;
 mod writer;
 
+pub use decide::{Decide, Look};
 pub use writer::NotWritten;
 
 use crate::board::Board;
-use crate::config::Deadlines;
 use crate::db::Database;
 use crate::db::jobs::{Job as JobRecord, JobState};
 use crate::db::logs::{self, LogChunk};
@@ -26,11 +27,8 @@ use actix::{
     Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, ResponseFuture, WrapFuture,
 };
 use chrono::Utc;
-use deadlines::Situation;
 use delivery::Delivery;
-use fleet_wire::{
-    CommandCancel, CommandRun, JobFinished, JobProgress, JobStarted, JournalId, Kind, LogLine, Timestamp, ToAgent,
-};
+use fleet_wire::{CommandCancel, CommandRun, JobFinished, JobProgress, JobStarted, JournalId, LogLine, ToAgent};
 use futures_util::FutureExt;
 use seqs::Seqs;
 use std::sync::Arc;
@@ -114,21 +112,6 @@ impl Job {
             self.cancelled_since.get_or_insert_with(Instant::now);
         }
         changed
-    }
-
-    /// How long everything has lasted, for a job that is out and not over.
-    fn situation(&self, ready: Option<Duration>) -> Option<Situation> {
-        let JobState { status, began_at, accepted_at, .. } = &self.record.state;
-        let since = |time: Timestamp| (Utc::now() - time).to_std().unwrap_or_default();
-        (!status.is_terminal() && self.record.state.dispatched_at.is_some()).then(|| Situation {
-            // A kind that a newer version made has the limits of maintenance.
-            kind: self.record.new.kind.parse().unwrap_or(Kind::Prune),
-            silent: self.services.board.silence(self.record.new.host_id),
-            ready,
-            out: self.out_since.elapsed(),
-            cancelled: self.cancelled_since.map(|since| since.elapsed()),
-            accepted: began_at.or(*accepted_at).map(since),
-        })
     }
 
     /// Has the state written, if it `changed`, and new lines; answers when this and all before it is in the ledger.
@@ -359,77 +342,6 @@ impl Handler<Cancel> for Job {
         }
         // It is not taken back when the database is away: whoever asked for the end still wants it.
         self.save(changed, Vec::new(), context)
-    }
-}
-
-/// The coordinator decides about a job without hearing from its agent.
-#[derive(Clone, Debug, PartialEq, Eq, Message)]
-#[rtype(result = "()")]
-pub enum Decide {
-    /// It has taken too long: the agent is told to stop.
-    Cancel,
-    /// No report will come, and nobody is at work on it.
-    GiveUp {
-        /// Why, for people.
-        reason: String,
-    },
-    /// It has waited too long; nothing if it has gone out meanwhile.
-    Expire {
-        /// Why, for people.
-        reason: String,
-    },
-    /// A report is no longer waited for; the agent may still be at work.
-    Lose {
-        /// Why, for people.
-        reason: String,
-    },
-    /// A person knows that nobody is at work on a lost job.
-    Release,
-}
-
-impl Handler<Decide> for Job {
-    type Result = ();
-
-    fn handle(&mut self, decision: Decide, context: &mut Self::Context) {
-        let event = match decision {
-            Decide::Cancel => Event::CancelRequested,
-            Decide::Expire { .. } if self.record.state.dispatched_at.is_some() => return,
-            Decide::GiveUp { reason } | Decide::Expire { reason } => Event::GivenUp { reason },
-            // No agent has it, so none is at work on it.
-            Decide::Lose { reason } if !self.delivery.may_have_arrived() => Event::GivenUp { reason },
-            Decide::Lose { reason } => Event::Lost { reason },
-            Decide::Release => Event::Released,
-        };
-        let may_run = self.delivery.may_have_arrived() && !self.record.state.status.is_terminal();
-        if may_run && event != Event::Released {
-            self.send_cancel(context);
-        }
-        self.note(&event, context);
-    }
-}
-
-/// Is the job overdue? Asked at intervals.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Look {
-    /// How long its host can take jobs; absent if it is not connected.
-    pub ready: Option<Duration>,
-    /// What is too long.
-    pub limits: Arc<Deadlines>,
-}
-
-impl Handler<Look> for Job {
-    type Result = ();
-
-    fn handle(&mut self, Look { ready, limits }: Look, context: &mut Self::Context) {
-        let overdue = self.situation(ready).and_then(|situation| deadlines::overdue(&situation, &limits));
-        // The agent is told once; after that it is the limit for the answer that counts.
-        let Some(decision) = overdue.filter(|decision| *decision != Decide::Cancel || self.cancelled_since.is_none())
-        else {
-            return;
-        };
-        log::warn!(job:% = self.id(), host:% = self.record.new.host_id; "a job is overdue: {decision:?}");
-        self.handle(decision, context);
     }
 }
 

@@ -1,0 +1,100 @@
+//! What the coordinator decides about a job without hearing from its agent: because a person says so, or because a deadline
+//! is over. The job looks at that itself, for nobody knows its state better.
+
+use super::deadlines::{Situation, overdue};
+use super::transitions::Event;
+use super::{Job, JobState};
+use crate::config::Deadlines;
+use actix::{Context, Handler, Message};
+use chrono::Utc;
+use fleet_wire::{Kind, Timestamp};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The coordinator decides about a job without hearing from its agent.
+#[derive(Clone, Debug, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub enum Decide {
+    /// It has taken too long: the agent is told to stop.
+    Cancel,
+    /// No report will come, and nobody is at work on it.
+    GiveUp {
+        /// Why, for people.
+        reason: String,
+    },
+    /// It has waited too long; nothing if it has gone out meanwhile.
+    Expire {
+        /// Why, for people.
+        reason: String,
+    },
+    /// A report is no longer waited for; the agent may still be at work.
+    Lose {
+        /// Why, for people.
+        reason: String,
+    },
+    /// A person knows that nobody is at work on a lost job.
+    Release,
+}
+
+impl Handler<Decide> for Job {
+    type Result = ();
+
+    fn handle(&mut self, decision: Decide, context: &mut Context<Self>) {
+        let event = match decision {
+            Decide::Cancel => Event::CancelRequested,
+            Decide::Expire { .. } if self.record.state.dispatched_at.is_some() => return,
+            Decide::GiveUp { reason } | Decide::Expire { reason } => Event::GivenUp { reason },
+            // No agent has it, so none is at work on it.
+            Decide::Lose { reason } if !self.delivery.may_have_arrived() => Event::GivenUp { reason },
+            Decide::Lose { reason } => Event::Lost { reason },
+            Decide::Release => Event::Released,
+        };
+        let may_run = self.delivery.may_have_arrived() && !self.record.state.status.is_terminal();
+        if may_run && event != Event::Released {
+            self.send_cancel(context);
+        }
+        self.note(&event, context);
+    }
+}
+
+/// Is the job overdue? Asked at intervals.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Look {
+    /// How long its host can take jobs; absent if it is not connected.
+    pub ready: Option<Duration>,
+    /// What is too long.
+    pub limits: Arc<Deadlines>,
+}
+
+impl Handler<Look> for Job {
+    type Result = ();
+
+    fn handle(&mut self, Look { ready, limits }: Look, context: &mut Context<Self>) {
+        let overdue = self.situation(ready).and_then(|situation| overdue(&situation, &limits));
+        // The agent is told once; after that it is the limit for the answer that counts.
+        let Some(decision) = overdue.filter(|decision| *decision != Decide::Cancel || self.cancelled_since.is_none())
+        else {
+            return;
+        };
+        log::warn!(job:% = self.id(), host:% = self.record.new.host_id; "a job is overdue: {decision:?}");
+        self.handle(decision, context);
+    }
+}
+
+impl Job {
+    /// How long everything has lasted, for a job that is out and not over.
+    fn situation(&self, ready: Option<Duration>) -> Option<Situation> {
+        let JobState { status, began_at, accepted_at, .. } = &self.record.state;
+        let since = |time: Timestamp| (Utc::now() - time).to_std().unwrap_or_default();
+        (!status.is_terminal() && self.record.state.dispatched_at.is_some()).then(|| Situation {
+            // A kind that a newer version made has the limits of maintenance.
+            kind: self.record.new.kind.parse().unwrap_or(Kind::Prune),
+            silent: self.services.board.silence(self.record.new.host_id),
+            ready,
+            out: self.out_since.elapsed(),
+            cancelled: self.cancelled_since.map(|since| since.elapsed()),
+            accepted: began_at.or(*accepted_at).map(since),
+        })
+    }
+}
