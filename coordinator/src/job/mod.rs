@@ -7,7 +7,7 @@
 pub(crate) mod deadlines;
 mod decide;
 mod delivery;
-mod lines;
+pub mod lines;
 pub mod plan;
 mod seqs;
 pub mod transitions;
@@ -24,14 +24,17 @@ use crate::dispatcher::{Dispatcher, JobEnded, JobStopped};
 use crate::persistence::{Patience, Persistence, SaveJob};
 use crate::registry::{Deliver, Registry, Undelivered};
 use actix::{
-    Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, ResponseFuture, WrapFuture,
+    Actor, ActorContext, ActorFuture, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, ResponseActFuture,
+    ResponseFuture, WrapFuture,
 };
 use chrono::Utc;
 use delivery::Delivery;
-use fleet_wire::{CommandCancel, CommandRun, JobFinished, JobProgress, JobStarted, JournalId, LogLine, ToAgent};
+use fleet_wire::{CommandCancel, CommandRun, JobProgress, JournalId, ToAgent};
 use futures_util::FutureExt;
+use futures_util::future::OptionFuture;
+use lines::Pack;
 use seqs::Seqs;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use transitions::{Event, Reconnect};
 use uuid::Uuid;
@@ -75,7 +78,9 @@ pub struct Job {
     services: JobServices,
     delivery: Delivery,
     writer: Writer,
-    known: Seqs,
+    /// Which lines are stored or on their way there. Read when the first one comes, for most jobs that a restart finds
+    /// out need nothing else of the ledger.
+    known: Option<Seqs>,
     last_news: Instant,
     /// Since when it is out, as far as this process knows.
     out_since: Instant,
@@ -94,7 +99,7 @@ impl Job {
             entry,
             services,
             writer: Writer::default(),
-            known: Seqs::default(),
+            known: (entry != Entry::Resume).then(Seqs::default),
             last_news: Instant::now(),
         }
     }
@@ -226,19 +231,25 @@ impl Job {
         context.spawn(written.map(|_| ()).into_actor(self));
     }
 
-    /// Reads which lines are stored, before anything else is handled.
-    fn load_known(&self, context: &mut Context<Self>) {
-        let (database, id) = (self.services.database.clone(), self.id());
-        let load = async move {
-            loop {
-                match database.read(async |reader| logs::stored_ranges(reader, id).await).await {
-                    Ok(ranges) => return ranges,
-                    Err(error) => log::warn!(job:% = id; "can't read the job's log yet: {error}"),
-                }
-                actix::clock::sleep(READ_PAUSE).await;
+    /// Reads which lines are stored, if that is not known.
+    fn load_known(&self) -> impl ActorFuture<Self, Output = ()> + use<> {
+        let load = self.known.is_none().then(|| read_known(self.services.database.clone(), self.id()));
+        OptionFuture::from(load).into_actor(self).map(|ranges, actor, _| {
+            if let Some(ranges) = ranges {
+                actor.known.get_or_insert_with(|| Seqs::from_ranges(ranges));
             }
-        };
-        context.wait(load.into_actor(self).map(|ranges, actor, _| actor.known = Seqs::from_ranges(ranges)));
+        })
+    }
+}
+
+/// Reads the ranges of lines that are stored of a job, however often that takes.
+async fn read_known(database: Database, id: Uuid) -> Vec<(i64, i64)> {
+    loop {
+        match database.read(async |reader| logs::stored_ranges(reader, id).await).await {
+            Ok(ranges) => return ranges,
+            Err(error) => log::warn!(job:% = id; "can't read the job's log yet: {error}"),
+        }
+        actix::clock::sleep(READ_PAUSE).await;
     }
 }
 
@@ -259,7 +270,7 @@ impl Actor for Job {
                     Err(error) => log::error!(job:% = actor.id(); "the job can't be dispatched: {error}"),
                 }));
             }
-            Entry::Resume => self.load_known(context),
+            Entry::Resume => {}
         }
         if self.record.state.status.is_terminal() && !self.record.state.holds_lease() {
             Self::stop_later(context);
@@ -272,52 +283,76 @@ impl Actor for Job {
 }
 
 /// What an agent says about one job.
-#[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs, reason = "the wire's messages")]
-pub enum JobEvent {
-    Answered(fleet_wire::CommandResult),
-    Started(JobStarted),
-    Progress(JobProgress),
-    Finished(JobFinished),
-    Line(LogLine),
+#[derive(Debug, Default)]
+pub struct News {
+    /// What it says of the job's state, in its order.
+    pub events: Vec<Event>,
+    /// The latest progress.
+    pub progress: Option<JobProgress>,
+    /// Lines of its log.
+    pub lines: Vec<Pack>,
 }
 
-/// What an agent said about the job, in its order. Answered when it is in the ledger.
+/// News on their way to a job's actor. One that stops before it takes them leaves them to the sender.
+#[derive(Clone, Debug)]
+pub struct Handover(Arc<Mutex<Option<News>>>);
+
+impl Handover {
+    /// Hands `news` over.
+    pub fn of(news: News) -> Self {
+        Self(Arc::new(Mutex::new(Some(news))))
+    }
+
+    fn has_lines(&self) -> bool {
+        self.lock().as_ref().is_some_and(|news| !news.lines.is_empty())
+    }
+
+    /// Takes them, and with them the duty to have them written.
+    fn take(&self) -> News {
+        self.lock().take().unwrap_or_default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<News>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Somebody speaks for the job's agent. Answered when what it says is in the ledger.
 #[derive(Message)]
 #[rtype(result = "Result<(), NotWritten>")]
-pub struct Report {
-    /// The news.
-    pub events: Vec<JobEvent>,
-}
+pub struct Report(pub Handover);
 
 impl Handler<Report> for Job {
-    type Result = Answer;
+    type Result = ResponseActFuture<Self, Result<(), NotWritten>>;
 
-    fn handle(&mut self, Report { events }: Report, context: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Report(handover): Report, context: &mut Self::Context) -> Self::Result {
+        self.last_news = Instant::now();
+        if self.known.is_some() || !handover.has_lines() {
+            return Box::pin(self.report(&handover, context).into_actor(self));
+        }
+        // Taken only then: an actor that stops meanwhile leaves them to the next.
+        Box::pin(self.load_known().then(move |(), actor, context| actor.report(&handover, context).into_actor(actor)))
+    }
+}
+
+impl Job {
+    fn report(&mut self, handover: &Handover, context: &mut Context<Self>) -> Answer {
+        let News { events, progress, lines } = handover.take();
+        if let Some(progress) = progress.filter(|_| !self.record.state.status.is_terminal()) {
+            self.services.board.set_progress(self.id(), progress);
+        }
         let mut changed = false;
-        let mut lines = Vec::new();
         for event in events {
-            let event = match event {
-                JobEvent::Line(line) => {
-                    lines.push(line);
-                    continue;
-                }
-                JobEvent::Progress(progress) => {
-                    if !self.record.state.status.is_terminal() {
-                        self.services.board.set_progress(self.id(), progress);
-                    }
-                    continue;
-                }
-                JobEvent::Answered(answer) => Event::Answered(answer),
-                JobEvent::Started(start) => Event::Started(start),
-                JobEvent::Finished(report) => Event::Finished(report),
-            };
             changed |= self.apply(&event);
             if transitions::is_taken_up_in_vain(&self.record.state, &event) {
                 self.send_cancel(context);
             }
         }
-        match lines::pack_new(self.id(), &mut self.known, lines, Utc::now()) {
+        let chunks = match &mut self.known {
+            Some(known) => lines::take_new(lines, known),
+            None => Ok(Vec::new()), // there are no lines
+        };
+        match chunks {
             Ok(chunks) => self.save(changed, chunks, context),
             Err(error) => {
                 log::error!(job:% = self.id(); "log lines can't be packed: {error}");

@@ -33,6 +33,17 @@ impl Seqs {
         new
     }
 
+    /// Adds a range of which nothing is in it yet; false if something is, or it would be one gap too many.
+    pub(super) fn insert_new_range(&mut self, first: i64, last: i64) -> bool {
+        let before = self.0.range(..=last).next_back();
+        let new = before.is_none_or(|(_, &end)| end < first)
+            && (self.0.len() < MOST_RANGES || self.touches(first) || self.touches(last));
+        if new {
+            self.insert_range(first, last);
+        }
+        new
+    }
+
     /// Whether `seq` is right behind or right before a range.
     fn touches(&self, seq: i64) -> bool {
         let next_to = |seq: Option<i64>| seq.is_some_and(|seq| self.contains(seq));
@@ -83,6 +94,13 @@ mod tests {
             for number in numbers {
                 prop_assert_eq!(seqs.insert(number), set.insert(number));
             }
+            let mut copy = seqs.clone();
+            for first in -21..20 {
+                let free = !set.contains(&first) && !set.contains(&(first + 1));
+                let mut seqs = copy.clone();
+                prop_assert_eq!(seqs.insert_new_range(first, first + 1), free);
+            }
+            prop_assert!(copy.insert_new_range(100, 200) && copy.contains(150) && !copy.insert_new_range(200, 300));
             for number in -21..21 {
                 prop_assert_eq!(seqs.contains(number), set.contains(&number));
             }

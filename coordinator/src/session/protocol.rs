@@ -1,9 +1,10 @@
 //! A session after `hello`: what each message asks for, and what is gathered until it can be handed on. No I/O.
 
 use super::refusal::Refusal;
-use crate::job::JobEvent;
+use crate::job::transitions::Event;
 use fleet_wire::{
-    Decoded, EnvelopeId, JobId, RepoStats, ScheduleAck, ScheduleFire, SnapshotsReport, ToCoordinator, decode,
+    Decoded, EnvelopeId, JobId, JobProgress, LogLine, RepoStats, ScheduleAck, ScheduleFire, SnapshotsReport,
+    ToCoordinator, decode,
 };
 use std::collections::HashMap;
 
@@ -13,6 +14,14 @@ const INBOX_BYTES: usize = 512 * 1024;
 const INBOX_MESSAGES: usize = 4_096;
 /// At most this much is handed on at once.
 const ROUND_MESSAGES: usize = 2_048;
+
+/// News about a job.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum JobNews {
+    State(Event),
+    Progress(JobProgress),
+    Line(LogLine),
+}
 
 /// News about the host, rather than about a job.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,7 +35,7 @@ pub(super) enum HostNews {
 /// Something to hand on.
 #[derive(Clone, Debug, PartialEq)]
 enum News {
-    Job(JobId, JobEvent),
+    Job(JobId, JobNews),
     Host(HostNews),
 }
 
@@ -40,7 +49,7 @@ pub(super) struct Item<T> {
 /// What is handed on together. Order matters within a job only.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Round {
-    pub(super) jobs: HashMap<JobId, Vec<Item<JobEvent>>>,
+    pub(super) jobs: HashMap<JobId, Vec<Item<JobNews>>>,
     pub(super) host: Vec<Item<HostNews>>,
     /// The highest id that is settled once all of this is.
     pub(super) up_to: Option<EnvelopeId>,
@@ -77,11 +86,17 @@ impl Protocol {
             ToCoordinator::Hello(_) => return Err(Refusal::malformed("a second hello".to_owned())),
             ToCoordinator::Heartbeat(_) => {}
             ToCoordinator::Error(error) => log::warn!("the agent complains: {}: {}", error.code, error.message),
-            ToCoordinator::CommandResult(m) => self.job(id.clone(), m.job_id.clone(), JobEvent::Answered(m), text),
-            ToCoordinator::JobStarted(m) => self.job(id.clone(), m.job_id.clone(), JobEvent::Started(m), text),
-            ToCoordinator::JobProgress(m) => self.job(id.clone(), m.job_id.clone(), JobEvent::Progress(m), text),
-            ToCoordinator::JobFinished(m) => self.job(id.clone(), m.job_id.clone(), JobEvent::Finished(m), text),
-            ToCoordinator::LogLine(m) => self.job(id.clone(), m.job_id.clone(), JobEvent::Line(m), text),
+            ToCoordinator::CommandResult(m) => {
+                self.job(id.clone(), m.job_id.clone(), JobNews::State(Event::Answered(m)), text)
+            }
+            ToCoordinator::JobStarted(m) => {
+                self.job(id.clone(), m.job_id.clone(), JobNews::State(Event::Started(m)), text)
+            }
+            ToCoordinator::JobProgress(m) => self.job(id.clone(), m.job_id.clone(), JobNews::Progress(m), text),
+            ToCoordinator::JobFinished(m) => {
+                self.job(id.clone(), m.job_id.clone(), JobNews::State(Event::Finished(m)), text)
+            }
+            ToCoordinator::LogLine(m) => self.job(id.clone(), m.job_id.clone(), JobNews::Line(m), text),
             ToCoordinator::SnapshotsReport(m) => self.host(id.clone(), HostNews::Snapshots(m), text),
             ToCoordinator::RepoStats(m) => self.host(id.clone(), HostNews::Stats(m), text),
             ToCoordinator::ScheduleAck(m) => self.host(id.clone(), HostNews::ScheduleApplied(m), text),
@@ -91,12 +106,12 @@ impl Protocol {
         Ok(())
     }
 
-    fn job(&mut self, id: Option<EnvelopeId>, job_id: JobId, event: JobEvent, text: &str) {
+    fn job(&mut self, id: Option<EnvelopeId>, job_id: JobId, event: JobNews, text: &str) {
         // Only the latest progress counts: a torrent of it takes no room.
-        if let (JobEvent::Progress(_), Some(Item { news: News::Job(last_job, last), .. })) =
+        if let (JobNews::Progress(_), Some(Item { news: News::Job(last_job, last), .. })) =
             (&event, self.inbox.last_mut())
             && *last_job == job_id
-            && matches!(last, JobEvent::Progress(_))
+            && matches!(last, JobNews::Progress(_))
         {
             *last = event;
             return;
@@ -212,7 +227,7 @@ mod tests {
         }
         assert!(!protocol.is_full());
         let round = protocol.next_round().expect("a round");
-        assert_eq!(round.jobs[&"a".into()], [Item { id: None, news: JobEvent::Progress(progress) }]);
+        assert_eq!(round.jobs[&"a".into()], [Item { id: None, news: JobNews::Progress(progress) }]);
     }
 
     #[test]

@@ -2,9 +2,10 @@
 //! is settled.
 
 use super::ledger::{SaveScheduleAck, SaveSnapshots, SaveStats};
-use super::protocol::{HostNews, Item, Round};
+use super::protocol::{HostNews, Item, JobNews, Round};
 use crate::dispatcher::{FindJob, NoJob};
-use crate::job::{Job, JobEvent, NotWritten, Report};
+use crate::job::lines::pack;
+use crate::job::{Handover, Job, News, NotWritten, Report};
 use crate::persistence::{Patience, Save, Write, WriteError};
 use crate::services::Services;
 use actix::Addr;
@@ -60,7 +61,7 @@ pub(super) async fn hand_on(
 
 async fn tell_job(
     job_id: JobId,
-    items: Vec<Item<JobEvent>>,
+    items: Vec<Item<JobNews>>,
     known: Option<Addr<Job>>,
     host_id: Uuid,
     services: &Services,
@@ -68,7 +69,11 @@ async fn tell_job(
     let refuse = |ids: &[Option<EnvelopeId>], error: &ErrorMessage| {
         ids.iter().map(|id| (id.clone(), error.clone())).collect::<Refused>()
     };
-    let (ids, events): (Vec<_>, Vec<_>) = items.into_iter().map(|item| (item.id, item.news)).unzip();
+    let (ids, news): (Vec<_>, Vec<_>) = items.into_iter().map(|item| (item.id, item.news)).unzip();
+    let handover = match gathered(&job_id, news) {
+        Ok(news) => Handover::of(news),
+        Err(error) => return Ok((job_id, None, refuse(&ids, &error))),
+    };
     let mut known = known.filter(Addr::connected);
     // An actor may stop between look-up and message; then it is looked up once more.
     for _ in 0..3 {
@@ -79,7 +84,7 @@ async fn tell_job(
                 Err(refusal) => return refusal.map(|error| (job_id, None, refuse(&ids, &error))),
             },
         };
-        match actor.send(Report { events: events.clone() }).await {
+        match actor.send(Report(handover.clone())).await {
             Ok(Ok(())) => return Ok((job_id, Some(actor), Vec::new())),
             Ok(Err(NotWritten::Refused(error))) => {
                 let error = ErrorMessage::new("refused", format!("job {job_id}: {error}"));
@@ -90,6 +95,25 @@ async fn tell_job(
         }
     }
     Err(Stopping)
+}
+
+/// A job's news with its lines packed.
+fn gathered(job_id: &JobId, items: Vec<JobNews>) -> Result<News, ErrorMessage> {
+    let (mut news, mut lines) = (News::default(), Vec::new());
+    for item in items {
+        match item {
+            JobNews::State(event) => news.events.push(event),
+            JobNews::Progress(progress) => news.progress = Some(progress),
+            JobNews::Line(line) => lines.push(line),
+        }
+    }
+    if !lines.is_empty() {
+        let unknown = || ErrorMessage::new("unknown_job", format!("job {job_id}: {}", NoJob::Unknown));
+        let id: Uuid = job_id.as_str().parse().map_err(|_| unknown())?;
+        let packed = pack(id, lines, Utc::now());
+        news.lines = packed.map_err(|error| ErrorMessage::new("refused", format!("job {job_id}: {error}")))?;
+    }
+    Ok(news)
 }
 
 /// The job's actor, or the refusal of what was said about it.
