@@ -240,11 +240,16 @@ async fn a_cancel_gets_through_while_the_disk_is_full() {
     let (mut peer, _) = coordinator.hello(&agent).await;
     with_repository(&agent, &mut peer).await;
     let marker = agent.home.path().join("noisy");
-    let noise = format!("echo $$ > {}; while :; do printf '%04000d\\n' 1; done", marker.display());
+    let noise = format!(
+        "echo $$ > {0}; while [ ! -e {0}.go ]; do sleep 0.01; done; while :; do printf '%04000d\\n' 1; done",
+        marker.display()
+    );
     peer.send(CommandRun { pre_hook: Some(noise), ..backup("noisy", &agent.home.path().join("files")) }).await;
     peer.expect("job.started", Some("noisy")).await;
     peer.send(job("waiting", Kind::Check)).await;
-    peer.expect("command.result", Some("waiting")).await;
+    let accepted = peer.expect("command.result", Some("waiting")).await;
+    assert_eq!(accepted["payload"]["accepted"], true, "{accepted}");
+    std::fs::write(marker.with_extension("go"), "").unwrap();
     agent.logs("can't use").await;
     // The end of this one can't be written now.
     cancel(&mut peer, "waiting").await;

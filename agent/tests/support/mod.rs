@@ -12,7 +12,7 @@ use serde_json::Value;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
@@ -135,7 +135,10 @@ impl Peer {
 
     /// The next envelope of a type and, where it has one, about a job.
     pub async fn expect(&mut self, type_name: &str, job: Option<&str>) -> Value {
+        // Heartbeats come for ever.
+        let until = Instant::now() + 2 * DEADLINE;
         loop {
+            assert!(Instant::now() < until, "no {type_name} of {job:?} in time; {}", self.story());
             let envelope = self.next().await;
             let about = envelope["payload"]["job_id"].as_str();
             if envelope["type"] == type_name && (job.is_none() || about == job) {

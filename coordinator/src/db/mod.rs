@@ -22,7 +22,7 @@ use diesel::QueryableByName;
 use diesel::sql_types::Integer;
 use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
 use diesel_async::pooled_connection::deadpool::{Object, Pool};
-use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig};
+use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use fleet_wire::Secret;
@@ -78,6 +78,8 @@ impl Database {
         let config = configure(url.expose())?;
         let mut manager = ManagerConfig::default();
         let of_readers = config.clone();
+        // A connection that the server has closed is known as that without asking; asking costs each read a round trip.
+        manager.recycling_method = RecyclingMethod::Fast;
         manager.custom_setup = Box::new(move |_| {
             let config = of_readers.clone();
             let bad = |error: DatabaseError| diesel::ConnectionError::BadConnection(error.to_string());

@@ -67,12 +67,7 @@ impl Persistence {
         }
         let Some(hand) = self.hand.take() else { return };
         if !hand.is_connected() {
-            // What waits for a connection is in no transaction: it can be given back any time.
-            context.spawn(hand.reconnect(self.gathered.len()).into_actor(self).map(|hand, actor, context| {
-                actor.hand = Some(hand);
-                actor.write_soon(context);
-            }));
-            return;
+            return self.reconnect(hand, context);
         }
         let batch = self.gathered.take(hand.most_writes());
         context.spawn(Turn::new(hand, batch).run().into_actor(self).map(|done, actor, context| {
@@ -89,11 +84,26 @@ impl Persistence {
     }
 }
 
+impl Persistence {
+    /// Tries to get a connection. What waits for it is in no transaction: it can be given back any time.
+    fn reconnect(&self, hand: Hand, context: &mut Context<Self>) {
+        context.spawn(hand.reconnect(self.gathered.len()).into_actor(self).map(|hand, actor, context| {
+            actor.hand = Some(hand);
+            actor.write_soon(context);
+        }));
+    }
+}
+
 impl Actor for Persistence {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
         context.set_mailbox_capacity(MAILBOX);
+        // The connection that took the lock is driven by the thread that made it, and that has other things to do.
+        if let Some(mut hand) = self.hand.take() {
+            hand.let_go();
+            self.reconnect(hand, context);
+        }
         context.run_interval(EXPIRE_EVERY, |actor, _| {
             actor.gathered.expire(Instant::now(), "the database does not answer in time");
         });

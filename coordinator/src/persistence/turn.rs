@@ -51,6 +51,11 @@ impl Hand {
         self.most_writes
     }
 
+    /// Ends the connection, and with it the lock.
+    pub(super) fn let_go(&mut self) {
+        self.connection = None;
+    }
+
     /// Whether there is a connection to write over.
     pub(super) fn is_connected(&self) -> bool {
         self.connection.is_some()
