@@ -6,6 +6,7 @@
 mod account;
 mod agent;
 mod api;
+pub mod bench;
 pub mod chaos;
 mod coordinator;
 mod database;

@@ -16,6 +16,7 @@ pub struct Server {
     process: Process,
     account: Option<Account>,
     dir: TempDir,
+    settings: &'static [&'static str],
 }
 
 impl Server {
@@ -24,10 +25,18 @@ impl Server {
     /// # Errors
     /// PostgreSQL is not installed, or does not start.
     pub fn start() -> Result<Self, Failure> {
+        Self::start_with(&[])
+    }
+
+    /// The same, with settings (`name=value`) other than the cluster's own.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with(settings: &'static [&'static str]) -> Result<Self, Failure> {
         let dir = leak_free_dir("fleet-pg.")?;
         let account = make(dir.path())?;
-        let process = launch(account.as_ref(), dir.path())?;
-        Ok(Self { process, account, dir })
+        let process = launch(account.as_ref(), dir.path(), settings)?;
+        Ok(Self { process, account, dir, settings })
     }
 
     /// The URL of its maintenance database.
@@ -52,7 +61,7 @@ impl Server {
     /// # Errors
     /// It does not start.
     pub fn start_again(&mut self) -> Result<(), Failure> {
-        self.process = launch(self.account.as_ref(), self.dir.path())?;
+        self.process = launch(self.account.as_ref(), self.dir.path(), self.settings)?;
         Ok(())
     }
 
@@ -78,10 +87,11 @@ pub(crate) fn make(dir: &Path) -> Result<Option<Account>, Failure> {
 }
 
 /// Starts a server over the cluster in `dir`, and waits for nothing.
-pub(crate) fn serve(account: Option<&Account>, dir: &Path) -> Result<Process, Failure> {
+pub(crate) fn serve(account: Option<&Account>, dir: &Path, settings: &[&str]) -> Result<Process, Failure> {
     let mut postgres = command(&postgres_programs()?.join("postgres"), account);
     postgres.arg("-D").arg(dir.join("data")).args(["-c", "listen_addresses="]);
     postgres.args(["-c", &format!("unix_socket_directories={}", dir.display())]);
+    postgres.args(settings.iter().flat_map(|setting| ["-c", setting]));
     // A log of its own for each start, for what it says once it is ready is looked for in it.
     let log = dir.join(format!("log.{}", uuid::Uuid::new_v4().simple()));
     Process::start("postgres", postgres, log)
@@ -92,8 +102,8 @@ pub(crate) fn url(dir: &Path) -> String {
     format!("postgresql:///postgres?host={}&user=postgres", dir.display())
 }
 
-fn launch(account: Option<&Account>, dir: &Path) -> Result<Process, Failure> {
-    let mut process = serve(account, dir)?;
+fn launch(account: Option<&Account>, dir: &Path, settings: &[&str]) -> Result<Process, Failure> {
+    let mut process = serve(account, dir, settings)?;
     eventually("the private PostgreSQL", LIMIT, || {
         process.must_run()?;
         let ready = process.output().contains("ready to accept connections");

@@ -233,7 +233,7 @@ fn start_postgres(dir: &Path) -> Result<Unit, Failure> {
     let dir = dir.join("pg");
     fs::create_dir(&dir)?;
     let account = server::make(&dir)?;
-    Unit::start("postgres", true, Box::new(move || server::serve(account.as_ref(), &dir)))
+    Unit::start("postgres", true, Box::new(move || server::serve(account.as_ref(), &dir, &[])))
 }
 
 fn start_coordinator(dir: &Path, address: SocketAddr, token: &str) -> Result<Unit, Failure> {
