@@ -1,7 +1,7 @@
 //! `./dev bench`: how fast and how small it is, beside what the same costs at least on the same machine at the same time.
 //!
 //! A benchmark starts the real coordinator (release build) over a PostgreSQL of its own, lets the swarm of simulated
-//! agents ([`swarm`]) loose on it, and measures its floor in the same run, turn and turn about: absolute figures change
+//! agents (`swarm`) loose on it, and measures its floor in the same run, turn and turn about: absolute figures change
 //! with the machine and the hour, ratios do so much less. What was counted is then looked up in the database; a
 //! benchmark whose count is not found there fails. A goal that is missed stays in the table.
 
