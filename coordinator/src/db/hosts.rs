@@ -3,11 +3,10 @@
 use super::jobs::OPEN;
 use super::json::Json;
 use super::schema::{enrollment_tokens, hosts, jobs};
-use super::storable;
 use crate::persistence::Write;
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use fleet_wire::{Hello, JournalId, Timestamp};
+use fleet_wire::Timestamp;
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -74,70 +73,6 @@ pub async fn online(connection: &mut AsyncPgConnection) -> QueryResult<Vec<Uuid>
     hosts::table.filter(hosts::online).select(hosts::id).load(connection).await
 }
 
-/// The journals that a host's token was used with.
-#[derive(Clone, Debug, PartialEq)]
-struct Journals {
-    current: Option<String>,
-    previous: Option<String>,
-    /// Since when it is known that two agents share the token.
-    cloned_at: Option<Timestamp>,
-}
-
-impl Journals {
-    fn of(host: &Host) -> Self {
-        let (current, previous) = (host.journal.clone(), host.previous_journal.clone());
-        Self { current, previous, cloned_at: host.cloned_at }
-    }
-
-    /// A new journal is that of a new installation; the one before it that comes back is that of a twin.
-    fn after_hello(self, journal: Option<&str>, now: Timestamp) -> Self {
-        let journal = journal.map(word);
-        if journal == self.current || journal.is_none() {
-            return self;
-        }
-        let twin = journal == self.previous;
-        let cloned_at = self.cloned_at.or_else(|| twin.then_some(now));
-        Self { previous: self.current, current: journal, cloned_at }
-    }
-}
-
-/// What an agent says of itself is kept up to this many characters each: it may say 16 MiB.
-const LONGEST_WORD: usize = 256;
-/// And this many capabilities.
-const MOST_CAPABILITIES: usize = 64;
-
-fn word(text: &str) -> String {
-    storable(&text.chars().take(LONGEST_WORD).collect::<String>())
-}
-
-/// Writes down what an agent said in its `hello` and that its host is online. The name it was enrolled with stays.
-///
-/// # Errors
-/// The database's; [`diesel::result::Error::NotFound`] if the host is gone or decommissioned.
-pub async fn greet(connection: &mut AsyncPgConnection, id: Uuid, hello: &Hello, now: Timestamp) -> QueryResult<Host> {
-    let before = find(connection, id).await?.ok_or(diesel::result::Error::NotFound)?;
-    let capabilities: Vec<String> = hello.capabilities.iter().take(MOST_CAPABILITIES).map(|name| word(name)).collect();
-    let journals = Journals::of(&before).after_hello(hello.journal.as_ref().map(JournalId::as_str), now);
-    diesel::update(hosts::table.find(id).filter(hosts::decommissioned_at.is_null()))
-        .set((
-            hosts::os.eq(word(&hello.os.to_string())),
-            hosts::arch.eq(word(&hello.arch.to_string())),
-            hosts::agent_version.eq(word(&hello.agent_version)),
-            hosts::restic_version.eq(word(&hello.restic_version)),
-            hosts::protocol_version.eq(hello.protocol_version),
-            hosts::capabilities.eq(Json(capabilities)),
-            hosts::journal.eq(journals.current),
-            hosts::previous_journal.eq(journals.previous),
-            hosts::cloned_at.eq(journals.cloned_at),
-            hosts::boot_time.eq(hello.boot_time),
-            hosts::online.eq(true),
-            hosts::last_seen_at.eq(now),
-        ))
-        .returning(Host::as_returning())
-        .get_result(connection)
-        .await
-}
-
 /// Notes the version of the schedules that an agent has applied.
 ///
 /// # Errors
@@ -145,6 +80,18 @@ pub async fn greet(connection: &mut AsyncPgConnection, id: Uuid, hello: &Hello, 
 pub async fn schedule_applied(connection: &mut AsyncPgConnection, id: Uuid, version: i64) -> QueryResult<()> {
     diesel::update(hosts::table.find(id)).set(hosts::applied_schedule_version.eq(version)).execute(connection).await?;
     Ok(())
+}
+
+/// These hosts, without the decommissioned ones.
+///
+/// # Errors
+/// The database's.
+pub async fn find_many(connection: &mut AsyncPgConnection, ids: &[Uuid]) -> QueryResult<Vec<Host>> {
+    hosts::table
+        .filter(hosts::id.eq_any(ids).and(hosts::decommissioned_at.is_null()))
+        .select(Host::as_select())
+        .load(connection)
+        .await
 }
 
 /// Which hosts a list holds. Absent means any. Decommissioned ones are in no list.
@@ -307,23 +254,5 @@ impl Write for Decommission {
             .execute(connection)
             .await?;
         Ok(found > 0)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use chrono::DateTime;
-
-    #[test]
-    fn a_journal_that_comes_back_shows_a_clone_and_a_new_one_does_not() {
-        let now = DateTime::from_timestamp(1_790_000_000, 0).expect("a time");
-        let mut journals = Journals { current: None, previous: None, cloned_at: None };
-        for (journal, cloned) in [("a", false), ("a", false), ("b", false), ("b", false), ("c", false), ("b", true)] {
-            journals = journals.after_hello(Some(journal), now);
-            assert_eq!(journals.cloned_at.is_some(), cloned, "{journal}: {journals:?}");
-        }
-        // Applied twice, as a write may be, a hello changes nothing more.
-        assert_eq!(journals.clone().after_hello(Some("b"), now), journals);
     }
 }

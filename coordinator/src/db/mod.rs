@@ -3,6 +3,7 @@
 
 pub mod enrollment;
 mod error;
+pub mod greetings;
 pub mod hosts;
 pub mod jobs;
 pub mod json;

@@ -80,6 +80,14 @@ pub async fn find(connection: &mut AsyncPgConnection, id: Uuid) -> QueryResult<O
     repositories::table.find(id).select(Repository::as_select()).first(connection).await.optional()
 }
 
+/// These repositories.
+///
+/// # Errors
+/// The database's.
+pub async fn find_many(connection: &mut AsyncPgConnection, ids: &[Uuid]) -> QueryResult<Vec<Repository>> {
+    repositories::table.filter(repositories::id.eq_any(ids)).select(Repository::as_select()).load(connection).await
+}
+
 /// At most `limit` repositories, oldest first, from behind `after` (creation time, id).
 ///
 /// # Errors

@@ -1,11 +1,13 @@
 //! The writes of one transaction, and how they are committed together.
 //!
 //! Writes with a result of their own go first, each in a savepoint so that one that is refused takes no other with
-//! it. Then come the job writes, grouped: one statement for all new rows, one for all states, one for all log chunks.
+//! it. Then come the others, grouped: a few statements for all hellos, one for all new jobs, one for all states, one for all
+//! log chunks.
 
 use super::WriteError;
 use super::error::{Failure, is_constraint};
-use super::messages::{Patience, Save, SaveJob, SavePresence, Write};
+use super::messages::{Patience, Save, SaveHello, SaveJob, SavePresence, Write};
+use crate::db::greetings::{self, Greeting, NewHello};
 use crate::db::{jobs, logs, presence};
 use diesel::QueryResult;
 use diesel_async::{AnsiTransactionManager, AsyncConnection, AsyncPgConnection, TransactionManager};
@@ -52,6 +54,12 @@ struct JobWrite {
     reply: Reply<()>,
 }
 
+struct HelloWrite {
+    save: SaveHello,
+    greeting: Option<Box<Greeting>>,
+    reply: Reply<Option<Box<Greeting>>>,
+}
+
 struct PresenceWrite {
     save: SavePresence,
     reply: Reply<()>,
@@ -60,6 +68,7 @@ struct PresenceWrite {
 enum Entry {
     Single(Box<dyn Waiting>),
     Job(JobWrite),
+    Hello(HelloWrite),
     Presence(PresenceWrite),
 }
 
@@ -68,13 +77,16 @@ impl Entry {
     fn bytes(&self) -> usize {
         match self {
             Self::Job(JobWrite { save, .. }) => save.chunks.iter().map(|chunk| chunk.data.len()).sum(),
-            Self::Single(_) | Self::Presence(_) => 0,
+            Self::Single(_) | Self::Hello(_) | Self::Presence(_) => 0,
         }
     }
 
     fn settle(self, outcome: Result<(), WriteError>) {
         match self {
             Self::Single(write) => write.settle(outcome),
+            Self::Hello(HelloWrite { greeting, reply, .. }) => {
+                let _ = reply.send(outcome.map(|()| greeting));
+            }
             Self::Job(JobWrite { reply, .. }) | Self::Presence(PresenceWrite { reply, .. }) => {
                 let _ = reply.send(outcome);
             }
@@ -118,6 +130,10 @@ impl Batch {
     pub(super) fn push_job(&mut self, save: SaveJob, reply: Reply<()>) {
         let patience = save.patience;
         self.push(Entry::Job(JobWrite { save, reply }), patience);
+    }
+
+    pub(super) fn push_hello(&mut self, save: SaveHello, reply: Reply<Option<Box<Greeting>>>) {
+        self.push(Entry::Hello(HelloWrite { save, greeting: None, reply }), Patience::Endless);
     }
 
     pub(super) fn push_presence(&mut self, save: SavePresence, reply: Reply<()>) {
@@ -233,8 +249,27 @@ impl Batch {
                 }
             }
         }
+        self.apply_hellos(connection).await?;
         self.apply_grouped(connection).await?;
         Ok(rejected)
+    }
+
+    async fn apply_hellos(&mut self, connection: &mut AsyncPgConnection) -> QueryResult<()> {
+        let mut hellos: Vec<&mut HelloWrite> = Vec::new();
+        for queued in &mut self.0 {
+            if let Entry::Hello(write) = &mut queued.entry {
+                hellos.push(write);
+            }
+        }
+        if hellos.is_empty() {
+            return Ok(());
+        }
+        let new: Vec<&NewHello> = hellos.iter().map(|write| &write.save.0).collect();
+        let greetings = greetings::greet_many(connection, &new).await?;
+        for write in hellos {
+            write.greeting = greetings.get(&write.save.0.host_id).cloned().map(Box::new);
+        }
+        Ok(())
     }
 
     async fn apply_grouped(&self, connection: &mut AsyncPgConnection) -> QueryResult<()> {
@@ -244,7 +279,7 @@ impl Batch {
         let mut hosts = HashMap::new();
         for queued in &self.0 {
             match &queued.entry {
-                Entry::Single(_) => {}
+                Entry::Single(_) | Entry::Hello(_) => {}
                 Entry::Job(JobWrite { save, .. }) => {
                     new.extend(save.new.as_deref());
                     // A later state of the same job stands for the earlier one too.

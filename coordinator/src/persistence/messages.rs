@@ -1,6 +1,7 @@
 //! What can be asked of the persistence actor.
 
 use super::WriteError;
+use crate::db::greetings::{Greeting, NewHello};
 use crate::db::jobs::{JobState, NewJob};
 use crate::db::logs::LogChunk;
 use crate::db::presence::Presence;
@@ -65,6 +66,15 @@ pub struct SaveJob {
 
 impl Message for SaveJob {
     type Result = Result<(), WriteError>;
+}
+
+/// Writes down a hello; many of these become one statement. Answered with what the session needs, or nothing for a host
+/// that is gone or decommissioned.
+#[derive(Debug)]
+pub struct SaveHello(pub NewHello);
+
+impl Message for SaveHello {
+    type Result = Result<Option<Box<Greeting>>, WriteError>;
 }
 
 /// The latest sign of life of many hosts, in one statement.

@@ -14,9 +14,10 @@ mod turn;
 
 pub use error::WriteError;
 pub use lock::{CoordinatorLock, LockError};
-pub use messages::{Drain, Patience, Save, SaveJob, SavePresence, Write};
+pub use messages::{Drain, Patience, Save, SaveHello, SaveJob, SavePresence, Write};
 
 use crate::db::Database;
+use crate::db::greetings::Greeting;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
 use batch::Batch;
 use std::time::{Duration, Instant};
@@ -134,6 +135,17 @@ impl Handler<SaveJob> for Persistence {
     fn handle(&mut self, save: SaveJob, context: &mut Self::Context) -> Self::Result {
         let (reply, receiver) = oneshot::channel();
         self.gathered.push_job(save, reply);
+        self.write_soon(context);
+        answer(receiver)
+    }
+}
+
+impl Handler<SaveHello> for Persistence {
+    type Result = Answer<Option<Box<Greeting>>>;
+
+    fn handle(&mut self, save: SaveHello, context: &mut Self::Context) -> Self::Result {
+        let (reply, receiver) = oneshot::channel();
+        self.gathered.push_hello(save, reply);
         self.write_soon(context);
         answer(receiver)
     }

@@ -1,13 +1,15 @@
 //! What a session does between hello and its first job: it takes its host's place, has hello written down, and tells
 //! the agent its settings; and what it does when the settings change later.
 
-use super::ledger::{self, Greet, Greeting};
+use super::ledger;
 use super::refusal::Refusal;
 use super::{Context, Session, Stage, settings};
+use crate::db::greetings::{Greeting, NewHello};
 use crate::dispatcher::{EnsureInit, HostReady};
-use crate::persistence::{Patience, Save};
+use crate::persistence::SaveHello;
 use crate::registry::Enter;
 use actix::{ActorFutureExt, AsyncContext, WrapFuture};
+use chrono::Utc;
 use fleet_wire::{Ack, CAPABILITY_ACK, Hello, JobId, JournalId};
 use std::time::Duration;
 
@@ -25,8 +27,8 @@ impl Session {
         let services = self.services.clone();
         let greet = async move {
             services.registry.send(Enter { host_id, connection, session }).await.ok()?;
-            let save = Save { write: Greet { host_id, hello }, patience: Patience::Endless };
-            services.persistence.send(save).await.ok()
+            let new = NewHello { host_id, hello: Box::new(hello), at: Utc::now() };
+            services.persistence.send(SaveHello(new)).await.ok()
         };
         context.spawn(greet.into_actor(self).map(move |outcome, actor, context| match outcome {
             _ if actor.is_seen_off() => actor.leave(),

@@ -1,60 +1,17 @@
 //! What a session writes and reads about its host.
 
-use crate::db::hosts::Host;
-use crate::db::repositories::Repository;
-use crate::db::{Database, DatabaseError, hosts, repositories, snapshots, stats};
+use crate::db::greetings::{self, Greeting};
+use crate::db::{Database, DatabaseError, hosts, snapshots, stats};
 use crate::persistence::Write;
-use chrono::Utc;
-use diesel::{OptionalExtension, QueryResult};
+use diesel::QueryResult;
 use diesel_async::AsyncPgConnection;
-use fleet_wire::{Hello, RepoStats, ScheduleAck, SnapshotsReport, Timestamp};
+use fleet_wire::{RepoStats, ScheduleAck, SnapshotsReport, Timestamp};
 use uuid::Uuid;
-
-/// Writes down a hello and reads what the agent must be told.
-pub(super) struct Greet {
-    pub(super) host_id: Uuid,
-    pub(super) hello: Hello,
-}
-
-/// A host as its session needs it.
-pub(super) struct Greeting {
-    pub(super) host: Host,
-    pub(super) repository: Option<Repository>,
-}
-
-impl Greeting {
-    /// The repository that the host has yet to initialise.
-    pub(super) fn init(&self) -> Option<Uuid> {
-        self.host.repository_id.filter(|id| self.host.initialized_repository_id != Some(*id))
-    }
-}
-
-impl Write for Greet {
-    /// `None` if the host is gone or decommissioned.
-    type Output = Option<Greeting>;
-
-    async fn apply(&self, connection: &mut AsyncPgConnection) -> QueryResult<Self::Output> {
-        let host = hosts::greet(connection, self.host_id, &self.hello, Utc::now()).await.optional()?;
-        greeting(connection, host).await
-    }
-}
 
 /// Reads a host again, after its settings have changed; `None` if it is gone or decommissioned.
 pub(super) async fn read(database: &Database, host_id: Uuid) -> Result<Option<Greeting>, DatabaseError> {
-    let read = database.read(async |reader| {
-        let host = hosts::find(reader, host_id).await?;
-        greeting(reader, host).await
-    });
-    read.await
-}
-
-async fn greeting(connection: &mut AsyncPgConnection, host: Option<Host>) -> QueryResult<Option<Greeting>> {
-    let Some(host) = host.filter(|host| host.decommissioned_at.is_none()) else { return Ok(None) };
-    let repository = match host.repository_id {
-        Some(id) => repositories::find(connection, id).await?,
-        None => None,
-    };
-    Ok(Some(Greeting { host, repository }))
+    let mut found = database.read(async |reader| greetings::read_many(reader, &[host_id]).await).await?;
+    Ok(found.remove(&host_id))
 }
 
 /// Replaces the host's snapshots.
