@@ -54,7 +54,7 @@ fn payload(dice: &mut Dice) -> String {
     let (name, number, end) = (dice.pick(&NAMES), dice.below(100_000), dice.pick(&ENDS));
     let (millis, size, stored) = (dice.below(400), dice.below(99_999), dice.below(9_999));
     format!(
-        "{action} /srv/data/user{user:02}/{top}/{folder}/{name}-{number:05}.{end}, saved in 0.{millis:03}s \
+        "{action} /srv/exports/shared/user{user:02}/{top}/{folder}/{name}-{number:05}.{end}, saved in 0.{millis:03}s \
          ({}.{:03} KiB added, {}.{:03} KiB stored)",
         size / 1000,
         size % 1000,
