@@ -5,7 +5,7 @@ use super::agent::Agent;
 use super::socket::{connect, put_text, upgrade};
 use crate::{Context, Failure};
 use chrono::Utc;
-use fleet_wire::{Heartbeat, JobId, encode};
+use fleet_wire::{HEARTBEAT_INTERVAL, Heartbeat, JobId, encode};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -191,18 +191,32 @@ impl Swarm {
 
     /// Sends a heartbeat of every agent, spread evenly over `interval`, as agents that started at any time do.
     pub(super) async fn heartbeats(&self, interval: Duration) {
-        let began = Instant::now();
-        for (index, orders) in self.orders.iter().enumerate() {
-            let due = interval.mul_f64(index as f64 / self.orders.len() as f64);
-            let early = due.saturating_sub(began.elapsed());
-            // Timers are no finer than a millisecond.
-            if early > Duration::from_millis(2) {
-                tokio::time::sleep(early).await;
-            }
-            let _ = orders.send(Order::Write(heartbeat())); // one that is lost has said so
-        }
-        tokio::time::sleep(interval.saturating_sub(began.elapsed())).await;
+        beat(&self.orders, interval).await;
     }
+
+    /// Goes on sending heartbeats, beside whatever else the agents are told, until the handle is aborted.
+    pub(super) fn heart(&self) -> JoinHandle<()> {
+        let orders = self.orders.clone();
+        tokio::spawn(async move {
+            loop {
+                beat(&orders, HEARTBEAT_INTERVAL).await;
+            }
+        })
+    }
+}
+
+async fn beat(agents: &[UnboundedSender<Order>], interval: Duration) {
+    let began = Instant::now();
+    for (index, orders) in agents.iter().enumerate() {
+        let due = interval.mul_f64(index as f64 / agents.len() as f64);
+        let early = due.saturating_sub(began.elapsed());
+        // Timers are no finer than a millisecond.
+        if early > Duration::from_millis(2) {
+            tokio::time::sleep(early).await;
+        }
+        let _ = orders.send(Order::Write(heartbeat())); // one that is lost has said so
+    }
+    tokio::time::sleep(interval.saturating_sub(began.elapsed())).await;
 }
 
 /// The frame of a heartbeat.

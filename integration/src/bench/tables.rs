@@ -1,12 +1,12 @@
 //! The same with ten million old jobs and a hundred million log lines in the tables, and the start with all of them.
 //!
-//! Every read and the dispatch are measured with next to nothing in the tables, then with full ones; the goal is that they
-//! stay flat. Then a hundred thousand jobs that are not over are added, and the coordinator is started: until it serves,
+//! Every read and the dispatch are measured with few old jobs in the tables, then with all; the goal is that they stay
+//! flat. Then a hundred thousand jobs that are not over are added, and the coordinator is started: until it serves,
 //! and what its ticker takes while nothing happens. Old rows are generated: jobs spread over the hosts and the last
 //! years, one in a thousand failed; log chunks are copies of one that the coordinator wrote. Checked: the tables have
 //! what was generated, and jobs still run.
 //!
-//! Small and full can't take turns: the floor of each is its own figure before.
+//! Few and many can't take turns: the floor of each is its own figure before.
 
 use super::dispatch::Load;
 use super::http::{Client, Request};
@@ -21,9 +21,13 @@ use std::time::{Duration, Instant};
 
 const HOSTS: usize = 1_000;
 const HOSTS_A_REPOSITORY: usize = 100;
-const OLD_JOBS: Scaled = Scaled { full: 10_000_000, quick: 20_000 };
+/// So many that every list that is read has a full page, and no more.
+const FEW_JOBS: usize = 20_000;
+const OLD_JOBS: Scaled = Scaled { full: 10_000_000, quick: 40_000 };
 const OLD_LINES: Scaled = Scaled { full: 100_000_000, quick: 200_000 };
 const OPEN_JOBS: Scaled = Scaled { full: 100_000, quick: 1_000 };
+/// Jobs on a page: as many as each host has when there are few.
+const PAGE: usize = FEW_JOBS / HOSTS;
 /// Lines that make a chunk to copy.
 const CHUNK_LINES: usize = 1_000;
 const READS: Scaled = Scaled { full: 30, quick: 5 };
@@ -45,15 +49,18 @@ pub(super) fn run(scale: Scale) -> Result<Vec<Row>, Failure> {
         flood.send(prepared, None).await?;
         flood.finish().await
     })?;
+    rig.stop_coordinator()?;
+    fill(&rig, FEW_JOBS, FEW_JOBS)?;
+    rig.start_coordinator()?;
     let small = Figures::measure(&rig, &hosts, scale)?;
     rig.stop_coordinator()?;
     fill(&rig, OLD_JOBS.at(scale), OLD_LINES.at(scale))?;
     let mut rows = Vec::new();
-    let old = format!("{} old jobs", OLD_JOBS.at(scale));
+    let (old, few) = (format!("{} old jobs", OLD_JOBS.at(scale)), format!("{FEW_JOBS} old jobs"));
     rows.push(Row::alone(format!("start with {old}"), "s", &[start(&mut rig)?], Goal::FigureAtMost(1.0)));
     let full = Figures::measure(&rig, &hosts, scale)?;
     for ((what, before), (_, after)) in small.0.iter().zip(&full.0) {
-        rows.push(Row::beside(format!("{old}: {what}"), "ms", &[(*after, *before)], "empty", Goal::RatioAtMost(FLAT)));
+        rows.push(Row::beside(format!("{old}: {what}"), "ms", &[(*after, *before)], &few, Goal::RatioAtMost(FLAT)));
     }
     rows.push(Row::alone("— ticker and all else, idle", "% of a core", &[quiet(&mut rig)?], Goal::None));
     rig.stop_coordinator()?;
@@ -110,7 +117,7 @@ impl Figures {
             &format!("host_id={host}&status=failed"),
         ];
         for filter in filters {
-            let path = format!("/v1/jobs?limit=100&{filter}").trim_end_matches('&').to_owned();
+            let path = format!("/v1/jobs?limit={PAGE}&{filter}").trim_end_matches('&').to_owned();
             let name = if filter.starts_with("since") { "since=an hour ago" } else { filter };
             let name = name.replace(host.as_str(), "…");
             let figure = rig.runtime.block_on(latency(rig, &path, &token, READS.at(scale)))?;
