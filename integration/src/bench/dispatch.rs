@@ -32,6 +32,7 @@ const CLIENTS: usize = 16;
 const ALLOWANCE: f64 = 1.0;
 
 const FLOODING: usize = 8;
+const FLOODED_ROUNDS: Scaled = Scaled { full: 3, quick: 1 };
 /// Lines that show how many the coordinator takes in a second.
 const LIMIT_LINES: Scaled = Scaled { full: 400_000, quick: 8_000 };
 /// Flooding agents write this often.
@@ -70,7 +71,7 @@ pub(super) fn run_in_flood(scale: Scale) -> Result<Vec<Row>, Failure> {
     let mut load = Load::new(&rig, hosts)?;
     let (mut tails, mut paces) = (Vec::new(), Vec::new());
     let (mut idle_all, mut flooded_all) = (Latencies::default(), Latencies::default());
-    for _ in 0..ROUNDS.at(scale) {
+    for _ in 0..FLOODED_ROUNDS.at(scale) {
         let lines = LIMIT_LINES.at(scale) / FLOODING;
         let prepared = flood.prepare(lines, 1);
         let took = rig.runtime.block_on(flood.send(prepared, None))?;

@@ -16,7 +16,7 @@ use std::time::Instant;
 
 const AGENTS: Scaled = Scaled { full: 10_000, quick: 300 };
 const HOSTS_A_REPOSITORY: usize = 100;
-const ROUNDS: Scaled = Scaled { full: 5, quick: 2 };
+const ROUNDS: Scaled = Scaled { full: 3, quick: 2 };
 /// Open files of a server that has no agents any more: its own, and some for the database.
 const NO_AGENTS: usize = 60;
 

@@ -35,8 +35,8 @@ pub struct Row {
     pub ratio: Option<f64>,
     /// The smallest and the largest of them.
     pub spread: Option<(f64, f64)>,
-    /// How many there were.
-    pub rounds: usize,
+    /// Every round as it was measured: the figure, and the floor if there is one.
+    pub rounds: Vec<(f64, Option<f64>)>,
     /// What is wanted.
     pub goal: Goal,
     /// Whether it was reached; nothing where there is no goal.
@@ -67,7 +67,7 @@ impl Row {
             floor: Some(median(rounds.iter().map(|round| round.1))),
             ratio: Some(ratio),
             spread: Some(ends),
-            rounds: rounds.len(),
+            rounds: rounds.iter().map(|(figure, floor)| (*figure, Some(*floor))).collect(),
             goal,
             met: goal.met(figure, Some(ratio)),
         }
@@ -84,7 +84,7 @@ impl Row {
             floor: None,
             ratio: None,
             spread: None,
-            rounds: figures.len(),
+            rounds: figures.iter().map(|figure| (*figure, None)).collect(),
             goal,
             met: goal.met(figure, None),
         }
@@ -172,7 +172,7 @@ pub fn table(rows: &[Row]) -> String {
     let mut lines = vec![head];
     for row in rows {
         let floor = row.floor.map(|floor| format!("{} {} ({})", short(floor), row.unit, row.floor_is));
-        let spread = row.spread.filter(|_| row.rounds > 1);
+        let spread = row.spread.filter(|_| row.rounds.len() > 1);
         lines.push([
             row.what.clone(),
             format!("{} {}", short(row.figure), row.unit),

@@ -10,8 +10,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-/// Connections from one source address, well below the number of ports that the system hands out.
-const CONNECTIONS_A_SOURCE: u32 = 10_000;
+/// Connections from one source address: so few of the ports that the system hands out that the search for a free one
+/// ends at once.
+const CONNECTIONS_A_SOURCE: u32 = 1_000;
+/// Source addresses: those of 127.1.0.0/16 whose last part is from 1 to 250.
+const SOURCES: u32 = 256 * 250;
 /// The longest answer to an upgrade request.
 const LONGEST_HEAD: usize = 4096;
 
@@ -89,14 +92,15 @@ fn be(bytes: Option<&[u8]>) -> Option<usize> {
 }
 
 /// Opens a TCP connection, from one of many loopback addresses: a single one would run out of ports, for those of
-/// closed connections are held back for a minute.
+/// closed connections are held back for a minute. Each process begins with others, for the same reason.
 ///
 /// # Errors
 /// The system refuses.
 pub(super) async fn connect(address: SocketAddr) -> Result<TcpStream, Failure> {
     static CONNECTIONS: AtomicU32 = AtomicU32::new(0);
     let source = CONNECTIONS.fetch_add(1, Ordering::Relaxed) / CONNECTIONS_A_SOURCE;
-    let source = Ipv4Addr::new(127, 1, (source / 200) as u8, (source % 200) as u8 + 1);
+    let source = std::process::id().wrapping_mul(97).wrapping_add(source) % SOURCES;
+    let source = Ipv4Addr::new(127, 1, (source / 250) as u8, (source % 250) as u8 + 1);
     let socket = TcpSocket::new_v4()?;
     socket.bind((source, 0).into()).context("a port of our own")?;
     let stream = socket.connect(address).await.context("connecting")?;

@@ -191,7 +191,15 @@ fn fill(rig: &Rig, jobs: usize, lines: usize) -> Result<(), Failure> {
     for sql in ["VACUUM ANALYZE jobs", "VACUUM ANALYZE log_chunks", "CHECKPOINT"] {
         rig.database.query(sql)?;
     }
-    expect("old jobs", rig.number("SELECT count(*) FROM jobs")?, jobs)
+    expect("old jobs", rig.number("SELECT count(*) FROM jobs")?, jobs)?;
+    // Whole chunks only, and at most one a job.
+    let stored = rig.number("SELECT sum(last_seq - first_seq + 1) FROM log_chunks")?;
+    let short = lines as f64 - stored;
+    if (0.0..=CHUNK_LINES as f64).contains(&short) {
+        Ok(())
+    } else {
+        Err(Failure::new(format!("NOT CORRECT: {stored} log lines in the database, {lines} were to be generated")))
+    }
 }
 
 /// Adds jobs that are not over: half of them wait, half are out.
