@@ -7,6 +7,7 @@ pub mod dispatcher;
 pub mod embedded_postgres;
 pub mod http;
 pub mod job;
+pub mod live;
 pub mod persistence;
 pub mod registry;
 pub mod services;

@@ -5,9 +5,7 @@
 //! session that does not take a message in time is given up, so that one stuck peer holds up nobody.
 
 use crate::session::{Close, Reload, Send, Session};
-use actix::{
-    Actor, ActorFutureExt, Addr, Context, Handler, MailboxError, Message, Recipient, ResponseActFuture, WrapFuture,
-};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, MailboxError, Message, Recipient, ResponseFuture};
 use fleet_wire::{ToAgent, close};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -106,28 +104,42 @@ pub struct Deliver {
 }
 
 impl Handler<Deliver> for Registry {
-    type Result = ResponseActFuture<Self, Result<(), Undelivered>>;
+    type Result = ResponseFuture<Result<(), Undelivered>>;
 
-    fn handle(&mut self, Deliver { host_id, message }: Deliver, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Deliver { host_id, message }: Deliver, context: &mut Self::Context) -> Self::Result {
         let Some(entry) = self.sessions.get(&host_id) else {
-            return Box::pin(async { Err(Undelivered::NotConnected) }.into_actor(self));
+            return Box::pin(async { Err(Undelivered::NotConnected) });
         };
         let connection = entry.connection;
         let delivery = entry.session.send(Send(message)).timeout(DELIVERY_LIMIT);
-        Box::pin(delivery.into_actor(self).map(move |outcome, actor, _| match outcome {
-            Ok(true) => Ok(()),
-            Ok(false) | Err(MailboxError::Closed) => Err(Undelivered::NotConnected),
-            Err(MailboxError::Timeout) => {
-                actor.give_up(host_id, connection);
-                Err(Undelivered::Stuck)
+        let registry = context.address();
+        // A task of its own, and not one of the registry's: an actor looks at all of its own whenever one moves.
+        Box::pin(async move {
+            match delivery.await {
+                Ok(true) => Ok(()),
+                Ok(false) | Err(MailboxError::Closed) => Err(Undelivered::NotConnected),
+                Err(MailboxError::Timeout) => {
+                    // Answered when it is given up, so that nobody meets it again who knows of this.
+                    let _ = registry.send(GiveUp { host_id, connection }).await;
+                    Err(Undelivered::Stuck)
+                }
             }
-        }))
+        })
     }
 }
 
-impl Registry {
-    /// A session that does not move: its host is not connected until it comes back.
-    fn give_up(&mut self, host_id: Uuid, connection: ConnectionId) {
+/// A session does not move: its host is not connected until it comes back.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct GiveUp {
+    host_id: Uuid,
+    connection: ConnectionId,
+}
+
+impl Handler<GiveUp> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, GiveUp { host_id, connection }: GiveUp, _: &mut Self::Context) {
         if self.sessions.get(&host_id).is_none_or(|entry| entry.connection != connection) {
             return;
         }

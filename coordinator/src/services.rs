@@ -3,6 +3,7 @@
 use crate::board::Board;
 use crate::db::Database;
 use crate::dispatcher::Dispatcher;
+use crate::live::LiveJobs;
 use crate::persistence::Persistence;
 use crate::registry::Registry;
 use crate::vault::Vault;
@@ -24,6 +25,8 @@ pub struct Services {
     pub dispatcher: Addr<Dispatcher>,
     /// What is true right now.
     pub board: Arc<Board>,
+    /// The jobs that have an actor.
+    pub live: Arc<LiveJobs>,
     /// The hash of the token that may do everything.
     pub admin_token_hash: Arc<[u8]>,
 }

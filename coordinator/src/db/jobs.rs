@@ -1,24 +1,24 @@
 //! Jobs: what they are for ever, and the state they are in.
 
 use super::json::Json;
-use super::schema::{hosts, jobs};
+use super::schema::jobs;
+use super::statement::statement;
 use super::storable;
 use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt, Bool, Jsonb, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use fleet_wire::{CommandRun, JobProgress, Status, Timestamp};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// The statuses that a job can leave.
 pub(super) const OPEN: [&str; 2] = [Status::Queued.as_str(), Status::Running.as_str()];
-/// Rows in one `INSERT`; Postgres takes 65,535 parameters a statement.
-const ROWS_A_STATEMENT: usize = 2_000;
 
 /// What a job is from its beginning to its end.
-#[derive(Clone, Debug, PartialEq, Queryable, Selectable, Insertable)]
+#[derive(Clone, Debug, PartialEq, Queryable, Selectable)]
 #[diesel(table_name = jobs)]
 pub struct NewJob {
     /// Its id, which is also its id on the wire.
@@ -157,6 +157,11 @@ impl JobState {
         let out = self.dispatched_at.is_some() && !self.status.is_terminal();
         out || (self.lost_at.is_some() && self.released_at.is_none())
     }
+
+    /// Whether it has ended and nobody can be at work on it.
+    pub fn is_over_for_good(&self) -> bool {
+        self.status.is_terminal() && !self.holds_lease()
+    }
 }
 
 impl Default for JobState {
@@ -211,18 +216,25 @@ impl From<StateRow> for JobState {
     }
 }
 
-/// A job, whole.
+/// A job, whole. Cheap to clone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Job {
     /// What it is.
-    pub new: NewJob,
+    pub new: Arc<NewJob>,
     /// The state it is in.
-    pub state: JobState,
+    pub state: Arc<JobState>,
+}
+
+impl Job {
+    /// A job in a state.
+    pub fn of(new: NewJob, state: JobState) -> Self {
+        Self { new: Arc::new(new), state: Arc::new(state) }
+    }
 }
 
 impl From<(NewJob, StateRow)> for Job {
     fn from((new, state): (NewJob, StateRow)) -> Self {
-        Self { new, state: state.into() }
+        Self::of(new, state.into())
     }
 }
 
@@ -232,86 +244,123 @@ fn columns() -> Columns {
     (NewJob::as_select(), StateRow::as_select())
 }
 
-/// Makes rows; one that is there already is left as it is.
-///
-/// # Errors
-/// The database's; a host or repository that is gone violates a foreign key. [`diesel::result::Error::NotFound`] if a
-/// host was taken out of service or got another repository since its job was planned: the job's lease would be on
-/// the wrong one.
-pub async fn insert_many(connection: &mut AsyncPgConnection, new: &[&NewJob]) -> QueryResult<()> {
-    for rows in new.chunks(ROWS_A_STATEMENT) {
-        let rows: Vec<_> = rows.iter().map(|&row| (row.clone(), jobs::status.eq(Status::Queued.as_str()))).collect();
-        diesel::insert_into(jobs::table).values(rows).on_conflict(jobs::id).do_nothing().execute(connection).await?;
-    }
-    if new.is_empty() {
-        return Ok(());
-    }
-    let ids: Vec<Uuid> = new.iter().map(|row| row.id).collect();
-    let moved = hosts::repository_id.is_distinct_from(jobs::repository_id.nullable());
-    let misplaced = jobs::table
-        .inner_join(hosts::table)
-        .filter(jobs::id.eq_any(ids).and(jobs::status.eq_any(OPEN)))
-        .filter(moved.or(hosts::decommissioned_at.is_not_null()));
-    match diesel::select(diesel::dsl::exists(misplaced)).get_result(connection).await? {
-        true => Err(diesel::result::Error::NotFound),
-        false => Ok(()),
-    }
+/// A job to be made, and the state that it begins with if it goes out at once. Of that only the dispatch is stored.
+#[derive(Clone, Copy, Debug)]
+pub struct Beginning<'a> {
+    /// The job.
+    pub new: &'a NewJob,
+    /// Absent if it waits.
+    pub state: Option<&'a JobState>,
 }
 
-/// Writes states. A row in a terminal status keeps that status whatever is asked. A successful init is noted at its
-/// host, in the same statement's transaction.
+/// Makes rows; one that is there already is left as it is. No row is made for a host that is gone, was taken out of
+/// service or got another repository since its job was planned: its lease would be on the wrong one.
 ///
 /// # Errors
 /// The database's.
-pub async fn update_states(connection: &mut AsyncPgConnection, states: &HashMap<Uuid, &JobState>) -> QueryResult<()> {
+pub async fn insert_many(mut connection: &AsyncPgConnection, jobs: &[Beginning<'_>]) -> QueryResult<()> {
+    fn column<'a, T>(jobs: &[Beginning<'a>], field: impl Fn(&'a NewJob) -> T) -> Vec<T> {
+        jobs.iter().map(|job| field(job.new)).collect()
+    }
+    fn begun<'a, T>(jobs: &[Beginning<'a>], field: impl Fn(&'a JobState) -> Option<T>) -> Vec<Option<T>> {
+        jobs.iter().map(|job| job.state.and_then(&field)).collect()
+    }
+    if jobs.is_empty() {
+        return Ok(());
+    }
+    let query = statement(
+        "INSERT INTO jobs (id, host_id, repository_id, kind, origin, source_group, schedule_id, scheduled_at, attempt,
+             retry_of, requested_by, command, created_at, dispatched_at, journal, status)
+         SELECT news.*, 'queued' FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) AS news (id,
+             host_id, repository_id, kind, origin, source_group, schedule_id, scheduled_at, attempt, retry_of,
+             requested_by, command, created_at, dispatched_at, journal)
+         JOIN hosts ON hosts.id = news.host_id
+         WHERE hosts.repository_id = news.repository_id AND hosts.decommissioned_at IS NULL
+         ON CONFLICT (id) DO NOTHING",
+    );
+    query
+        .bind::<Array<SqlUuid>, _>(column(jobs, |job| job.id))
+        .bind::<Array<SqlUuid>, _>(column(jobs, |job| job.host_id))
+        .bind::<Array<SqlUuid>, _>(column(jobs, |job| job.repository_id))
+        .bind::<Array<Text>, _>(column(jobs, |job| job.kind.as_str()))
+        .bind::<Array<Text>, _>(column(jobs, |job| job.origin.as_str()))
+        .bind::<Array<Nullable<Text>>, _>(column(jobs, |job| job.source_group.as_deref()))
+        .bind::<Array<Nullable<SqlUuid>>, _>(column(jobs, |job| job.schedule_id))
+        .bind::<Array<Nullable<Timestamptz>>, _>(column(jobs, |job| job.scheduled_at))
+        .bind::<Array<BigInt>, _>(column(jobs, |job| job.attempt))
+        .bind::<Array<Nullable<SqlUuid>>, _>(column(jobs, |job| job.retry_of))
+        .bind::<Array<Nullable<Text>>, _>(column(jobs, |job| job.requested_by.as_deref()))
+        .bind::<Array<Jsonb>, _>(column(jobs, |job| &job.command))
+        .bind::<Array<Timestamptz>, _>(column(jobs, |job| job.created_at))
+        .bind::<Array<Nullable<Timestamptz>>, _>(begun(jobs, |state| state.dispatched_at))
+        .bind::<Array<Nullable<Text>>, _>(begun(jobs, |state| state.journal.as_deref()))
+        .execute(&mut connection)
+        .await?;
+    Ok(())
+}
+
+/// Which of `ids` are jobs.
+///
+/// # Errors
+/// The database's.
+pub async fn present(mut connection: &AsyncPgConnection, ids: &[Uuid]) -> QueryResult<HashSet<Uuid>> {
+    if ids.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let found = jobs::table.filter(jobs::id.eq_any(ids)).select(jobs::id).load(&mut connection).await?;
+    Ok(found.into_iter().collect())
+}
+
+/// Writes states. A row in a terminal status keeps that status whatever is asked. A successful init is noted at its
+/// host, in the same statement.
+///
+/// # Errors
+/// The database's.
+pub async fn update_states(mut connection: &AsyncPgConnection, states: &HashMap<Uuid, &JobState>) -> QueryResult<()> {
     if states.is_empty() {
         return Ok(());
     }
-    fn column<T>(states: &HashMap<Uuid, &JobState>, field: impl Fn(&JobState) -> T) -> Vec<T> {
+    fn column<'a, T>(states: &HashMap<Uuid, &'a JobState>, field: impl Fn(&'a JobState) -> T) -> Vec<T> {
         states.values().map(|state| field(state)).collect()
     }
     let ids: Vec<Uuid> = states.keys().copied().collect();
-    diesel::sql_query(
-        "UPDATE jobs SET status = news.status, partial = news.partial, dispatched_at = news.dispatched_at,
-             accepted_at = news.accepted_at, started_at = news.started_at, finished_at = news.finished_at,
-             cancel_requested_at = news.cancel_requested_at, ended_at = news.ended_at, exit_code = news.exit_code,
-             error = news.error, stats = news.stats, progress = news.progress, journal = news.journal,
-             began_at = news.began_at, lost_at = news.lost_at, released_at = news.released_at
-         FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) AS news (id, status, partial,
-             dispatched_at, accepted_at, started_at, finished_at, cancel_requested_at, ended_at, exit_code, error,
-             stats, progress, journal, began_at, lost_at, released_at)
-         WHERE jobs.id = news.id AND (jobs.status IN ('queued', 'running') OR jobs.status = news.status)",
-    )
-    .bind::<Array<SqlUuid>, _>(&ids)
-    .bind::<Array<Text>, _>(column(states, |state| state.status.as_str()))
-    .bind::<Array<Bool>, _>(column(states, |state| state.partial))
-    .bind::<Array<Nullable<Timestamptz>>, _>(column(states, |state| state.dispatched_at))
-    .bind::<Array<Nullable<Timestamptz>>, _>(column(states, |state| state.accepted_at))
-    .bind::<Array<Nullable<Timestamptz>>, _>(column(states, |state| state.started_at))
-    .bind::<Array<Nullable<Timestamptz>>, _>(column(states, |state| state.finished_at))
-    .bind::<Array<Nullable<Timestamptz>>, _>(column(states, |state| state.cancel_requested_at))
-    .bind::<Array<Nullable<Timestamptz>>, _>(column(states, |state| state.ended_at))
-    .bind::<Array<Nullable<BigInt>>, _>(column(states, |state| state.exit_code))
-    .bind::<Array<Nullable<Text>>, _>(column(states, |state| state.error.as_deref().map(storable)))
-    .bind::<Array<Nullable<Text>>, _>(column(states, |state| state.stats.as_deref().map(storable)))
-    .bind::<Array<Nullable<Jsonb>>, _>(column(states, |state| state.progress.clone().map(Json)))
-    .bind::<Array<Nullable<Text>>, _>(column(states, |state| state.journal.as_deref().map(storable)))
-    .bind::<Array<Nullable<Timestamptz>>, _>(column(states, |state| state.began_at))
-    .bind::<Array<Nullable<Timestamptz>>, _>(column(states, |state| state.lost_at))
-    .bind::<Array<Nullable<Timestamptz>>, _>(column(states, |state| state.released_at))
-    .execute(connection)
-    .await?;
-
-    let ended_well = |state: &&JobState| state.status == Status::Succeeded;
-    if states.values().any(ended_well) {
-        diesel::sql_query(
-            "UPDATE hosts SET initialized_repository_id = jobs.repository_id FROM jobs
-             WHERE jobs.id = ANY($1) AND jobs.kind = 'init' AND jobs.status = 'succeeded' AND hosts.id = jobs.host_id",
-        )
-        .bind::<Array<SqlUuid>, _>(&ids)
-        .execute(connection)
+    let query = statement(
+        "WITH news AS (
+             SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) AS news (id, status,
+                 partial, dispatched_at, accepted_at, started_at, finished_at, cancel_requested_at, ended_at, exit_code, error,
+                 stats, progress, journal, began_at, lost_at, released_at)
+         ), changed AS (
+             UPDATE jobs SET status = news.status, partial = news.partial, dispatched_at = news.dispatched_at,
+                 accepted_at = news.accepted_at, started_at = news.started_at, finished_at = news.finished_at,
+                 cancel_requested_at = news.cancel_requested_at, ended_at = news.ended_at, exit_code = news.exit_code,
+                 error = news.error, stats = news.stats, progress = news.progress, journal = news.journal,
+                 began_at = news.began_at, lost_at = news.lost_at, released_at = news.released_at
+             FROM news WHERE jobs.id = news.id AND (jobs.status IN ('queued', 'running') OR jobs.status = news.status)
+             RETURNING jobs.host_id, jobs.repository_id, jobs.kind, jobs.status
+         )
+         UPDATE hosts SET initialized_repository_id = changed.repository_id FROM changed
+         WHERE changed.kind = 'init' AND changed.status = 'succeeded' AND hosts.id = changed.host_id",
+    );
+    query
+        .bind::<Array<SqlUuid>, _>(ids)
+        .bind::<Array<Text>, _>(column(states, |state| state.status.as_str()))
+        .bind::<Array<Bool>, _>(column(states, |state| state.partial))
+        .bind::<Array<Nullable<Timestamptz>>, _>(column(states, |state| state.dispatched_at))
+        .bind::<Array<Nullable<Timestamptz>>, _>(column(states, |state| state.accepted_at))
+        .bind::<Array<Nullable<Timestamptz>>, _>(column(states, |state| state.started_at))
+        .bind::<Array<Nullable<Timestamptz>>, _>(column(states, |state| state.finished_at))
+        .bind::<Array<Nullable<Timestamptz>>, _>(column(states, |state| state.cancel_requested_at))
+        .bind::<Array<Nullable<Timestamptz>>, _>(column(states, |state| state.ended_at))
+        .bind::<Array<Nullable<BigInt>>, _>(column(states, |state| state.exit_code))
+        .bind::<Array<Nullable<Text>>, _>(column(states, |state| state.error.as_deref().map(storable)))
+        .bind::<Array<Nullable<Text>>, _>(column(states, |state| state.stats.as_deref().map(storable)))
+        .bind::<Array<Nullable<Jsonb>>, _>(column(states, |state| state.progress.clone().map(Json)))
+        .bind::<Array<Nullable<Text>>, _>(column(states, |state| state.journal.as_deref().map(storable)))
+        .bind::<Array<Nullable<Timestamptz>>, _>(column(states, |state| state.began_at))
+        .bind::<Array<Nullable<Timestamptz>>, _>(column(states, |state| state.lost_at))
+        .bind::<Array<Nullable<Timestamptz>>, _>(column(states, |state| state.released_at))
+        .execute(&mut connection)
         .await?;
-    }
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 //! which REST hands them out.
 
 use super::schema::log_chunks;
+use super::statement::statement;
 use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt, Binary, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
@@ -73,7 +74,7 @@ impl LogChunk {
 ///
 /// # Errors
 /// The database's.
-pub async fn insert_chunks(connection: &mut AsyncPgConnection, chunks: &[&LogChunk]) -> QueryResult<()> {
+pub async fn insert_chunks(mut connection: &AsyncPgConnection, chunks: &[&LogChunk]) -> QueryResult<()> {
     if chunks.is_empty() {
         return Ok(());
     }
@@ -81,7 +82,7 @@ pub async fn insert_chunks(connection: &mut AsyncPgConnection, chunks: &[&LogChu
     let first: Vec<i64> = chunks.iter().map(|chunk| chunk.first_seq).collect();
     let last: Vec<i64> = chunks.iter().map(|chunk| chunk.last_seq).collect();
     let data: Vec<&[u8]> = chunks.iter().map(|chunk| chunk.data.as_slice()).collect();
-    diesel::sql_query(
+    statement(
         "INSERT INTO log_chunks (job_id, first_seq, last_seq, data) SELECT * FROM unnest($1, $2, $3, $4)
          ON CONFLICT (job_id, first_seq) DO NOTHING",
     )
@@ -89,7 +90,7 @@ pub async fn insert_chunks(connection: &mut AsyncPgConnection, chunks: &[&LogChu
     .bind::<Array<BigInt>, _>(first)
     .bind::<Array<BigInt>, _>(last)
     .bind::<Array<Binary>, _>(data)
-    .execute(connection)
+    .execute(&mut connection)
     .await?;
     Ok(())
 }
@@ -108,7 +109,7 @@ struct Range {
 /// # Errors
 /// The database's.
 pub async fn stored_ranges(connection: &mut AsyncPgConnection, job_id: Uuid) -> QueryResult<Vec<(i64, i64)>> {
-    let query = diesel::sql_query(
+    let query = statement(
         "SELECT min(first_seq) AS first, max(last_seq) AS last FROM (
              SELECT first_seq, last_seq, count(*) FILTER (WHERE begins) OVER (ORDER BY first_seq) AS range FROM (
                  SELECT first_seq, last_seq,

@@ -8,6 +8,7 @@ pub mod hosts;
 pub mod jobs;
 pub mod json;
 pub mod logs;
+pub mod planning;
 pub mod presence;
 pub mod repositories;
 #[allow(missing_docs, reason = "generated")]
@@ -15,6 +16,7 @@ pub mod schema;
 pub mod settings;
 pub mod snapshots;
 pub mod source_groups;
+pub mod statement;
 pub mod stats;
 
 pub use error::{DatabaseError, Outlook, outlook_of_query};
@@ -24,7 +26,7 @@ use diesel::sql_types::Integer;
 use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
 use diesel_async::pooled_connection::deadpool::{Object, Pool};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use fleet_wire::Secret;
 use futures_util::FutureExt;
@@ -42,6 +44,12 @@ const OLDEST_SERVER: i32 = 150_000;
 const MIGRATION_LOCK: i64 = 0x66_6c_65_65_74_6d;
 /// How long connecting may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// What every connection tells the planner. All statements are made for an index and keep their plan; one that was made
+/// while a table was small, or before it was analysed, must not go on reading the whole of it when it has grown.
+const PLANNING: &str = "SET enable_seqscan = off";
+/// What a connection that writes tells it too: a batch finds its rows one by one, by key.
+const PLANNING_OF_WRITES: &str =
+    "SET enable_hashjoin = off; SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan";
 /// Connections for reading. Writes have their own.
 const READERS: usize = 8;
 /// How long a reader may wait for a connection.
@@ -121,6 +129,7 @@ impl Database {
             let mut connection = establish(&self.config).await?;
             let query = diesel::sql_query("SELECT current_setting('server_version_num')::int4 AS number");
             let ServerVersion { number } = query.get_result(&mut connection).await?;
+            connection.batch_execute(PLANNING_OF_WRITES).await?;
             if number < OLDEST_SERVER { Err(DatabaseError::TooOld(number)) } else { Ok(connection) }
         };
         let no_answer = |_| DatabaseError::Unreachable(format!("no answer for {} s", CONNECT_LIMIT.as_secs()));
@@ -194,7 +203,9 @@ async fn establish(config: &tokio_postgres::Config) -> Result<AsyncPgConnection,
     let connecting = config.connect(tokio_postgres::NoTls).await;
     let (client, connection) = connecting.map_err(|error| DatabaseError::of_connecting(&error))?;
     let made = AsyncPgConnection::try_from_client_and_connection(client, connection).await;
-    made.map_err(|error| DatabaseError::Unreachable(error.to_string()))
+    let mut made = made.map_err(|error| DatabaseError::Unreachable(error.to_string()))?;
+    made.batch_execute(PLANNING).await?;
+    Ok(made)
 }
 
 /// Text as Postgres can store it: it refuses NUL, which becomes U+FFFD.

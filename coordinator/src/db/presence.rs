@@ -1,5 +1,6 @@
 //! Signs of life, written for many hosts at once.
 
+use super::statement::statement;
 use diesel::QueryResult;
 use diesel::sql_types::{Array, Bool, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
@@ -22,7 +23,7 @@ pub struct Presence {
 /// # Errors
 /// The database's.
 pub async fn update_many<'a>(
-    connection: &mut AsyncPgConnection,
+    mut connection: &AsyncPgConnection,
     hosts: impl IntoIterator<Item = &'a Presence>,
 ) -> QueryResult<()> {
     let hosts: Vec<&Presence> = hosts.into_iter().collect();
@@ -32,14 +33,14 @@ pub async fn update_many<'a>(
     let ids: Vec<Uuid> = hosts.iter().map(|host| host.host_id).collect();
     let seen: Vec<Timestamp> = hosts.iter().map(|host| host.last_seen_at).collect();
     let online: Vec<bool> = hosts.iter().map(|host| host.online).collect();
-    diesel::sql_query(
+    statement(
         "UPDATE hosts SET last_seen_at = news.last_seen_at, online = news.online
          FROM unnest($1, $2, $3) AS news (id, last_seen_at, online) WHERE hosts.id = news.id",
     )
     .bind::<Array<SqlUuid>, _>(ids)
     .bind::<Array<Timestamptz>, _>(seen)
     .bind::<Array<Bool>, _>(online)
-    .execute(connection)
+    .execute(&mut connection)
     .await?;
     Ok(())
 }

@@ -4,9 +4,10 @@
 //! Whatever happens to one job or host costs the same however many others there are.
 
 use super::admission::{self, Claim, Kinds, Obstacle};
-use crate::db::jobs::{JobState, NewJob};
+use crate::db::jobs::{Job as JobRecord, NewJob};
 use fleet_wire::{Kind, Timestamp};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// A waiting job, with what its actor needs once it may go.
@@ -14,14 +15,7 @@ struct Waiting {
     claim: Claim,
     since: Timestamp,
     /// Absent until its row is committed: before that it keeps its place but does not go.
-    job: Option<Box<Granted>>,
-}
-
-/// A job that may go out.
-#[derive(Debug, PartialEq)]
-pub(super) struct Granted {
-    pub(super) new: NewJob,
-    pub(super) state: JobState,
+    job: Option<JobRecord>,
 }
 
 /// The order of asking; an init goes before what waits already.
@@ -117,7 +111,7 @@ impl Lanes {
         }
     }
 
-    fn wait(&mut self, new: &NewJob, job: Option<Box<Granted>>) {
+    fn wait(&mut self, new: &NewJob, job: Option<JobRecord>) {
         let claim = claim(new);
         let (turn, connected) = (self.turn(claim, new.repository_id), self.connected.contains(&claim.host_id));
         let waiting = Waiting { claim, since: new.created_at, job };
@@ -131,8 +125,8 @@ impl Lanes {
     }
 
     /// Adds a job that waited before the start.
-    pub(super) fn add_waiting(&mut self, new: NewJob, state: JobState) {
-        self.wait(&new.clone(), Some(Box::new(Granted { new, state })));
+    pub(super) fn add_waiting(&mut self, job: JobRecord) {
+        self.wait(&Arc::clone(&job.new), Some(job));
     }
 
     /// Adds a job that is about to be written; true if it has its lease already.
@@ -151,16 +145,16 @@ impl Lanes {
     }
 
     /// The row of a waiting job is written: it may go when its turn comes.
-    pub(super) fn committed(&mut self, new: NewJob, state: JobState) {
-        let Some(Place { repository_id, turn: Some(turn), .. }) = self.places.get(&new.id) else { return };
+    pub(super) fn committed(&mut self, job: JobRecord) {
+        let Some(Place { repository_id, turn: Some(turn), .. }) = self.places.get(&job.new.id) else { return };
         let lane = self.lanes.get_mut(repository_id);
         if let Some(waiting) = lane.and_then(|lane| lane.waiting_mut(*turn)) {
-            waiting.job = Some(Box::new(Granted { new, state }));
+            waiting.job = Some(job);
         }
     }
 
     /// Gives leases to those that may go now, and hands them over.
-    pub(super) fn grant(&mut self, repository_id: Uuid) -> Vec<Granted> {
+    pub(super) fn grant(&mut self, repository_id: Uuid) -> Vec<JobRecord> {
         let Some(lane) = self.lanes.get_mut(&repository_id) else { return Vec::new() };
         let waiting = lane.ready.values().map(|waiting| waiting.claim.kind);
         let granted = admission::grant(lane.held, lane.ready_kinds, waiting);
@@ -176,21 +170,21 @@ impl Lanes {
             if let Some(place) = self.places.get_mut(&claim.job_id) {
                 place.turn = None;
             }
-            going.push(*job);
+            going.push(job);
         }
         going
     }
 
     /// Makes a committed waiting job one that is out, whatever is in its way, and hands it over: it ends without being
     /// sent, or its agent has it already.
-    pub(super) fn force_out(&mut self, job_id: Uuid) -> Option<Granted> {
+    pub(super) fn force_out(&mut self, job_id: Uuid) -> Option<JobRecord> {
         let place = self.places.get_mut(&job_id)?;
         let (lane, turn) = (self.lanes.get_mut(&place.repository_id)?, place.turn?);
         lane.waiting(turn)?.job.as_ref()?;
         let Waiting { claim, job, .. } = lane.stop_waiting(turn)?;
         lane.go_out(claim);
         place.turn = None;
-        job.map(|job| *job)
+        job
     }
 
     /// Forgets a job; returns its repository, where others may go now.
@@ -306,6 +300,7 @@ impl Lanes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::db::jobs::JobState;
     use crate::db::json::Json;
     use chrono::Utc;
     use fleet_wire::CommandRun;
@@ -337,7 +332,7 @@ mod tests {
     /// Adds a job and has it written; true if it went out at once.
     fn add(lanes: &mut Lanes, job: &NewJob) -> bool {
         let out = lanes.add_new(job);
-        lanes.committed(job.clone(), JobState::new());
+        lanes.committed(JobRecord::of(job.clone(), JobState::new()));
         out
     }
 
@@ -399,7 +394,7 @@ mod tests {
         assert_eq!(granted(&mut lanes), [13]);
         lanes.remove(id(13));
         assert_eq!(granted(&mut lanes), [0_u128; 0], "the backup does not overtake the prune");
-        lanes.committed(unwritten, JobState::new());
+        lanes.committed(JobRecord::of(unwritten, JobState::new()));
         assert_eq!(granted(&mut lanes), [11]);
         assert_eq!(lanes.force_out(id(12)).map(|granted| granted.new.id), Some(id(12)));
         assert_eq!(lanes.out_of(id(1)).len(), 2);

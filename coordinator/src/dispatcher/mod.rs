@@ -16,12 +16,14 @@ use crate::db::jobs::{Job as JobRecord, JobState, NewJob, Origin};
 use crate::db::json::Json;
 use crate::db::{Database, jobs};
 use crate::job::{Entry, HostReturned, Job, JobServices};
+use crate::live::LiveJobs;
 use crate::persistence::{Patience, Persistence, SaveJob, WriteError};
 use crate::registry::{ConnectionId, Deliver, HostGone, Registry, Subscribe};
-use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, ResponseActFuture, WrapFuture};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseFuture, WrapFuture};
 use chrono::Utc;
 use fleet_wire::{CommandCancel, CommandRun, JobId, JournalId, Kind};
-use lanes::{Granted, Lanes};
+use futures_util::FutureExt;
+use lanes::Lanes;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
@@ -44,7 +46,7 @@ pub struct Dispatcher {
     registry: Addr<Registry>,
     board: Arc<Board>,
     lanes: Lanes,
-    actors: HashMap<Uuid, Addr<Job>>,
+    live: Arc<LiveJobs>,
     hosts: HashMap<Uuid, Connected>,
     /// Found in the ledger at the start, with actors to be started.
     resumed: Vec<JobRecord>,
@@ -58,6 +60,7 @@ impl Dispatcher {
         persistence: Addr<Persistence>,
         registry: Addr<Registry>,
         board: Arc<Board>,
+        live: Arc<LiveJobs>,
     ) -> Self {
         let (out, waiting): (Vec<_>, Vec<_>) = open.into_iter().partition(|job| job.state.dispatched_at.is_some());
         log::info!(out = out.len(), waiting = waiting.len(); "jobs that are not over are loaded");
@@ -66,18 +69,9 @@ impl Dispatcher {
             lanes.add_out(&job.new);
         }
         for job in waiting {
-            lanes.add_waiting(job.new, job.state);
+            lanes.add_waiting(job);
         }
-        Self {
-            database,
-            persistence,
-            registry,
-            board,
-            lanes,
-            actors: HashMap::new(),
-            hosts: HashMap::new(),
-            resumed: out,
-        }
+        Self { database, persistence, registry, board, lanes, live, hosts: HashMap::new(), resumed: out }
     }
 
     fn start_job(&mut self, record: JobRecord, entry: Entry, context: &mut Context<Self>) -> Addr<Job> {
@@ -87,18 +81,18 @@ impl Dispatcher {
             registry: self.registry.clone(),
             dispatcher: context.address(),
             board: Arc::clone(&self.board),
+            live: Arc::clone(&self.live),
         };
-        let id = record.new.id;
-        let actor = Job::new(record, entry, services).start();
-        self.actors.insert(id, actor.clone());
+        let actor = Job::new(record.clone(), entry, services).start();
+        self.live.enter(actor.clone(), record);
         actor
     }
 
     /// Lets go what may go in a repository.
     fn dispatch(&mut self, repository_id: Uuid, context: &mut Context<Self>) {
-        for Granted { new, mut state } in self.lanes.grant(repository_id) {
-            state.journal = self.journal_of(new.host_id);
-            self.start_job(JobRecord { new, state }, Entry::Dispatch, context);
+        for mut job in self.lanes.grant(repository_id) {
+            Arc::make_mut(&mut job.state).journal = self.journal_of(job.new.host_id);
+            self.start_job(job, Entry::Dispatch, context);
         }
     }
 
@@ -140,48 +134,73 @@ impl Actor for Dispatcher {
     }
 }
 
-/// Makes jobs. Answered when all of them are in the ledger; those whose way is free are sent right after.
+/// Makes a job. Answered when it is in the ledger; if its way is free it is sent right after.
 #[derive(Message)]
-#[rtype(result = "Result<(), WriteError>")]
+#[rtype(result = "Result<Submitted, WriteError>")]
 pub struct Submit {
     /// The job.
     pub new: NewJob,
 }
 
-impl Handler<Submit> for Dispatcher {
-    type Result = ResponseActFuture<Self, Result<(), WriteError>>;
+/// A job that was made.
+#[derive(Debug)]
+pub struct Submitted {
+    /// As it stands in the ledger.
+    pub job: JobRecord,
+    /// What keeps it from starting, if it has to wait.
+    pub waiting_for: Option<String>,
+}
 
-    fn handle(&mut self, Submit { new }: Submit, _: &mut Self::Context) -> Self::Result {
+impl Handler<Submit> for Dispatcher {
+    type Result = ResponseFuture<Result<Submitted, WriteError>>;
+
+    fn handle(&mut self, Submit { new }: Submit, context: &mut Self::Context) -> Self::Result {
         let goes_out = self.lanes.add_new(&new);
-        let now = Utc::now();
+        let waiting_for = self.lanes.obstacle(new.id).map(|obstacle| obstacle.describe());
         let journal = self.journal_of(new.host_id).filter(|_| goes_out);
-        let state = JobState { dispatched_at: goes_out.then_some(now), journal, ..JobState::new() };
+        let dispatched_at = goes_out.then(Utc::now);
+        let job = JobRecord::of(new, JobState { dispatched_at, journal, ..JobState::new() });
         let save = SaveJob {
-            job_id: new.id,
-            new: Some(Box::new(new.clone())),
-            state: goes_out.then(|| Box::new(state.clone())),
+            job_id: job.new.id,
+            new: Some(Arc::clone(&job.new)),
+            state: goes_out.then(|| Arc::clone(&job.state)),
             chunks: Vec::new(),
             patience: Patience::REST,
         };
         let write = self.persistence.send(save);
-        let write = async move { write.await.unwrap_or(Err(WriteError::Unknown)) };
-        Box::pin(write.into_actor(self).map(move |outcome, actor, context| {
-            let repository_id = new.repository_id;
-            match outcome {
-                Ok(()) if goes_out => {
-                    actor.start_job(JobRecord { new, state }, Entry::Send, context);
-                }
-                Ok(()) => {
-                    actor.lanes.committed(new, state);
-                    actor.dispatch(repository_id, context);
-                }
-                Err(_) => {
-                    actor.lanes.remove(new.id);
-                    actor.dispatch(repository_id, context);
-                }
-            }
-            outcome
-        }))
+        let dispatcher = context.address();
+        // A task of its own, and not one of the dispatcher's: an actor looks at all of its own whenever one moves.
+        Box::pin(async move {
+            let outcome = write.await.unwrap_or(Err(WriteError::Unknown));
+            dispatcher.do_send(Stored { job: job.clone(), goes_out, stored: outcome.is_ok() });
+            outcome.map(|()| Submitted { job, waiting_for })
+        })
+    }
+}
+
+/// A job that was submitted is in the ledger, or will not be.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Stored {
+    job: JobRecord,
+    goes_out: bool,
+    stored: bool,
+}
+
+impl Handler<Stored> for Dispatcher {
+    type Result = ();
+
+    fn handle(&mut self, Stored { job, goes_out, stored }: Stored, context: &mut Self::Context) {
+        let repository_id = job.new.repository_id;
+        if stored && goes_out {
+            self.start_job(job, Entry::Send, context);
+        } else if stored {
+            self.lanes.committed(job);
+            self.dispatch(repository_id, context);
+        } else {
+            self.lanes.remove(job.new.id);
+            self.dispatch(repository_id, context);
+        }
     }
 }
 
@@ -217,7 +236,7 @@ impl Handler<HostReady> for Dispatcher {
         self.lanes.host_ready(host_id);
         let mut listed: HashSet<Uuid> = jobs.iter().filter_map(|id| id.as_str().parse().ok()).collect();
         for job_id in self.lanes.out_of(host_id) {
-            if let Some(actor) = self.actors.get(&job_id) {
+            if let Some((actor, _)) = self.live.actor(job_id) {
                 let listed = listed.remove(&job_id);
                 actor.do_send(HostReturned { ack, listed, journal: journal.clone(), cloned });
             }
@@ -282,7 +301,7 @@ impl Handler<EnsureInit> for Dispatcher {
             created_at: Utc::now(),
         };
         let submit = self.handle(Submit { new }, context);
-        context.spawn(submit.map(move |outcome, _, _| {
+        actix::spawn(submit.map(move |outcome| {
             if let Err(error) = outcome {
                 log::warn!(host:% = host_id; "the host's init could not be stored, it is tried at its next hello: {error}");
             }
@@ -320,8 +339,6 @@ impl Handler<JobStopped> for Dispatcher {
     type Result = ();
 
     fn handle(&mut self, JobStopped { job_id }: JobStopped, _: &mut Self::Context) {
-        if self.actors.get(&job_id).is_some_and(|actor| !actor.connected()) {
-            self.actors.remove(&job_id);
-        }
+        self.live.leave(job_id);
     }
 }

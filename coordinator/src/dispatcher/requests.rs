@@ -1,9 +1,7 @@
 //! What others ask of the dispatcher about jobs that are there: their actors, their end, what they wait for.
 
 use super::Dispatcher;
-use super::lanes::Granted;
 use crate::config::Deadlines;
-use crate::db::jobs::Job as JobRecord;
 use crate::db::{DatabaseError, jobs};
 use crate::job::{Cancel, Decide, Entry, Job, Look, NotWritten, deadlines};
 use actix::{
@@ -63,8 +61,8 @@ impl Handler<FindJob> for Dispatcher {
                 return Err(NoJob::OtherHost);
             }
             // Only an actor of this process knows the latest; the row just read may be older.
-            match actor.actors.get(&id).filter(|running| running.connected()) {
-                Some(running) => Ok(running.clone()),
+            match actor.live.actor(id) {
+                Some((running, _)) => Ok(running),
                 None => Ok(actor.start_job(record, Entry::Resume, context)),
             }
         }))
@@ -106,8 +104,8 @@ impl Dispatcher {
     /// The actor of a job that is not over; one that waits gets one that ends it without sending it.
     fn actor_of_open(&mut self, job_id: Uuid, context: &mut Context<Self>) -> Option<Addr<Job>> {
         match self.lanes.force_out(job_id) {
-            Some(Granted { new, state }) => Some(self.start_job(JobRecord { new, state }, Entry::Resume, context)),
-            None => self.actors.get(&job_id).filter(|_| self.lanes.contains(job_id)).cloned(),
+            Some(record) => Some(self.start_job(record, Entry::Resume, context)),
+            None => self.live.actor(job_id).filter(|_| self.lanes.contains(job_id)).map(|(actor, _)| actor),
         }
     }
 }
@@ -126,9 +124,9 @@ impl Handler<HostRemoved> for Dispatcher {
     fn handle(&mut self, HostRemoved { host_id }: HostRemoved, context: &mut Context<Self>) {
         let mut comes_later = false;
         for job_id in self.lanes.of_host(host_id) {
-            if let Some(Granted { new, state }) = self.lanes.force_out(job_id) {
-                self.start_job(JobRecord { new, state }, Entry::Resume, context).do_send(Cancel);
-            } else if let Some(actor) = self.actors.get(&job_id) {
+            if let Some(record) = self.lanes.force_out(job_id) {
+                self.start_job(record, Entry::Resume, context).do_send(Cancel);
+            } else if let Some((actor, _)) = self.live.actor(job_id) {
                 actor.do_send(Decide::GiveUp { reason: "the host was taken out of service".to_owned() });
             } else {
                 // It is just being stored, and has an actor once it is.
@@ -162,7 +160,7 @@ impl Handler<LookAtDeadlines> for Dispatcher {
         }
         for (job_id, host_id) in self.lanes.out() {
             let ready = self.hosts.get(&host_id).map(|host| host.since.elapsed());
-            if let Some(actor) = self.actors.get(&job_id) {
+            if let Some((actor, _)) = self.live.actor(job_id) {
                 actor.do_send(Look { ready, limits: Arc::clone(&limits) });
             }
         }

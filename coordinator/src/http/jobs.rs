@@ -6,15 +6,15 @@ use super::page::{CURSOR, LIMIT, List, Page};
 use super::params::{Params, bad_param};
 use super::problem::{FieldError, Problem};
 use super::routes::resource;
-use crate::db::jobs::{self, Filter, Job, JobState, NewJob, Origin};
-use crate::db::{hosts, repositories, source_groups};
-use crate::dispatcher::{CancelJob, Explain, Overrule, Submit};
+use crate::db::jobs::{self, Filter, Job, NewJob, Origin};
+use crate::db::planning::{self, Planning};
+use crate::dispatcher::{CancelJob, Explain, Overrule, Submit, Submitted};
 use crate::job::Decide;
 use crate::job::plan::{Cause, Objection, Wish, plan};
 use crate::persistence::WriteError;
 use crate::services::Services;
 use actix_web::http::header;
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpResponse, HttpResponseBuilder, web};
 use chrono::{DateTime, Utc};
 use fleet_wire::{Cap, JobProgress, Kind, RawJson, Status, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -45,20 +45,20 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
 
 /// A job as REST shows it.
 #[derive(Debug, Serialize)]
-struct JobView {
+struct JobView<'a> {
     id: Uuid,
     host_id: Uuid,
     repository_id: Uuid,
-    kind: String,
+    kind: &'a str,
     status: Status,
     partial: bool,
-    origin: String,
-    source_group: Option<String>,
+    origin: &'a str,
+    source_group: Option<&'a str>,
     schedule_id: Option<Uuid>,
     scheduled_at: Option<Timestamp>,
     attempt: i64,
     retry_of: Option<Uuid>,
-    requested_by: Option<String>,
+    requested_by: Option<&'a str>,
     /// What keeps a queued job from starting.
     waiting_for: Option<String>,
     created_at: Timestamp,
@@ -71,7 +71,7 @@ struct JobView {
     lost_at: Option<Timestamp>,
     released_at: Option<Timestamp>,
     exit_code: Option<i64>,
-    error: Option<String>,
+    error: Option<&'a str>,
     stats: Option<RawJson>,
     progress: Option<ProgressView>,
 }
@@ -101,23 +101,23 @@ impl From<JobProgress> for ProgressView {
     }
 }
 
-impl JobView {
-    fn new(job: Job, waiting_for: Option<String>, progress: Option<JobProgress>) -> Self {
-        let Job { new, state } = job;
+impl<'a> JobView<'a> {
+    fn new(job: &'a Job, waiting_for: Option<String>, progress: Option<JobProgress>) -> Self {
+        let (new, state) = (&*job.new, &*job.state);
         Self {
             id: new.id,
             host_id: new.host_id,
             repository_id: new.repository_id,
-            kind: new.kind,
+            kind: &new.kind,
             status: state.status,
             partial: state.partial,
-            origin: new.origin,
-            source_group: new.source_group,
+            origin: &new.origin,
+            source_group: new.source_group.as_deref(),
             schedule_id: new.schedule_id,
             scheduled_at: new.scheduled_at,
             attempt: new.attempt,
             retry_of: new.retry_of,
-            requested_by: new.requested_by,
+            requested_by: new.requested_by.as_deref(),
             waiting_for,
             created_at: new.created_at,
             dispatched_at: state.dispatched_at,
@@ -129,10 +129,10 @@ impl JobView {
             lost_at: state.lost_at,
             released_at: state.released_at,
             exit_code: state.exit_code,
-            error: state.error,
+            error: state.error.as_deref(),
             // What agents report is JSON by the wire's types.
-            stats: state.stats.and_then(|stats| RawJson::new(stats).ok()),
-            progress: progress.or(state.progress).map(ProgressView::from),
+            stats: state.stats.clone().and_then(|stats| RawJson::new(stats).ok()),
+            progress: progress.or_else(|| state.progress.clone()).map(ProgressView::from),
         }
     }
 }
@@ -147,24 +147,26 @@ fn waits_at_agent(job: &Job) -> Option<String> {
     }
 }
 
-/// Adds what only the running coordinator knows.
-async fn views(services: &Services, jobs: Vec<Job>) -> Result<Vec<JobView>, Problem> {
-    let queued: Vec<Uuid> =
-        jobs.iter().filter(|job| job.state.status == Status::Queued).map(|job| job.new.id).collect();
-    let mut waiting = match queued.is_empty() {
-        true => HashMap::new(),
-        false => in_time(async { Ok(services.dispatcher.send(Explain { jobs: queued }).await?) }).await?,
-    };
-    let view = |job: Job| {
-        let waiting_for = waiting.remove(&job.new.id).or_else(|| waits_at_agent(&job));
-        let progress = services.board.progress(job.new.id);
-        JobView::new(job, waiting_for, progress)
-    };
-    Ok(jobs.into_iter().map(view).collect())
+/// What the waiting ones of `jobs` wait for, which only the running coordinator knows.
+async fn obstacles(services: &Services, jobs: &[Job]) -> Result<HashMap<Uuid, String>, Problem> {
+    let waits = |job: &&Job| job.state.status == Status::Queued && job.state.dispatched_at.is_none();
+    let waiting: Vec<Uuid> = jobs.iter().filter(waits).map(|job| job.new.id).collect();
+    if waiting.is_empty() {
+        return Ok(HashMap::new());
+    }
+    in_time(async { Ok(services.dispatcher.send(Explain { jobs: waiting }).await?) }).await
 }
 
-async fn view(services: &Services, job: Job) -> Result<JobView, Problem> {
-    views(services, vec![job]).await?.pop().ok_or_else(no_job)
+/// A job with what only the running coordinator knows.
+fn view<'a>(services: &Services, job: &'a Job, obstacles: &mut HashMap<Uuid, String>) -> JobView<'a> {
+    let waiting_for = obstacles.remove(&job.new.id).or_else(|| waits_at_agent(job));
+    JobView::new(job, waiting_for, services.board.progress(job.new.id))
+}
+
+/// The answer that shows a job.
+async fn show(services: &Services, mut answer: HttpResponseBuilder, job: &Job) -> Result<HttpResponse, Problem> {
+    let mut obstacles = obstacles(services, std::slice::from_ref(job)).await?;
+    Ok(answer.json(view(services, job, &mut obstacles)))
 }
 
 fn no_job() -> Problem {
@@ -174,6 +176,9 @@ fn no_job() -> Problem {
 /// The job that a path names.
 pub(super) async fn find(services: &Services, id: &str) -> Result<Job, Problem> {
     let id: Uuid = id.parse().map_err(|_| no_job())?;
+    if let Some(job) = services.live.read(id) {
+        return Ok(job);
+    }
     read_from(services, async |reader| jobs::find(reader, id).await).await?.ok_or_else(no_job)
 }
 
@@ -209,33 +214,22 @@ async fn run(
     let cause = Cause { origin: Origin::Operator, requested_by: OPERATOR.to_owned(), at: Utc::now() };
     let kind = request.kind;
     let wish = request.wish();
-    let known = read_from(&services, async |reader| {
-        let Some(host) = hosts::find(reader, host_id).await? else { return Ok(None) };
-        let repository = match host.repository_id {
-            Some(id) => repositories::find(reader, id).await?,
-            None => None,
-        };
-        Ok(Some((host, repository, source_groups::of_host(reader, host_id).await?)))
-    });
-    let (host, repository, groups) =
-        known.await?.filter(|(host, ..)| host.decommissioned_at.is_none()).ok_or_else(no_host)?;
+    let known = read_from(&services, async |reader| planning::of_host(reader, host_id).await);
+    let Planning { host, repository, groups } = known.await?.ok_or_else(no_host)?;
     let repository = repository.ok_or_else(|| Problem::conflict("this host has no repository: assign one first"))?;
     let new = plan(kind, &wish, &host, &repository, &groups, cause).map_err(|objections| {
         let field = |objection: Objection| FieldError::new(objection.pointer, objection.detail);
         Problem::invalid(objections.into_iter().map(field).collect())
     })?;
-    let id = new.id;
-    submit(&services, new.clone()).await?;
-    // It is stored: that it can't be read now takes nothing back.
-    let as_made = |_| Job { new, state: JobState::new() };
-    let job = find(&services, &id.to_string()).await.unwrap_or_else(as_made);
-    let location = (header::LOCATION, format!("/v1/jobs/{id}"));
-    Ok(HttpResponse::Accepted().insert_header(location).json(view(&services, job).await?))
+    let Submitted { job, waiting_for } = submit(&services, new).await?;
+    let location = (header::LOCATION, format!("/v1/jobs/{}", job.new.id));
+    let waiting_for = waiting_for.or_else(|| waits_at_agent(&job));
+    Ok(HttpResponse::Accepted().insert_header(location).json(JobView::new(&job, waiting_for, None)))
 }
 
-async fn submit(services: &Services, new: NewJob) -> Result<(), Problem> {
+async fn submit(services: &Services, new: NewJob) -> Result<Submitted, Problem> {
     match tokio::time::timeout(WAIT_LIMIT, services.dispatcher.send(Submit { new })).await {
-        Ok(Ok(Ok(()))) => Ok(()),
+        Ok(Ok(Ok(submitted))) => Ok(submitted),
         Ok(Ok(Err(WriteError::Rejected(diesel::result::Error::NotFound)))) => {
             Err(Problem::conflict("the host was removed or got another repository meanwhile"))
         }
@@ -259,7 +253,8 @@ async fn list(services: web::Data<Services>, params: Params) -> Result<HttpRespo
     };
     let found = read_from(&services, async |reader| jobs::list(reader, &filter, page.rows()).await).await?;
     let page = page.list(found, |job| (job.new.created_at, job.new.id), |job| job);
-    let items = views(&services, page.items).await?;
+    let mut obstacles = obstacles(&services, &page.items).await?;
+    let items = page.items.iter().map(|job| view(&services, job, &mut obstacles)).collect();
     Ok(HttpResponse::Ok().json(List { items, next_cursor: page.next_cursor }))
 }
 
@@ -281,7 +276,7 @@ async fn read(services: web::Data<Services>, id: web::Path<String>, params: Para
     params.only(&["wait"])?;
     let wait = params.number("wait", 0..=LONGEST_WAIT)?.unwrap_or(0);
     let job = when_over(&services, &id, Duration::from_secs(wait.unsigned_abs())).await?;
-    Ok(HttpResponse::Ok().json(view(&services, job).await?))
+    show(&services, HttpResponse::Ok(), &job).await
 }
 
 /// The job when it is over, or as it is after `wait`.
@@ -309,7 +304,7 @@ async fn cancel(services: web::Data<Services>, id: web::Path<String>) -> Result<
         let told = told_in_time(async { Ok(services.dispatcher.send(CancelJob { job_id }).await??) }).await?;
         let job = find(&services, &id).await.map_err(|error| if told { Problem::outcome_unknown() } else { error })?;
         if told || job.state.status.is_terminal() {
-            return Ok(HttpResponse::Accepted().json(view(&services, job).await?));
+            return show(&services, HttpResponse::Accepted(), &job).await;
         }
         // It was stored a moment ago and the dispatcher has yet to learn of it.
         actix::clock::sleep(CANCEL_PAUSE).await;
@@ -327,5 +322,5 @@ async fn release(services: web::Data<Services>, id: web::Path<String>) -> Result
         let overrule = Overrule { job_id: job.new.id, decision: Decide::Release };
         told_in_time(async { Ok(services.dispatcher.send(overrule).await?) }).await?;
     }
-    Ok(HttpResponse::Accepted().json(view(&services, job).await?))
+    show(&services, HttpResponse::Accepted(), &job).await
 }

@@ -85,7 +85,7 @@ impl Handler<Look> for Job {
 impl Job {
     /// How long everything has lasted, for a job that is out and not over.
     fn situation(&self, ready: Option<Duration>) -> Option<Situation> {
-        let JobState { status, began_at, accepted_at, .. } = &self.record.state;
+        let JobState { status, began_at, accepted_at, .. } = &*self.record.state;
         let since = |time: Timestamp| (Utc::now() - time).to_std().unwrap_or_default();
         (!status.is_terminal() && self.record.state.dispatched_at.is_some()).then(|| Situation {
             // A kind that a newer version made has the limits of maintenance.

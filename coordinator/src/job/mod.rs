@@ -21,6 +21,7 @@ use crate::db::Database;
 use crate::db::jobs::{Job as JobRecord, JobState};
 use crate::db::logs::{self, LogChunk};
 use crate::dispatcher::{Dispatcher, JobEnded, JobStopped};
+use crate::live::LiveJobs;
 use crate::persistence::{Patience, Persistence, SaveJob};
 use crate::registry::{Deliver, Registry, Undelivered};
 use actix::{
@@ -58,6 +59,8 @@ pub struct JobServices {
     pub dispatcher: Addr<Dispatcher>,
     /// Its progress, and who waits for it.
     pub board: Arc<Board>,
+    /// Where others find it.
+    pub live: Arc<LiveJobs>,
 }
 
 /// Where a job actor comes in.
@@ -112,7 +115,9 @@ impl Job {
     fn apply(&mut self, event: &Event) -> bool {
         let next = transitions::apply(&self.record.state, event, Utc::now());
         let changed = next.is_some();
-        self.record.state = next.unwrap_or_else(|| self.record.state.clone());
+        if let Some(next) = next {
+            self.record.state = Arc::new(next);
+        }
         if self.record.state.cancel_requested_at.is_some() {
             self.cancelled_since.get_or_insert_with(Instant::now);
         }
@@ -129,23 +134,25 @@ impl Job {
 
     fn write(&mut self, context: &mut Context<Self>) {
         let Some(Draft { state: changed, chunks, .. }) = self.writer.begin() else { return };
-        let progress = self.services.board.progress(self.id()).or_else(|| self.record.state.progress.clone());
-        let state = changed.then(|| Box::new(JobState { progress, ..self.record.state.clone() }));
-        let save = SaveJob { job_id: self.id(), new: None, state, chunks, patience: Patience::Endless };
-        let over = changed && self.record.state.status.is_terminal();
-        let free = over && !self.record.state.holds_lease();
+        if changed && let Some(progress) = self.services.board.progress(self.id()) {
+            Arc::make_mut(&mut self.record.state).progress = Some(progress);
+        }
+        let state = changed.then(|| Arc::clone(&self.record.state));
+        let save = SaveJob { job_id: self.id(), new: None, state: state.clone(), chunks, patience: Patience::Endless };
         let write = self.services.persistence.send(save);
         context.spawn(write.into_actor(self).map(move |outcome, actor, context| {
             let outcome = outcome.map_err(|_| NotWritten::Stopping).and_then(|outcome| outcome.map_err(Into::into));
-            if outcome.is_ok() {
-                actor.committed(changed, over, free, context);
+            if let (Ok(()), Some(state)) = (&outcome, state) {
+                actor.committed(state, context);
             }
             actor.writer.end(&outcome);
             actor.write(context);
         }));
     }
 
-    fn committed(&mut self, changed: bool, over: bool, free: bool, context: &mut Context<Self>) {
+    fn committed(&mut self, state: Arc<JobState>, context: &mut Context<Self>) {
+        let (over, free) = (state.status.is_terminal(), state.is_over_for_good());
+        self.services.live.committed(self.id(), state);
         if over {
             self.services.board.clear_progress(self.id());
         }
@@ -153,9 +160,7 @@ impl Job {
             self.services.dispatcher.do_send(JobEnded { job_id: self.id() });
             Self::stop_later(context);
         }
-        if changed {
-            self.services.board.job_changed(self.id());
-        }
+        self.services.board.job_changed(self.id());
     }
 
     fn stop_later(context: &mut Context<Self>) {
@@ -215,7 +220,7 @@ impl Job {
         } else if next.release {
             self.note(&Event::Released, context);
         } else if next.send_run {
-            self.record.state.journal = returned.journal_text();
+            Arc::make_mut(&mut self.record.state).journal = returned.journal_text();
             let written = self.save(true, Vec::new(), context);
             context.spawn(written.map(|_| ()).into_actor(self));
             self.send_run(context);
@@ -272,7 +277,7 @@ impl Actor for Job {
             }
             Entry::Resume => {}
         }
-        if self.record.state.status.is_terminal() && !self.record.state.holds_lease() {
+        if self.record.state.is_over_for_good() {
             Self::stop_later(context);
         }
     }

@@ -1,20 +1,22 @@
 //! The writes of one transaction, and how they are committed together.
 //!
 //! Writes with a result of their own go first, each in a savepoint so that one that is refused takes no other with
-//! it. Then come the others, grouped: a few statements for all hellos, one for all new jobs, one for all states, one for all
-//! log chunks.
+//! it. Then come the others, grouped: a few statements for all hellos, one for all new jobs, one for all states, one for
+//! all log chunks. The number of round trips does not depend on how much there is to write.
 
 use super::WriteError;
 use super::error::{Failure, is_constraint};
 use super::messages::{Patience, Save, SaveHello, SaveJob, SavePresence, Write};
 use crate::db::greetings::{self, Greeting, NewHello};
+use crate::db::jobs::Beginning;
 use crate::db::{jobs, logs, presence};
 use diesel::QueryResult;
 use diesel_async::{AnsiTransactionManager, AsyncConnection, AsyncPgConnection, TransactionManager};
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, try_join5};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 /// Log data in one transaction, packed; a statement's parameter may have a gigabyte at most.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
@@ -238,6 +240,7 @@ impl Batch {
         }
     }
 
+    /// Applies everything, and tells which writes are refused.
     async fn apply(&mut self, connection: &mut AsyncPgConnection) -> QueryResult<Vec<(usize, diesel::result::Error)>> {
         let mut rejected = Vec::new();
         for (index, queued) in self.0.iter_mut().enumerate() {
@@ -250,7 +253,7 @@ impl Batch {
             }
         }
         self.apply_hellos(connection).await?;
-        self.apply_grouped(connection).await?;
+        self.apply_grouped(connection, &mut rejected).await?;
         Ok(rejected)
     }
 
@@ -272,7 +275,12 @@ impl Batch {
         Ok(())
     }
 
-    async fn apply_grouped(&self, connection: &mut AsyncPgConnection) -> QueryResult<()> {
+    /// Sends all statements at once: each is executed after the one before it, but none waits for an answer.
+    async fn apply_grouped(
+        &self,
+        connection: &AsyncPgConnection,
+        rejected: &mut Vec<(usize, diesel::result::Error)>,
+    ) -> QueryResult<()> {
         let mut new = Vec::new();
         let mut states = HashMap::new();
         let mut chunks = Vec::new();
@@ -281,9 +289,11 @@ impl Batch {
             match &queued.entry {
                 Entry::Single(_) | Entry::Hello(_) => {}
                 Entry::Job(JobWrite { save, .. }) => {
-                    new.extend(save.new.as_deref());
-                    // A later state of the same job stands for the earlier one too.
-                    states.extend(save.state.as_deref().map(|state| (save.job_id, state)));
+                    match &save.new {
+                        Some(job) => new.push(Beginning { new: job, state: save.state.as_deref() }),
+                        // A later state of the same job stands for the earlier one too.
+                        None => states.extend(save.state.as_deref().map(|state| (save.job_id, state))),
+                    }
                     chunks.extend(&save.chunks);
                 }
                 Entry::Presence(PresenceWrite { save, .. }) => {
@@ -291,9 +301,23 @@ impl Batch {
                 }
             }
         }
-        jobs::insert_many(connection, &new).await?;
-        jobs::update_states(connection, &states).await?;
-        logs::insert_chunks(connection, &chunks).await?;
-        presence::update_many(connection, hosts.into_values()).await
+        let ids: Vec<Uuid> = new.iter().map(|job| job.new.id).collect();
+        let ((), present, (), (), ()) = try_join5(
+            jobs::insert_many(connection, &new),
+            jobs::present(connection, &ids),
+            jobs::update_states(connection, &states),
+            logs::insert_chunks(connection, &chunks),
+            presence::update_many(connection, hosts.into_values()),
+        )
+        .await?;
+        for (index, queued) in self.0.iter().enumerate() {
+            if let Entry::Job(JobWrite { save, .. }) = &queued.entry
+                && save.new.is_some()
+                && !present.contains(&save.job_id)
+            {
+                rejected.push((index, diesel::result::Error::NotFound));
+            }
+        }
+        Ok(())
     }
 }

@@ -9,6 +9,7 @@ use actix::Message;
 use diesel::QueryResult;
 use diesel_async::AsyncPgConnection;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -55,9 +56,9 @@ pub struct SaveJob {
     /// The job.
     pub job_id: Uuid,
     /// The row to make, if the job is new.
-    pub new: Option<Box<NewJob>>,
-    /// The state it is in now, if that changed.
-    pub state: Option<Box<JobState>>,
+    pub new: Option<Arc<NewJob>>,
+    /// The state it is in now, if that changed; of a new job only its dispatch is taken.
+    pub state: Option<Arc<JobState>>,
     /// New log lines.
     pub chunks: Vec<LogChunk>,
     /// How long it may wait.

@@ -118,6 +118,11 @@ fn gathered(job_id: &JobId, items: Vec<JobNews>) -> Result<News, ErrorMessage> {
 
 /// The job's actor, or the refusal of what was said about it.
 async fn find(job_id: &JobId, host_id: Uuid, services: &Services) -> Result<Addr<Job>, Result<ErrorMessage, Stopping>> {
+    if let Some((actor, of_host)) = job_id.as_str().parse().ok().and_then(|id| services.live.actor(id))
+        && of_host == host_id
+    {
+        return Ok(actor);
+    }
     loop {
         let found = services.dispatcher.send(FindJob { job_id: job_id.clone(), host_id }).await;
         match found {

@@ -16,6 +16,7 @@ use crate::dispatcher::{Dispatcher, HostRemoved};
 use crate::embedded_postgres::EmbeddedPostgres;
 use crate::http;
 use crate::http::waiting_room::WaitingRoom;
+use crate::live::LiveJobs;
 use crate::persistence::{Drain, LockError, Persistence};
 use crate::registry::{CloseAll, Registry};
 use crate::services::Services;
@@ -139,13 +140,20 @@ fn start_actors(
     deadlines: Deadlines,
 ) -> Services {
     let Ledger { lock, open, online, removed } = ledger;
-    let board = Arc::new(Board::default());
+    let (board, live) = (Arc::new(Board::default()), Arc::new(LiveJobs::default()));
     // The writer has a thread of its own: packing statements must not delay messages to agents.
     let writer = Persistence::new(database.clone(), lock, lost);
     let persistence = Persistence::start_in_arbiter(&Arbiter::new().handle(), move |_| writer);
     let registry = Registry::default().start();
-    let dispatcher =
-        Dispatcher::new(open, database.clone(), persistence.clone(), registry.clone(), Arc::clone(&board)).start();
+    let dispatcher = Dispatcher::new(
+        open,
+        database.clone(),
+        persistence.clone(),
+        registry.clone(),
+        Arc::clone(&board),
+        Arc::clone(&live),
+    )
+    .start();
     for host_id in removed {
         dispatcher.do_send(HostRemoved { host_id });
     }
@@ -163,6 +171,7 @@ fn start_actors(
         registry,
         dispatcher,
         board,
+        live,
         admin_token_hash: vault::hash_token(admin_token.expose()).into(),
     }
 }
