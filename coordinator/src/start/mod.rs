@@ -22,7 +22,7 @@ use crate::registry::{CloseAll, Registry};
 use crate::services::Services;
 use crate::ticker::{Ticker, TickerServices};
 use crate::vault::{self, Vault};
-use actix::{Actor, Arbiter};
+use actix::Actor;
 use fleet_wire::Secret;
 use listening::Listening;
 use opening::Ledger;
@@ -141,9 +141,7 @@ fn start_actors(
 ) -> Services {
     let Ledger { lock, open, online, removed } = ledger;
     let (board, live) = (Arc::new(Board::default()), Arc::new(LiveJobs::default()));
-    // The writer has a thread of its own: packing statements must not delay messages to agents.
-    let writer = Persistence::new(database.clone(), lock, lost);
-    let persistence = Persistence::start_in_arbiter(&Arbiter::new().handle(), move |_| writer);
+    let persistence = Persistence::new(database.clone(), lock, lost).start();
     let registry = Registry::default().start();
     let dispatcher = Dispatcher::new(
         open,

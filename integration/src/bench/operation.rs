@@ -20,7 +20,7 @@ use tokio_postgres::Client;
 const AGENTS: Scaled = Scaled { full: 10_000, quick: 300 };
 const HOSTS_A_REPOSITORY: usize = 100;
 const ROUNDS: Scaled = Scaled { full: 3, quick: 1 };
-const CLIENTS: usize = 8;
+const CLIENTS: usize = 256;
 const SQL_BATCH: usize = 1_000;
 
 pub(super) fn run(scale: Scale) -> Result<Vec<Row>, Failure> {
