@@ -1,7 +1,8 @@
 //! What sessions and REST handlers share: the addresses of the actors and the few things that are not actors.
 
 use crate::board::Board;
-use crate::db::Database;
+use crate::db::lookup::Lookup;
+use crate::db::{Database, jobs, planning};
 use crate::dispatcher::Dispatcher;
 use crate::live::LiveJobs;
 use crate::persistence::Persistence;
@@ -25,6 +26,10 @@ pub struct Services {
     pub dispatcher: Addr<Dispatcher>,
     /// What is true right now.
     pub board: Arc<Board>,
+    /// Jobs in the ledger.
+    pub jobs: Arc<Lookup<jobs::ById>>,
+    /// What jobs are planned with.
+    pub planning: Arc<Lookup<planning::OfHost>>,
     /// The jobs that have an actor.
     pub live: Arc<LiveJobs>,
     /// The hash of the token that may do everything.

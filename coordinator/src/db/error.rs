@@ -3,6 +3,7 @@
 use diesel::result::{DatabaseErrorKind, Error as QueryError};
 use std::error::Error as _;
 use std::io;
+use std::time::Duration;
 use thiserror::Error;
 
 /// Why the database can't be used.
@@ -40,6 +41,11 @@ pub enum Outlook {
 }
 
 impl DatabaseError {
+    /// Nothing came within a limit.
+    pub(super) fn no_answer(limit: Duration) -> Self {
+        Self::Unreachable(format!("no answer for {} s", limit.as_secs()))
+    }
+
     /// Why there is no connection.
     pub(super) fn of_connecting(error: &tokio_postgres::Error) -> Self {
         let code = error.code().map(tokio_postgres::error::SqlState::code);

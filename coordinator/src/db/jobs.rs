@@ -1,6 +1,7 @@
 //! Jobs: what they are for ever, and the state they are in.
 
 use super::json::Json;
+use super::lookup::Source;
 use super::schema::jobs;
 use super::statement::statement;
 use super::storable;
@@ -371,6 +372,21 @@ pub async fn update_states(mut connection: &AsyncPgConnection, states: &HashMap<
 pub async fn find(connection: &mut AsyncPgConnection, id: Uuid) -> QueryResult<Option<Job>> {
     let row = jobs::table.find(id).select(columns()).first::<(NewJob, StateRow)>(connection).await.optional()?;
     Ok(row.map(Job::from))
+}
+
+/// Jobs by their ids.
+#[derive(Debug)]
+pub struct ById;
+
+impl Source for ById {
+    type Key = Uuid;
+    type Value = Job;
+
+    async fn find(mut connection: &AsyncPgConnection, keys: &[Uuid]) -> QueryResult<HashMap<Uuid, Job>> {
+        let rows = jobs::table.filter(jobs::id.eq_any(keys)).select(columns());
+        let rows = rows.load::<(NewJob, StateRow)>(&mut connection).await?;
+        Ok(rows.into_iter().map(|row| (row.0.id, Job::from(row))).collect())
+    }
 }
 
 /// Which of `ids` are jobs of this host that are over and hold no lease.

@@ -8,6 +8,7 @@ pub mod hosts;
 pub mod jobs;
 pub mod json;
 pub mod logs;
+pub mod lookup;
 pub mod planning;
 pub mod presence;
 pub mod repositories;
@@ -132,8 +133,7 @@ impl Database {
             connection.batch_execute(PLANNING_OF_WRITES).await?;
             if number < OLDEST_SERVER { Err(DatabaseError::TooOld(number)) } else { Ok(connection) }
         };
-        let no_answer = |_| DatabaseError::Unreachable(format!("no answer for {} s", CONNECT_LIMIT.as_secs()));
-        tokio::time::timeout(CONNECT_LIMIT, connecting).await.map_err(no_answer)?
+        tokio::time::timeout(CONNECT_LIMIT, connecting).await.map_err(|_| DatabaseError::no_answer(CONNECT_LIMIT))?
     }
 
     /// Reads, within a limit of time.
@@ -149,8 +149,7 @@ impl Database {
                 self.readers.get().await.map_err(|error| DatabaseError::Unreachable(error.to_string()))?;
             Ok(query(&mut reader).await?)
         };
-        let no_answer = |_| DatabaseError::Unreachable(format!("no answer for {} s", READ_LIMIT.as_secs()));
-        tokio::time::timeout(READ_LIMIT, reading).await.map_err(no_answer)?
+        tokio::time::timeout(READ_LIMIT, reading).await.map_err(|_| DatabaseError::no_answer(READ_LIMIT))?
     }
 
     /// Brings the schema up to date and returns the names of the migrations that ran. Two processes may do this at

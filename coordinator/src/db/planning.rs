@@ -1,13 +1,15 @@
 //! What has to be known of a host to plan a job on it.
 
 use super::hosts::Host;
+use super::lookup::Source;
 use super::repositories::Repository;
 use super::schema::{hosts, repositories, source_groups};
 use super::source_groups::SourceGroup;
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use futures_util::FutureExt;
 use futures_util::future::try_join3;
+use std::collections::HashMap;
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// See the module's text.
@@ -16,25 +18,48 @@ pub struct Planning {
     /// The host, which is in service.
     pub host: Host,
     /// Its repository, if it has one.
-    pub repository: Option<Repository>,
+    pub repository: Option<Arc<Repository>>,
     /// Its source groups, by name.
     pub groups: Vec<SourceGroup>,
 }
 
-/// Reads it in one round trip; `None` if there is no such host in service.
-///
-/// # Errors
-/// The database's.
-pub async fn of_host(connection: &AsyncPgConnection, host_id: Uuid) -> QueryResult<Option<Planning>> {
-    // Each query has a handle of its own on the one connection, which sends all of them before the first is answered.
-    let (mut first, mut second, mut third) = (connection, connection, connection);
-    let in_service = hosts::id.eq(host_id).and(hosts::decommissioned_at.is_null());
-    let host = hosts::table.filter(in_service).select(Host::as_select()).first(&mut first);
-    let repository = repositories::table.inner_join(hosts::table).filter(hosts::id.eq(host_id));
-    let repository = repository.select(Repository::as_select()).first(&mut second);
-    let groups = source_groups::table.filter(source_groups::host_id.eq(host_id)).order(source_groups::name);
-    let groups = groups.select(SourceGroup::as_select()).load(&mut third);
-    let (host, repository, groups) =
-        try_join3(host.map(OptionalExtension::optional), repository.map(OptionalExtension::optional), groups).await?;
-    Ok(host.map(|host| Planning { host, repository, groups }))
+/// Hosts that are in service, by their ids.
+#[derive(Debug)]
+pub struct OfHost;
+
+impl Source for OfHost {
+    type Key = Uuid;
+    type Value = Arc<Planning>;
+
+    async fn find(connection: &AsyncPgConnection, keys: &[Uuid]) -> QueryResult<HashMap<Uuid, Arc<Planning>>> {
+        // Each query has a handle of its own on the one connection, which sends all of them before the first is answered.
+        let (mut first, mut second, mut third) = (connection, connection, connection);
+        let in_service = hosts::id.eq_any(keys).and(hosts::decommissioned_at.is_null());
+        let their = hosts::table.filter(hosts::id.eq_any(keys)).select(hosts::repository_id.assume_not_null());
+        let (hosts, repositories, groups) = try_join3(
+            hosts::table.filter(in_service).select(Host::as_select()).load(&mut first),
+            repositories::table
+                .filter(repositories::id.eq_any(their))
+                .select(Repository::as_select())
+                .load(&mut second),
+            source_groups::table
+                .filter(source_groups::host_id.eq_any(keys))
+                .order((source_groups::host_id, source_groups::name))
+                .select(SourceGroup::as_select())
+                .load::<SourceGroup>(&mut third),
+        )
+        .await?;
+        let repositories: HashMap<Uuid, Arc<Repository>> =
+            repositories.into_iter().map(|row: Repository| (row.id, Arc::new(row))).collect();
+        let mut groups_of: HashMap<Uuid, Vec<SourceGroup>> = HashMap::new();
+        for group in groups {
+            groups_of.entry(group.host_id).or_default().push(group);
+        }
+        let planning = |host: Host| {
+            let repository = host.repository_id.and_then(|id| repositories.get(&id)).map(Arc::clone);
+            let groups = groups_of.remove(&host.id).unwrap_or_default();
+            (host.id, Arc::new(Planning { host, repository, groups }))
+        };
+        Ok(hosts.into_iter().map(planning).collect())
+    }
 }

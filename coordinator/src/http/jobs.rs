@@ -7,7 +7,7 @@ use super::params::{Params, bad_param};
 use super::problem::{FieldError, Problem};
 use super::routes::resource;
 use crate::db::jobs::{self, Filter, Job, NewJob, Origin};
-use crate::db::planning::{self, Planning};
+use crate::db::planning::Planning;
 use crate::dispatcher::{CancelJob, Explain, Overrule, Submit, Submitted};
 use crate::job::Decide;
 use crate::job::plan::{Cause, Objection, Wish, plan};
@@ -179,7 +179,7 @@ pub(super) async fn find(services: &Services, id: &str) -> Result<Job, Problem> 
     if let Some(job) = services.live.read(id) {
         return Ok(job);
     }
-    read_from(services, async |reader| jobs::find(reader, id).await).await?.ok_or_else(no_job)
+    services.jobs.get(id).await?.ok_or_else(no_job)
 }
 
 #[derive(Debug, Deserialize)]
@@ -214,10 +214,11 @@ async fn run(
     let cause = Cause { origin: Origin::Operator, requested_by: OPERATOR.to_owned(), at: Utc::now() };
     let kind = request.kind;
     let wish = request.wish();
-    let known = read_from(&services, async |reader| planning::of_host(reader, host_id).await);
-    let Planning { host, repository, groups } = known.await?.ok_or_else(no_host)?;
-    let repository = repository.ok_or_else(|| Problem::conflict("this host has no repository: assign one first"))?;
-    let new = plan(kind, &wish, &host, &repository, &groups, cause).map_err(|objections| {
+    let known = services.planning.get(host_id).await?.ok_or_else(no_host)?;
+    let Planning { host, repository, groups } = &*known;
+    let repository =
+        repository.as_ref().ok_or_else(|| Problem::conflict("this host has no repository: assign one first"))?;
+    let new = plan(kind, &wish, host, repository, groups, cause).map_err(|objections| {
         let field = |objection: Objection| FieldError::new(objection.pointer, objection.detail);
         Problem::invalid(objections.into_iter().map(field).collect())
     })?;

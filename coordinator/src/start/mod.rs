@@ -12,6 +12,7 @@ pub use error::StartError;
 use crate::board::Board;
 use crate::config::{Config, Deadlines};
 use crate::db::Database;
+use crate::db::lookup::Lookup;
 use crate::dispatcher::{Dispatcher, HostRemoved};
 use crate::embedded_postgres::EmbeddedPostgres;
 use crate::http;
@@ -163,6 +164,8 @@ fn start_actors(
     };
     Ticker::new(ticker, &online).start();
     Services {
+        jobs: Lookup::new(database.clone()),
+        planning: Lookup::new(database.clone()),
         database,
         vault: Arc::new(vault),
         persistence,
