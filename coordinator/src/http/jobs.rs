@@ -284,7 +284,7 @@ async fn read(services: web::Data<Services>, id: web::Path<String>, params: Para
 async fn when_over(services: &Services, id: &str, wait: Duration) -> Result<Job, Problem> {
     let give_up = Instant::now() + wait;
     let mut job = find(services, id).await?;
-    while !job.state.status.is_terminal() {
+    while !job.state.status.is_terminal() && !wait.is_zero() {
         let watch = services.board.watch(job.new.id);
         let changed = watch.changed();
         // Read again after the watch began: a change in between would be missed.
