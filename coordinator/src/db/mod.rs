@@ -135,13 +135,17 @@ impl Database {
         &self,
         query: impl AsyncFnOnce(&mut AsyncPgConnection) -> diesel::QueryResult<T>,
     ) -> Result<T, DatabaseError> {
-        let reading = async {
-            let mut reader: Object<AsyncPgConnection> =
-                self.readers.get().await.map_err(|error| DatabaseError::Unreachable(error.to_string()))?;
-            Ok(query(&mut reader).await?)
-        };
-        let no_answer = |_| DatabaseError::Unreachable(format!("no answer for {} s", READ_LIMIT.as_secs()));
-        tokio::time::timeout(READ_LIMIT, reading).await.map_err(no_answer)?
+        let give_up = tokio::time::Instant::now() + READ_LIMIT;
+        let connecting = tokio::time::timeout_at(give_up, self.readers.get()).await.map_err(|_| no_answer())?;
+        let mut reader: Object<AsyncPgConnection> =
+            connecting.map_err(|error| DatabaseError::Unreachable(error.to_string()))?;
+        match tokio::time::timeout_at(give_up, query(&mut reader)).await {
+            Ok(outcome) => Ok(outcome?),
+            Err(_) => {
+                abandon(Object::take(reader));
+                Err(no_answer())
+            }
+        }
     }
 
     /// Brings the schema up to date and returns the names of the migrations that ran. Two processes may do this at
@@ -195,6 +199,19 @@ async fn establish(config: &tokio_postgres::Config) -> Result<AsyncPgConnection,
     let (client, connection) = connecting.map_err(|error| DatabaseError::of_connecting(&error))?;
     let made = AsyncPgConnection::try_from_client_and_connection(client, connection).await;
     made.map_err(|error| DatabaseError::Unreachable(error.to_string()))
+}
+
+fn no_answer() -> DatabaseError {
+    DatabaseError::Unreachable(format!("no answer for {} s", READ_LIMIT.as_secs()))
+}
+
+/// Gives up a connection whose query takes too long: the next reader would wait for it too. The server is told to end it.
+fn abandon(connection: AsyncPgConnection) {
+    let cancel = connection.cancel_token();
+    tokio::spawn(async move {
+        let cancelled = tokio::time::timeout(CONNECT_LIMIT, cancel.cancel_query(tokio_postgres::NoTls)).await;
+        log::warn!("a read took longer than {} s and was given up: {cancelled:?}", READ_LIMIT.as_secs());
+    });
 }
 
 /// Text as Postgres can store it: it refuses NUL, which becomes U+FFFD.
