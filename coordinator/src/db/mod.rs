@@ -5,6 +5,7 @@ pub mod enrollment;
 mod error;
 pub mod greetings;
 pub mod hosts;
+pub mod job_lists;
 pub mod jobs;
 pub mod json;
 pub mod logs;
