@@ -4,6 +4,7 @@
 pub mod enrollment;
 mod error;
 pub mod greetings;
+pub mod history;
 pub mod hosts;
 pub mod job_lists;
 pub mod jobs;

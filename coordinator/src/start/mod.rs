@@ -10,7 +10,7 @@ mod opening;
 pub use error::StartError;
 
 use crate::board::Board;
-use crate::config::{Config, Deadlines};
+use crate::config::Config;
 use crate::db::Database;
 use crate::dispatcher::{Dispatcher, HostRemoved};
 use crate::embedded_postgres::EmbeddedPostgres;
@@ -105,7 +105,7 @@ async fn serve_with(
         () = signals.next() => return Ok(()),
     };
     let (lost, mut lock_lost) = mpsc::unbounded_channel();
-    let services = start_actors(ledger, database, vault, lost, admin_token, config.deadlines.clone());
+    let services = start_actors(ledger, database, vault, lost, admin_token, config);
     let server = http::server::bind(services.clone(), listening.socket()?, HTTP_DRAIN_SECONDS);
     let server = server.map_err(StartError::Http)?;
     let handle = server.handle();
@@ -136,7 +136,7 @@ fn start_actors(
     vault: Vault,
     lost: mpsc::UnboundedSender<LockError>,
     admin_token: &Secret,
-    deadlines: Deadlines,
+    config: &Config,
 ) -> Services {
     let Ledger { lock, open, online, removed } = ledger;
     let board = Arc::new(Board::default());
@@ -153,7 +153,8 @@ fn start_actors(
         persistence: persistence.clone(),
         dispatcher: dispatcher.clone(),
         board: Arc::clone(&board),
-        deadlines,
+        deadlines: config.deadlines.clone(),
+        history: config.history.clone(),
     };
     Ticker::new(ticker, &online).start();
     Services {
