@@ -53,6 +53,31 @@ pub struct Config {
     /// How long jobs may wait and run.
     #[command(flatten)]
     pub deadlines: Deadlines,
+
+    /// How long history is kept.
+    #[command(flatten)]
+    pub history: History,
+}
+
+/// How long history is kept; without a time, for ever. Each is given in seconds, or with a unit: 24h, 400d.
+#[derive(Clone, Debug, Default, Args)]
+pub struct History {
+    /// Jobs that are over and were made longer ago than this are deleted, and their logs; but for the newest success of
+    /// each source group. Without it they are kept for ever.
+    #[arg(long = "keep-jobs", env = "FLEET_KEEP_JOBS", value_name = "TIME", value_parser = parse_duration)]
+    pub jobs: Option<Duration>,
+
+    /// The logs of jobs that are over and were made longer ago than this are deleted. Without it they are kept as long
+    /// as the jobs.
+    #[arg(long = "keep-logs", env = "FLEET_KEEP_LOGS", value_name = "TIME", value_parser = parse_duration)]
+    pub logs: Option<Duration>,
+}
+
+impl History {
+    /// Whether anything ever goes.
+    pub fn is_limited(&self) -> bool {
+        self.jobs.is_some() || self.logs.is_some()
+    }
 }
 
 /// How long jobs may wait and run. Each is given in seconds, or with a unit: 90s, 15m, 24h, 7d.

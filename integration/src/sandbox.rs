@@ -40,11 +40,19 @@ impl Sandbox {
     /// Something does not start.
     pub fn start_on(database: Database, variables: &[(&str, &str)]) -> Result<Self, Failure> {
         let dir = leak_free_dir("fleet-sandbox.")?;
-        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let settings =
-            CoordinatorSettings { database_url: Some(database.url()), variables, ..CoordinatorSettings::default() };
-        let coordinator = Coordinator::start(&dir.path().join("coordinator"), &settings)?;
+        let coordinator = Coordinator::start(&dir.path().join("coordinator"), &settings(&database, variables))?;
         Ok(Self { coordinator, database, dir })
+    }
+
+    /// Kills the coordinator as a power cut would, and starts another over the same database and data.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn restart_with(&mut self, variables: &[(&str, &str)]) -> Result<(), Failure> {
+        self.coordinator.process().kill();
+        let settings = settings(&self.database, variables);
+        self.coordinator = Coordinator::start(&self.path("coordinator"), &settings)?;
+        Ok(())
     }
 
     /// A client that may do everything.
@@ -102,4 +110,9 @@ impl Sandbox {
         agent.expect("schedule.set")?;
         Ok((agent, host_id))
     }
+}
+
+fn settings(database: &Database, variables: &[(&str, &str)]) -> CoordinatorSettings {
+    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    CoordinatorSettings { database_url: Some(database.url()), variables, ..CoordinatorSettings::default() }
 }

@@ -44,6 +44,11 @@ impl Server {
         url(self.dir.path())
     }
 
+    /// What it has logged since it was started.
+    pub fn log(&self) -> String {
+        self.process.output()
+    }
+
     /// Ends it: connections are cut, and nobody can make one.
     ///
     /// # Errors

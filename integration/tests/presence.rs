@@ -2,7 +2,7 @@
 
 mod support;
 
-use fleet_integration::{Coordinator, CoordinatorSettings, Sandbox};
+use fleet_integration::Sandbox;
 use serde_json::{Value, json};
 use support::{Host, core, repository, until};
 
@@ -36,9 +36,7 @@ fn a_host_is_online_from_its_hello_on_and_through_a_short_absence() {
     assert_eq!(sandbox.api().get(&path).unwrap()["status"], "online");
 
     // A restart of the coordinator takes nobody offline either.
-    sandbox.coordinator.process().kill();
-    let settings = CoordinatorSettings { database_url: Some(sandbox.database.url()), ..CoordinatorSettings::default() };
-    sandbox.coordinator = Coordinator::start(&sandbox.path("coordinator"), &settings).unwrap();
+    sandbox.restart_with(&[]).unwrap();
     assert_eq!(listed(&sandbox, "online"), [json!(host.id)]);
     assert_eq!(listed(&sandbox, "offline"), [json!(never.id)]);
 }

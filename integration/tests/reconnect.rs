@@ -2,16 +2,9 @@
 
 mod support;
 
-use fleet_integration::{Coordinator, CoordinatorSettings, Sandbox};
+use fleet_integration::Sandbox;
 use serde_json::{Value, json};
 use support::{Host, backup, core, group, job_when, journalling, log_of, over, repository};
-
-/// Kills the coordinator as a power cut would, and starts another over the same database and data.
-fn kill_and_restart(sandbox: &mut Sandbox) {
-    sandbox.coordinator.process().kill();
-    let settings = CoordinatorSettings { database_url: Some(sandbox.database.url()), ..CoordinatorSettings::default() };
-    sandbox.coordinator = Coordinator::start(&sandbox.path("coordinator"), &settings).unwrap();
-}
 
 /// A host with an agent that keeps a journal, and a backup that was sent to it.
 fn with_backup(sandbox: &Sandbox) -> (Host, String) {
@@ -145,7 +138,7 @@ fn a_running_job_does_not_notice_that_the_coordinator_was_killed() {
     let last = host.log(&job, 0, "before");
     host.settled(last);
     let before = sandbox.api().job(&job).unwrap();
-    kill_and_restart(&mut sandbox);
+    sandbox.restart_with(&[]).unwrap();
     let api = sandbox.api();
     let found = api.job(&job).unwrap();
     for field in ["status", "created_at", "dispatched_at", "accepted_at", "started_at"] {
@@ -172,7 +165,7 @@ fn what_was_queued_or_sent_survives_a_kill_and_goes_out_once() {
     let order = [&sent, &queued, &last];
     // Killed right after the 202, again and again.
     for _ in 0..2 {
-        kill_and_restart(&mut sandbox);
+        sandbox.restart_with(&[]).unwrap();
     }
     let api = sandbox.api();
     let waiting = api.job(&queued).unwrap();
@@ -196,7 +189,7 @@ fn an_agent_without_a_journal_is_not_asked_twice_after_a_kill() {
     let sent = backup(&sandbox.api(), &host.id, "docs");
     host.run("backup");
     let queued = sandbox.api().run_job(&host.id, &json!({"kind": "prune"})).unwrap();
-    kill_and_restart(&mut sandbox);
+    sandbox.restart_with(&[]).unwrap();
     host.connect(&sandbox, &core());
     assert_eq!(host.runs_so_far(&sandbox.api()), nothing());
     host.finish(&sent, "succeeded", 0);

@@ -56,7 +56,9 @@ CREATE TABLE hosts (
     snapshots_as_of timestamptz,
     created_at timestamptz NOT NULL,
     decommissioned_at timestamptz
-);
+) WITH (fillfactor = 50); -- Every sign of life is an update: with room in its page it touches no index.
+CREATE INDEX hosts_in_service ON hosts (created_at, id) WHERE decommissioned_at IS NULL;
+CREATE INDEX hosts_offline ON hosts (created_at, id) WHERE NOT online AND decommissioned_at IS NULL;
 -- One hostname once per repository: snapshots are told apart by it.
 CREATE UNIQUE INDEX hosts_hostname_in_repository ON hosts (repository_id, hostname) WHERE decommissioned_at IS NULL;
 
@@ -121,11 +123,26 @@ CREATE TABLE jobs (
     -- restic's summary as it came: text, for jsonb would reorder it and refuses NUL.
     stats text,
     progress jsonb,
+    -- 'open', or the status it ended in. Indexes know it instead of the status: a job's updates touch none before its end.
+    outcome text NOT NULL
+        GENERATED ALWAYS AS (CASE WHEN status IN ('queued', 'running') THEN 'open' ELSE status END) STORED,
     CONSTRAINT jobs_status CHECK (status IN ('queued', 'running', 'succeeded', 'failed', 'cancelled'))
+) WITH (
+    -- A job is written four times on its way. With room in its page for the next version no index is written but at the
+    -- beginning and at the end, which halves what goes into the WAL.
+    fillfactor = 50,
+    -- A fifth of ten million rows, which is the default, would be a long time to wait.
+    autovacuum_vacuum_scale_factor = 0.02,
+    autovacuum_vacuum_insert_scale_factor = 0.05,
+    autovacuum_analyze_scale_factor = 0.02
 );
 CREATE INDEX jobs_newest ON jobs (created_at DESC, id DESC);
-CREATE INDEX jobs_of_host ON jobs (host_id, created_at DESC, id DESC);
-CREATE INDEX jobs_open ON jobs (id) WHERE status IN ('queued', 'running');
+-- What follows the id is looked at in the index, so that a host's jobs are found without reading all of them.
+CREATE INDEX jobs_of_host ON jobs (host_id, created_at DESC, id DESC, kind, origin, outcome);
+-- The newest jobs of each combination of words, for db/job_lists.rs. There are no NULLs, but their order tells the planner
+-- this index from jobs_newest, in which it would look for what is rare for ever.
+CREATE INDEX jobs_by_words ON jobs (kind, origin, outcome, created_at DESC NULLS LAST, id DESC NULLS LAST);
+CREATE INDEX jobs_open ON jobs (created_at DESC, id DESC) WHERE outcome = 'open';
 CREATE INDEX jobs_lost ON jobs (id) WHERE lost_at IS NOT NULL AND released_at IS NULL;
 
 -- Many lines in one compressed row; seq in first_seq..=last_seq without a gap.
@@ -135,6 +152,10 @@ CREATE TABLE log_chunks (
     last_seq bigint NOT NULL,
     data bytea NOT NULL,
     PRIMARY KEY (job_id, first_seq)
+) WITH (
+    autovacuum_vacuum_scale_factor = 0.02,
+    autovacuum_vacuum_insert_scale_factor = 0.05,
+    autovacuum_analyze_scale_factor = 0.02
 );
 -- The coordinator has compressed it already.
 ALTER TABLE log_chunks ALTER COLUMN data SET STORAGE EXTERNAL;

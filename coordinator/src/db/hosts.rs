@@ -1,10 +1,12 @@
 //! Hosts: who they are, what their agents last said, and their settings.
 
-use super::jobs::OPEN;
+use super::jobs::{is_open, matters};
 use super::json::Json;
 use super::schema::{enrollment_tokens, hosts, jobs};
 use crate::persistence::Write;
+use diesel::dsl::sql;
 use diesel::prelude::*;
+use diesel::sql_types::{Bool, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use fleet_wire::Timestamp;
 use std::collections::BTreeMap;
@@ -111,16 +113,20 @@ pub struct Filter {
 /// The database's.
 pub async fn list(connection: &mut AsyncPgConnection, filter: &Filter, limit: i64) -> QueryResult<Vec<Host>> {
     let mut query = hosts::table.filter(hosts::decommissioned_at.is_null()).select(Host::as_select()).into_boxed();
-    if let Some(online) = filter.online {
-        query = query.filter(hosts::online.eq(online));
+    // Not as parameters, for an index holds just those that are offline.
+    match filter.online {
+        Some(true) => query = query.filter(hosts::online),
+        Some(false) => query = query.filter(diesel::dsl::not(hosts::online)),
+        None => {}
     }
     for (name, value) in &filter.labels {
         let label = BTreeMap::from([(name.clone(), value.clone())]);
         query = query.filter(hosts::labels.contains(Json(label)));
     }
     if let Some((created_at, id)) = filter.after {
-        query =
-            query.filter(hosts::created_at.gt(created_at).or(hosts::created_at.eq(created_at).and(hosts::id.gt(id))));
+        // Of rows, so that the index is entered there.
+        let place = sql::<Bool>("(hosts.created_at, hosts.id) > (").bind::<Timestamptz, _>(created_at);
+        query = query.filter(place.sql(", ").bind::<SqlUuid, _>(id).sql(")"));
     }
     query.order((hosts::created_at, hosts::id)).limit(limit).load(connection).await
 }
@@ -130,10 +136,10 @@ pub async fn list(connection: &mut AsyncPgConnection, filter: &Filter, limit: i6
 /// # Errors
 /// The database's.
 pub async fn count(connection: &mut AsyncPgConnection) -> QueryResult<(i64, i64)> {
-    let all = hosts::table.filter(hosts::decommissioned_at.is_null());
-    let online = all.filter(hosts::online).count().get_result(connection).await?;
-    let offline = all.filter(hosts::online.eq(false)).count().get_result(connection).await?;
-    Ok((online, offline))
+    let in_service = hosts::table.filter(hosts::decommissioned_at.is_null());
+    let all: i64 = in_service.count().get_result(connection).await?;
+    let offline: i64 = in_service.filter(diesel::dsl::not(hosts::online)).count().get_result(connection).await?;
+    Ok((all - offline, offline))
 }
 
 /// The hosts that use a repository, without the decommissioned ones.
@@ -156,7 +162,7 @@ pub async fn removed_with_open_jobs(connection: &mut AsyncPgConnection) -> Query
     hosts::table
         .inner_join(jobs::table)
         .filter(hosts::decommissioned_at.is_not_null())
-        .filter(jobs::status.eq_any(OPEN).or(jobs::lost_at.is_not_null().and(jobs::released_at.is_null())))
+        .filter(matters())
         .select(hosts::id)
         .distinct()
         .load(connection)
@@ -168,7 +174,7 @@ pub async fn removed_with_open_jobs(connection: &mut AsyncPgConnection) -> Query
 /// # Errors
 /// The database's.
 pub async fn has_open_jobs(connection: &mut AsyncPgConnection, id: Uuid) -> QueryResult<bool> {
-    let open = jobs::table.filter(jobs::host_id.eq(id).and(jobs::status.eq_any(OPEN)));
+    let open = jobs::table.filter(jobs::host_id.eq(id).and(is_open()));
     diesel::select(diesel::dsl::exists(open)).get_result(connection).await
 }
 

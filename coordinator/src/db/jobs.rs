@@ -5,6 +5,8 @@ use super::lookup::Source;
 use super::schema::jobs;
 use super::statement::statement;
 use super::storable;
+use diesel::dsl::sql;
+use diesel::expression::SqlLiteral;
 use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt, Bool, Jsonb, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
@@ -17,6 +19,8 @@ use uuid::Uuid;
 
 /// The statuses that a job can leave.
 pub(super) const OPEN: [&str; 2] = [Status::Queued.as_str(), Status::Running.as_str()];
+/// The outcome of those that have not left them: the column is made from the status.
+pub(super) const OPEN_OUTCOME: &str = "open";
 
 /// What a job is from its beginning to its end.
 #[derive(Clone, Debug, PartialEq, Queryable, Selectable)]
@@ -62,6 +66,9 @@ pub enum Origin {
 }
 
 impl Origin {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Operator, Self::Schedule, Self::Maintenance, Self::FirstConnect, Self::Retry];
+
     /// The word for it.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -84,10 +91,11 @@ impl FromStr for Origin {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        const ALL: [Origin; 5] =
-            [Origin::Operator, Origin::Schedule, Origin::Maintenance, Origin::FirstConnect, Origin::Retry];
-        let known = || ALL.map(Origin::as_str).join(", ");
-        ALL.into_iter().find(|origin| origin.as_str() == text).ok_or_else(|| format!("{text:?} is none of {}", known()))
+        let known = || Self::ALL.map(Self::as_str).join(", ");
+        Self::ALL
+            .into_iter()
+            .find(|origin| origin.as_str() == text)
+            .ok_or_else(|| format!("{text:?} is none of {}", known()))
     }
 }
 
@@ -174,7 +182,7 @@ impl Default for JobState {
 /// The columns of [`JobState`] as they stand in the row.
 #[derive(Clone, Debug, Queryable, Selectable)]
 #[diesel(table_name = jobs)]
-struct StateRow {
+pub(super) struct StateRow {
     status: String,
     partial: bool,
     dispatched_at: Option<Timestamp>,
@@ -239,9 +247,10 @@ impl From<(NewJob, StateRow)> for Job {
     }
 }
 
-type Columns = (diesel::dsl::AsSelect<NewJob, diesel::pg::Pg>, diesel::dsl::AsSelect<StateRow, diesel::pg::Pg>);
+pub(super) type Columns =
+    (diesel::dsl::AsSelect<NewJob, diesel::pg::Pg>, diesel::dsl::AsSelect<StateRow, diesel::pg::Pg>);
 
-fn columns() -> Columns {
+pub(super) fn columns() -> Columns {
     (NewJob::as_select(), StateRow::as_select())
 }
 
@@ -402,60 +411,25 @@ pub async fn over_among(connection: &mut AsyncPgConnection, host_id: Uuid, ids: 
         .await
 }
 
+/// Whether a job is not over. A literal, for the planner must see that an index holds just these.
+pub(super) fn is_open() -> SqlLiteral<Bool> {
+    sql("jobs.outcome = 'open'")
+}
+
+/// Whether a job is not over or still holds a lease.
+pub(super) fn matters() -> SqlLiteral<Bool> {
+    sql("(jobs.outcome = 'open' OR (jobs.lost_at IS NOT NULL AND jobs.released_at IS NULL))")
+}
+
 /// Every job that is not over or still holds a lease, oldest first.
 ///
 /// # Errors
 /// The database's.
 pub async fn open(connection: &mut AsyncPgConnection) -> QueryResult<Vec<Job>> {
     let rows = jobs::table
-        .filter(jobs::status.eq_any(OPEN).or(jobs::lost_at.is_not_null().and(jobs::released_at.is_null())))
+        .filter(matters())
         .order((jobs::created_at, jobs::id))
         .select(columns())
-        .load::<(NewJob, StateRow)>(connection)
-        .await?;
-    Ok(rows.into_iter().map(Job::from).collect())
-}
-
-/// Which jobs a list holds. Absent means any.
-#[derive(Clone, Debug, Default)]
-#[allow(missing_docs, reason = "the filters of the REST API")]
-pub struct Filter {
-    pub host_id: Option<Uuid>,
-    pub kind: Option<String>,
-    pub status: Option<String>,
-    pub origin: Option<String>,
-    pub since: Option<Timestamp>,
-    /// Only what comes after this (creation time, id) in the list.
-    pub after: Option<(Timestamp, Uuid)>,
-}
-
-/// At most `limit` jobs, newest first.
-///
-/// # Errors
-/// The database's.
-pub async fn list(connection: &mut AsyncPgConnection, filter: &Filter, limit: i64) -> QueryResult<Vec<Job>> {
-    let mut query = jobs::table.select(columns()).into_boxed();
-    if let Some(host_id) = filter.host_id {
-        query = query.filter(jobs::host_id.eq(host_id));
-    }
-    if let Some(kind) = &filter.kind {
-        query = query.filter(jobs::kind.eq(kind));
-    }
-    if let Some(status) = &filter.status {
-        query = query.filter(jobs::status.eq(status));
-    }
-    if let Some(origin) = &filter.origin {
-        query = query.filter(jobs::origin.eq(origin));
-    }
-    if let Some(since) = filter.since {
-        query = query.filter(jobs::created_at.ge(since));
-    }
-    if let Some((created_at, id)) = filter.after {
-        query = query.filter(jobs::created_at.lt(created_at).or(jobs::created_at.eq(created_at).and(jobs::id.lt(id))));
-    }
-    let rows = query
-        .order((jobs::created_at.desc(), jobs::id.desc()))
-        .limit(limit)
         .load::<(NewJob, StateRow)>(connection)
         .await?;
     Ok(rows.into_iter().map(Job::from).collect())

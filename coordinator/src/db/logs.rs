@@ -3,6 +3,7 @@
 
 use super::schema::log_chunks;
 use super::statement::statement;
+use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt, Binary, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
@@ -134,7 +135,12 @@ pub async fn chunks_after(
 ) -> QueryResult<Vec<LogChunk>> {
     let mut query = log_chunks::table.filter(log_chunks::job_id.eq(job_id)).into_boxed();
     if let Some(after) = after_seq {
-        query = query.filter(log_chunks::last_seq.gt(after));
+        // A line is in one chunk only: none that begins before the one that has this line, or is the last before it, has
+        // a later line. They are not read.
+        let start = sql::<BigInt>("coalesce((SELECT max(first_seq) FROM log_chunks WHERE job_id = ");
+        let start = start.bind::<SqlUuid, _>(job_id).sql(" AND first_seq <= ").bind::<BigInt, _>(after).sql("), ");
+        let start = start.bind::<BigInt, _>(after).sql(")");
+        query = query.filter(log_chunks::first_seq.ge(start)).filter(log_chunks::last_seq.gt(after));
     }
     query.order(log_chunks::first_seq).limit(limit).select(LogChunk::as_select()).load(connection).await
 }

@@ -4,7 +4,9 @@
 pub mod enrollment;
 mod error;
 pub mod greetings;
+pub mod history;
 pub mod hosts;
+pub mod job_lists;
 pub mod jobs;
 pub mod json;
 pub mod logs;
@@ -144,12 +146,19 @@ impl Database {
         &self,
         query: impl AsyncFnOnce(&mut AsyncPgConnection) -> diesel::QueryResult<T>,
     ) -> Result<T, DatabaseError> {
-        let reading = async {
-            let mut reader: Object<AsyncPgConnection> =
-                self.readers.get().await.map_err(|error| DatabaseError::Unreachable(error.to_string()))?;
-            Ok(query(&mut reader).await?)
-        };
-        tokio::time::timeout(READ_LIMIT, reading).await.map_err(|_| DatabaseError::no_answer(READ_LIMIT))?
+        let give_up = tokio::time::Instant::now() + READ_LIMIT;
+        let connecting = tokio::time::timeout_at(give_up, self.readers.get())
+            .await
+            .map_err(|_| DatabaseError::no_answer(READ_LIMIT))?;
+        let mut reader: Object<AsyncPgConnection> =
+            connecting.map_err(|error| DatabaseError::Unreachable(error.to_string()))?;
+        match tokio::time::timeout_at(give_up, query(&mut reader)).await {
+            Ok(outcome) => Ok(outcome?),
+            Err(_) => {
+                abandon(Object::take(reader));
+                Err(DatabaseError::no_answer(READ_LIMIT))
+            }
+        }
     }
 
     /// Brings the schema up to date and returns the names of the migrations that ran. Two processes may do this at
@@ -205,6 +214,15 @@ async fn establish(config: &tokio_postgres::Config) -> Result<AsyncPgConnection,
     let mut made = made.map_err(|error| DatabaseError::Unreachable(error.to_string()))?;
     made.batch_execute(PLANNING).await?;
     Ok(made)
+}
+
+/// Gives up a connection whose query takes too long: the next reader would wait for it too. The server is told to end it.
+fn abandon(connection: AsyncPgConnection) {
+    let cancel = connection.cancel_token();
+    tokio::spawn(async move {
+        let cancelled = tokio::time::timeout(CONNECT_LIMIT, cancel.cancel_query(tokio_postgres::NoTls)).await;
+        log::warn!("a read took longer than {} s and was given up: {cancelled:?}", READ_LIMIT.as_secs());
+    });
 }
 
 /// Text as Postgres can store it: it refuses NUL, which becomes U+FFFD.

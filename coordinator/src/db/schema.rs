@@ -76,6 +76,7 @@ diesel::table! {
         error -> Nullable<Text>,
         stats -> Nullable<Text>,
         progress -> Nullable<Jsonb>,
+        outcome -> Text,
     }
 }
 

@@ -118,7 +118,7 @@ async fn count_jobs(connection: &mut AsyncPgConnection, which: &str) -> QueryRes
 /// # Errors
 /// The database's.
 pub async fn count_open_jobs(connection: &mut AsyncPgConnection) -> QueryResult<Vec<(String, i64)>> {
-    count_jobs(connection, "status IN ('queued', 'running')").await
+    count_jobs(connection, "outcome = 'open'").await
 }
 
 /// How many jobs were made in the last 24 hours, by status. All of history would be too much to count at every scrape.

@@ -6,7 +6,8 @@ use super::page::{CURSOR, LIMIT, List, Page};
 use super::params::{Params, bad_param};
 use super::problem::{FieldError, Problem};
 use super::routes::resource;
-use crate::db::jobs::{self, Filter, Job, NewJob, Origin};
+use crate::db::job_lists::{self, Filter};
+use crate::db::jobs::{Job, NewJob, Origin};
 use crate::db::planning::Planning;
 use crate::dispatcher::{CancelJob, Explain, Overrule, Submit, Submitted};
 use crate::job::Decide;
@@ -246,13 +247,13 @@ async fn list(services: web::Data<Services>, params: Params) -> Result<HttpRespo
     let filter = Filter {
         // An id that is none is the id of no host: the list is empty.
         host_id: params.one("host_id")?.map(|id| id.parse().unwrap_or(Uuid::nil())),
-        kind: literal::<Kind>(&params, "kind")?,
-        status: literal::<Status>(&params, "status")?,
-        origin: literal::<Origin>(&params, "origin")?,
+        kind: literal(&params, "kind")?,
+        status: literal(&params, "status")?,
+        origin: literal(&params, "origin")?,
         since: time(&params, "since")?,
         after: page.after,
     };
-    let found = read_from(&services, async |reader| jobs::list(reader, &filter, page.rows()).await).await?;
+    let found = read_from(&services, async |reader| job_lists::list(reader, &filter, page.rows()).await).await?;
     let page = page.list(found, |job| (job.new.created_at, job.new.id), |job| job);
     let mut obstacles = obstacles(&services, &page.items).await?;
     let items = page.items.iter().map(|job| view(&services, job, &mut obstacles)).collect();
@@ -260,9 +261,8 @@ async fn list(services: web::Data<Services>, params: Params) -> Result<HttpRespo
 }
 
 /// A parameter that must be one of a few words.
-fn literal<T: FromStr<Err = String> + ToString>(params: &Params, name: &str) -> Result<Option<String>, Problem> {
-    let value = params.one(name)?.map(|text| text.parse::<T>().map_err(|error| bad_param(name, error)));
-    Ok(value.transpose()?.map(|value| value.to_string()))
+fn literal<T: FromStr<Err = String>>(params: &Params, name: &str) -> Result<Option<T>, Problem> {
+    params.one(name)?.map(|text| text.parse().map_err(|error| bad_param(name, error))).transpose()
 }
 
 fn time(params: &Params, name: &str) -> Result<Option<Timestamp>, Problem> {

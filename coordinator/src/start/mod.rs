@@ -10,7 +10,7 @@ mod opening;
 pub use error::StartError;
 
 use crate::board::Board;
-use crate::config::{Config, Deadlines};
+use crate::config::Config;
 use crate::db::Database;
 use crate::db::lookup::Lookup;
 use crate::dispatcher::{Dispatcher, HostRemoved};
@@ -107,7 +107,7 @@ async fn serve_with(
         () = signals.next() => return Ok(()),
     };
     let (lost, mut lock_lost) = mpsc::unbounded_channel();
-    let services = start_actors(ledger, database, vault, lost, admin_token, config.deadlines.clone());
+    let services = start_actors(ledger, database, vault, lost, admin_token, config);
     let server = http::server::bind(services.clone(), listening.socket()?, HTTP_DRAIN_SECONDS);
     let server = server.map_err(StartError::Http)?;
     let handle = server.handle();
@@ -138,7 +138,7 @@ fn start_actors(
     vault: Vault,
     lost: mpsc::UnboundedSender<LockError>,
     admin_token: &Secret,
-    deadlines: Deadlines,
+    config: &Config,
 ) -> Services {
     let Ledger { lock, open, online, removed } = ledger;
     let (board, live) = (Arc::new(Board::default()), Arc::new(LiveJobs::default()));
@@ -160,7 +160,8 @@ fn start_actors(
         persistence: persistence.clone(),
         dispatcher: dispatcher.clone(),
         board: Arc::clone(&board),
-        deadlines,
+        deadlines: config.deadlines.clone(),
+        history: config.history.clone(),
     };
     Ticker::new(ticker, &online).start();
     Services {

@@ -1,10 +1,11 @@
 //! The maintenance ticker: takes no input, but looks at intervals what is due and does it, or asks whoever knows to look.
 //! What is due is computed from the ledger and the board, so a restart neither forgets nor repeats anything.
 
+mod history;
 mod presence;
 
 use crate::board::Board;
-use crate::config::Deadlines;
+use crate::config::{Deadlines, History};
 use crate::dispatcher::{Dispatcher, LookAtDeadlines};
 use crate::persistence::{Persistence, SavePresence};
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, WrapFuture};
@@ -16,6 +17,9 @@ use uuid::Uuid;
 
 /// How often signs of life are written down, and silence is noticed.
 const PRESENCE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How often old history is looked for. A look that finds none takes a few microseconds.
+const HISTORY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How often deadlines are looked at.
 const DEADLINES_INTERVAL: Duration = Duration::from_secs(2);
@@ -30,6 +34,8 @@ pub struct TickerServices {
     pub board: Arc<Board>,
     /// How long jobs may wait and run.
     pub deadlines: Deadlines,
+    /// How long history is kept.
+    pub history: History,
 }
 
 /// See the module's text.
@@ -40,6 +46,8 @@ pub struct Ticker {
     written: HashMap<Uuid, Timestamp>,
     /// A write is under way: the next one waits for it, however long the database is away.
     writing: bool,
+    /// Old history is being deleted.
+    forgetting: bool,
 }
 
 impl Ticker {
@@ -48,7 +56,7 @@ impl Ticker {
     pub fn new(services: TickerServices, online: &[Uuid]) -> Self {
         online.iter().for_each(|host| services.board.see(*host));
         let limits = Arc::new(services.deadlines.clone());
-        Self { services, limits, written: HashMap::new(), writing: false }
+        Self { services, limits, written: HashMap::new(), writing: false, forgetting: false }
     }
 
     fn note_presence(&mut self, context: &mut Context<Self>) {
@@ -74,6 +82,15 @@ impl Ticker {
             }
         }));
     }
+
+    fn forget_history(&mut self, context: &mut Context<Self>) {
+        if self.forgetting {
+            return;
+        }
+        self.forgetting = true;
+        let pass = history::pass(self.services.persistence.clone(), self.services.history.clone());
+        context.spawn(pass.into_actor(self).map(|(), actor, _| actor.forgetting = false));
+    }
 }
 
 impl Actor for Ticker {
@@ -81,6 +98,9 @@ impl Actor for Ticker {
 
     fn started(&mut self, context: &mut Self::Context) {
         context.run_interval(PRESENCE_INTERVAL, |actor, context| actor.note_presence(context));
+        if self.services.history.is_limited() {
+            context.run_interval(HISTORY_INTERVAL, |actor, context| actor.forget_history(context));
+        }
         context.run_interval(DEADLINES_INTERVAL, |actor, _| {
             actor.services.dispatcher.do_send(LookAtDeadlines { limits: Arc::clone(&actor.limits) });
         });

@@ -154,6 +154,16 @@ async fn latency(rig: &Rig, path: &str, token: &str, count: usize) -> Result<f64
 /// Fills the tables. What was in them goes, but for one log chunk, which is copied.
 fn fill(rig: &Rig, jobs: usize, lines: usize) -> Result<(), Failure> {
     // Without foreign keys being looked up one by one, indexes being kept up, or the WAL: this is not what is measured.
+    let indexes = rig
+        .database
+        .query("SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'jobs' AND indexname <> 'jobs_pkey'")?;
+    let indexes: Vec<(String, String)> = indexes
+        .into_iter()
+        .filter_map(|row| <[Option<String>; 2]>::try_from(row).ok())
+        .filter_map(|[name, definition]| Some((name?, definition?)))
+        .collect();
+    let names = indexes.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
+    let definitions = indexes.iter().map(|(_, definition)| definition.as_str()).collect::<Vec<_>>().join(";");
     rig.database.query(&format!(
         "BEGIN;
          SET LOCAL session_replication_role = replica;
@@ -165,7 +175,7 @@ fn fill(rig: &Rig, jobs: usize, lines: usize) -> Result<(), Failure> {
          ANALYZE fleet;
          TRUNCATE jobs, log_chunks;
          ALTER TABLE jobs DROP CONSTRAINT jobs_pkey CASCADE;
-         DROP INDEX jobs_newest, jobs_of_host, jobs_open, jobs_lost;
+         DROP INDEX {names};
          INSERT INTO jobs (id, host_id, repository_id, kind, status, origin, source_group, command, created_at,
              dispatched_at, accepted_at, started_at, finished_at, began_at, ended_at, exit_code)
          SELECT (lpad(to_hex(n), 12, '0') || '7000800000000000' || lpad(to_hex(n % 65536), 4, '0'))::uuid,
@@ -177,10 +187,7 @@ fn fill(rig: &Rig, jobs: usize, lines: usize) -> Result<(), Failure> {
              JOIN fleet ON fleet.place = n % {HOSTS},
              LATERAL (SELECT now() - ({jobs} - n + 3600) * interval '10 seconds' AS at) AS its;
          ALTER TABLE jobs ADD PRIMARY KEY (id);
-         CREATE INDEX jobs_newest ON jobs (created_at DESC, id DESC);
-         CREATE INDEX jobs_of_host ON jobs (host_id, created_at DESC, id DESC);
-         CREATE INDEX jobs_open ON jobs (id) WHERE status IN ('queued', 'running');
-         CREATE INDEX jobs_lost ON jobs (id) WHERE lost_at IS NOT NULL AND released_at IS NULL;
+         {definitions};
          INSERT INTO log_chunks (job_id, first_seq, last_seq, data)
          SELECT (lpad(to_hex(n), 12, '0') || '7000800000000000' || lpad(to_hex(n % 65536), 4, '0'))::uuid,
              sample.first_seq, sample.last_seq, sample.data

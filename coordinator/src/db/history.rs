@@ -1,0 +1,144 @@
+//! Taking old history out of the ledger, a few rows at a time.
+//!
+//! What must stay is not taken: a job that is not over or holds a lease, and the newest success of each source group,
+//! for it says what a restore would find. Rows are found by an index from their oldest on, and a batch begins behind the
+//! one before it, so that neither what stays nor what has just gone is looked at again.
+
+use crate::persistence::Write;
+use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Nullable, Timestamptz, Uuid as SqlUuid};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use fleet_wire::Timestamp;
+use uuid::{Builder, Uuid};
+
+/// Rows in a batch: few, for a batch is part of a transaction in which others wait for theirs.
+const ROWS: i64 = 200;
+
+/// Deletes the next log chunks of jobs that are over and were made before a time. Asked again it deletes the next ones.
+#[derive(Clone, Debug)]
+pub struct ForgetLogs {
+    /// The time.
+    pub made_before: Timestamp,
+    /// The last one of the batch before, as (job, first line).
+    pub after: Option<(Uuid, i64)>,
+}
+
+#[derive(QueryableByName)]
+struct Chunk {
+    #[diesel(sql_type = SqlUuid)]
+    job_id: Uuid,
+    #[diesel(sql_type = BigInt)]
+    first_seq: i64,
+}
+
+impl Write for ForgetLogs {
+    /// The last one that was deleted; `None` if there is none left.
+    type Output = Option<(Uuid, i64)>;
+
+    async fn apply(&self, connection: &mut AsyncPgConnection) -> QueryResult<Self::Output> {
+        let (job_id, first_seq) = self.after.unwrap_or((Uuid::nil(), i64::MIN));
+        // A value of each row's own, where EXISTS could become a join that reads the jobs from their beginning.
+        let last: Option<Chunk> = diesel::sql_query(
+            "WITH old AS (
+                 SELECT job_id, first_seq FROM log_chunks
+                 WHERE job_id < $1 AND (job_id, first_seq) > ($2, $3)
+                     AND (
+                         SELECT jobs.outcome <> 'open' AND (jobs.lost_at IS NULL OR jobs.released_at IS NOT NULL)
+                         FROM jobs WHERE jobs.id = log_chunks.job_id
+                     )
+                 ORDER BY job_id, first_seq LIMIT $4
+             ), gone AS (
+                 DELETE FROM log_chunks USING old
+                 WHERE log_chunks.job_id = old.job_id AND log_chunks.first_seq = old.first_seq
+             )
+             SELECT job_id, first_seq FROM old ORDER BY job_id DESC, first_seq DESC LIMIT 1",
+        )
+        .bind::<SqlUuid, _>(first_id_of(self.made_before))
+        .bind::<SqlUuid, _>(job_id)
+        .bind::<BigInt, _>(first_seq)
+        .bind::<BigInt, _>(ROWS)
+        .get_result(connection)
+        .await
+        .optional()?;
+        Ok(last.map(|chunk| (chunk.job_id, chunk.first_seq)))
+    }
+}
+
+/// Deletes the next jobs that are over and were made before a time, with what is left of their logs. Asked again it
+/// deletes the next ones.
+#[derive(Clone, Debug)]
+pub struct ForgetJobs {
+    /// The time.
+    pub made_before: Timestamp,
+    /// The last one of the batch before, as (creation time, id).
+    pub after: Option<(Timestamp, Uuid)>,
+}
+
+#[derive(QueryableByName)]
+struct OldJob {
+    #[diesel(sql_type = Timestamptz)]
+    created_at: Timestamp,
+    #[diesel(sql_type = SqlUuid)]
+    id: Uuid,
+}
+
+impl Write for ForgetJobs {
+    /// The last one that was deleted; `None` if there is none left.
+    type Output = Option<(Timestamp, Uuid)>;
+
+    async fn apply(&self, connection: &mut AsyncPgConnection) -> QueryResult<Self::Output> {
+        let (created_at, id) = self.after.unzip();
+        let last: Option<OldJob> = diesel::sql_query(
+            "WITH old AS (
+                 SELECT id, created_at FROM jobs
+                 WHERE created_at < $1 AND (created_at, id) > (coalesce($2, '-infinity'), $3)
+                     AND outcome <> 'open' AND (lost_at IS NULL OR released_at IS NOT NULL)
+                     AND NOT (
+                         kind = 'backup' AND outcome = 'succeeded'
+                         AND EXISTS (
+                             SELECT FROM source_groups AS its
+                             WHERE its.host_id = jobs.host_id AND its.name = jobs.source_group
+                         )
+                         AND NOT EXISTS (
+                             SELECT FROM jobs AS newer
+                             WHERE newer.host_id = jobs.host_id AND newer.kind = 'backup'
+                                 AND newer.outcome = 'succeeded' AND newer.source_group = jobs.source_group
+                                 AND (newer.created_at, newer.id) > (jobs.created_at, jobs.id)
+                         )
+                     )
+                 ORDER BY created_at, id LIMIT $4
+             ), gone AS (
+                 DELETE FROM jobs USING old WHERE jobs.id = old.id
+             )
+             SELECT created_at, id FROM old ORDER BY created_at DESC, id DESC LIMIT 1",
+        )
+        .bind::<Timestamptz, _>(self.made_before)
+        .bind::<Nullable<Timestamptz>, _>(created_at)
+        .bind::<SqlUuid, _>(id.unwrap_or_default())
+        .bind::<BigInt, _>(ROWS)
+        .get_result(connection)
+        .await
+        .optional()?;
+        Ok(last.map(|job| (job.created_at, job.id)))
+    }
+}
+
+/// The ids of jobs begin with the time at which they were made (UUID version 7): the first that one made then can have.
+fn first_id_of(time: Timestamp) -> Uuid {
+    let millis = u64::try_from(time.timestamp_millis()).unwrap_or(0);
+    Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::{TimeDelta, Utc};
+
+    #[test]
+    fn ids_are_told_apart_by_the_time_at_which_they_were_made() {
+        let before = Utc::now();
+        let id = Uuid::now_v7();
+        assert!(first_id_of(before) <= id && id < first_id_of(before + TimeDelta::seconds(60)));
+        assert!(first_id_of(Timestamp::MIN_UTC) < id);
+    }
+}

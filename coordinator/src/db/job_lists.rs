@@ -1,0 +1,119 @@
+//! Lists of jobs, newest first, at the same cost however many old jobs there are.
+//!
+//! An index that is in the order of the list is read until the page is full. A filter that few jobs pass would have it
+//! read on and on. So what a host's jobs are filtered by stands in the index of hosts. And kind, origin and outcome
+//! have few values: an index has the newest jobs of each combination side by side, the newest of each combination that
+//! the filter allows are taken from it, and the newest of those make the page. That holds for any mixture of jobs, where
+//! an index of what is rare would have to know what that is. Jobs that are not over have an index of their own.
+
+use super::jobs::{Columns, Job, NewJob, OPEN_OUTCOME, Origin, StateRow, columns, is_open};
+use super::schema::jobs;
+use diesel::dsl::sql;
+use diesel::expression::SqlLiteral;
+use diesel::pg::Pg;
+use diesel::prelude::*;
+use diesel::sql_types::{Array, BigInt, Bool, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use fleet_wire::{Kind, Status, Timestamp};
+use uuid::Uuid;
+
+/// Which jobs a list holds. Absent means any.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs, reason = "the filters of the REST API")]
+pub struct Filter {
+    pub host_id: Option<Uuid>,
+    pub kind: Option<Kind>,
+    pub status: Option<Status>,
+    pub origin: Option<Origin>,
+    pub since: Option<Timestamp>,
+    /// Only what comes after this (creation time, id) in the list.
+    pub after: Option<(Timestamp, Uuid)>,
+}
+
+type Query = jobs::BoxedQuery<'static, Pg, diesel::dsl::SqlTypeOf<Columns>>;
+
+/// At most `limit` jobs, newest first.
+///
+/// # Errors
+/// The database's.
+pub async fn list(connection: &mut AsyncPgConnection, filter: &Filter, limit: i64) -> QueryResult<Vec<Job>> {
+    let words = filter.kind.is_some() || filter.status.is_some() || filter.origin.is_some();
+    let open = filter.status.is_some_and(|status| !status.is_terminal());
+    let query = if words && !open && filter.host_id.is_none() { by_words(filter, limit) } else { in_order(filter) };
+    let rows = query
+        .order((jobs::created_at.desc(), jobs::id.desc()))
+        .limit(limit)
+        .load::<(NewJob, StateRow)>(connection)
+        .await?;
+    Ok(rows.into_iter().map(Job::from).collect())
+}
+
+/// Reads the jobs of a host, those that are not over, or all, in the order of the list.
+fn in_order(filter: &Filter) -> Query {
+    let mut query = jobs::table.select(columns()).into_boxed();
+    if let Some(host_id) = filter.host_id {
+        query = query.filter(jobs::host_id.eq(host_id));
+    }
+    if let Some(kind) = filter.kind {
+        query = query.filter(jobs::kind.eq(kind.as_str()));
+    }
+    if let Some(status) = filter.status {
+        query = match status.is_terminal() {
+            true => query.filter(jobs::outcome.eq(status.as_str())),
+            false => query.filter(is_open()).filter(jobs::status.eq(status.as_str())),
+        };
+    }
+    if let Some(origin) = filter.origin {
+        query = query.filter(jobs::origin.eq(origin.as_str()));
+    }
+    if let Some(since) = filter.since {
+        query = query.filter(jobs::created_at.ge(since));
+    }
+    if let Some((created_at, id)) = filter.after {
+        // Of rows, so that the index is entered there.
+        let place = sql::<Bool>("(jobs.created_at, jobs.id) < (").bind::<Timestamptz, _>(created_at);
+        query = query.filter(place.sql(", ").bind::<SqlUuid, _>(id).sql(")"));
+    }
+    query
+}
+
+/// Takes the newest of each combination of words.
+fn by_words(filter: &Filter, limit: i64) -> Query {
+    fn words<T: Copy>(wanted: Option<T>, all: &[T], word: fn(T) -> &'static str) -> Vec<&'static str> {
+        wanted.map_or_else(|| all.iter().copied().map(word).collect(), |wanted| vec![word(wanted)])
+    }
+    let ended = Status::ALL.iter().copied().filter(|status| status.is_terminal()).map(Status::as_str);
+    let outcomes = match filter.status {
+        Some(status) => vec![status.as_str()],
+        None => ended.chain([OPEN_OUTCOME]).collect(),
+    };
+    let (before, id) = filter.after.unzip();
+    let newest: SqlLiteral<Bool> = sql("jobs.id = ANY (ARRAY(
+             SELECT newest.id
+             FROM unnest(");
+    let newest = newest
+        .bind::<Array<Text>, _>(words(filter.kind, Kind::ALL, Kind::as_str))
+        .sql(") AS kinds (kind), unnest(")
+        .bind::<Array<Text>, _>(words(filter.origin, &Origin::ALL, Origin::as_str))
+        .sql(") AS origins (origin), unnest(")
+        .bind::<Array<Text>, _>(outcomes)
+        .sql(
+            ") AS outcomes (outcome),
+                 LATERAL (
+                     SELECT one.id, one.created_at FROM jobs AS one
+                     WHERE one.kind = kinds.kind AND one.origin = origins.origin AND one.outcome = outcomes.outcome
+                         AND one.created_at >= coalesce(",
+        )
+        .bind::<Nullable<Timestamptz>, _>(filter.since)
+        .sql(", '-infinity') AND (one.created_at, one.id) < (coalesce(")
+        .bind::<Nullable<Timestamptz>, _>(before)
+        .sql(", 'infinity'), ")
+        .bind::<SqlUuid, _>(id.unwrap_or(Uuid::max()));
+    let newest = newest
+        .sql(") ORDER BY one.created_at DESC NULLS LAST, one.id DESC NULLS LAST LIMIT ")
+        .bind::<BigInt, _>(limit)
+        .sql(") AS newest ORDER BY newest.created_at DESC, newest.id DESC LIMIT ")
+        .bind::<BigInt, _>(limit)
+        .sql("))");
+    jobs::table.select(columns()).into_boxed().filter(newest)
+}

@@ -1,0 +1,200 @@
+//! What the coordinator asks of its database costs the same however much history is there: no statement reads more rows
+//! of a big table than it needs, or sorts many. Seen in the plans of everything that a real run asks.
+
+#[path = "support/plans.rs"]
+mod plans;
+mod support;
+
+use fleet_integration::{Api, Database, Failure, Sandbox, Server, eventually};
+use plans::{LOG_PLANS, Plan};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use support::{Host, LIMIT, backup, group, journalling, over, repository};
+
+/// Jobs that are over: many more than any statement may touch.
+const OLD_JOBS: usize = 40_000;
+const OLD_HOSTS: usize = 20;
+/// The chunks of one long log.
+const CHUNKS: usize = 3_000;
+/// The most rows that a part of a plan may have in hand.
+const MOST_ROWS: f64 = 1_000.0;
+/// The tables that grow without end.
+const BIG: [&str; 2] = ["jobs", "log_chunks"];
+
+/// History as it comes to be: almost all jobs are alike, and a few are rare.
+fn fill(database: &Database, logged: &str) {
+    database
+        .query(&format!(
+            "SET auto_explain.log_min_duration = -1;
+             SET session_replication_role = replica;
+             INSERT INTO hosts (id, hostname, os, arch, repository_id, created_at)
+                 SELECT gen_random_uuid(), 'old-' || n, 'linux', 'amd64', repositories.id, now()
+                 FROM generate_series(1, {OLD_HOSTS}) AS n, repositories;
+             INSERT INTO jobs (id, host_id, repository_id, kind, status, origin, source_group, command, created_at,
+                 dispatched_at, accepted_at, started_at, finished_at, began_at, ended_at, exit_code)
+             SELECT (lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') || '70008000' || lpad(to_hex(n), 12, '0'))::uuid,
+                 host.id, host.repository_id, CASE WHEN n % 1000 = 1 THEN 'prune' ELSE 'backup' END,
+                 CASE WHEN n % 1000 = 2 THEN 'failed' ELSE 'succeeded' END,
+                 CASE WHEN n % 1000 = 3 THEN 'schedule' ELSE 'operator' END, 'docs', '{{\"job_id\": \"x\", \"kind\": \"backup\"}}',
+                 at, at, at, at, at, at, at, 0
+             FROM generate_series(1, {OLD_JOBS}) AS n
+                 JOIN (SELECT row_number() OVER () - 1 AS place, id, repository_id FROM hosts WHERE hostname LIKE 'old-%')
+                     AS host ON host.place = n % {OLD_HOSTS},
+                 LATERAL (SELECT now() - ({OLD_JOBS} - n + 10) * interval '10 minutes' AS at) AS its;
+             INSERT INTO log_chunks SELECT jobs.id, 0, 0, data
+                 FROM (SELECT data FROM log_chunks LIMIT 1) AS sample, jobs WHERE jobs.id <> '{logged}';
+             INSERT INTO log_chunks SELECT jobs.id, n, n, data
+                 FROM (SELECT data FROM log_chunks LIMIT 1) AS sample, generate_series(1, {CHUNKS}) AS n,
+                     (SELECT id FROM jobs WHERE kind = 'prune' ORDER BY created_at DESC LIMIT 1) AS jobs;
+             INSERT INTO source_groups (host_id, name, includes, created_at, updated_at)
+                 SELECT id, 'docs', '[]', now(), now() FROM hosts WHERE hostname LIKE 'old-%' AND hostname <> 'old-3';
+             ANALYZE"
+        ))
+        .unwrap();
+}
+
+/// Reads each list to the end, or three pages of it.
+fn read_lists(api: &Api, host: &str) {
+    let words = [
+        "kind=backup",
+        "kind=prune",
+        "origin=operator",
+        "origin=schedule",
+        "status=succeeded",
+        "status=failed",
+        "status=running",
+        "status=queued",
+        "kind=prune&status=failed",
+        "kind=backup&origin=schedule",
+        "kind=prune&origin=schedule&status=cancelled",
+    ];
+    let mut filters: Vec<String> = words.iter().map(|words| (*words).to_owned()).collect();
+    filters.extend(words.iter().map(|words| format!("host_id={host}&{words}")));
+    filters.push(String::new());
+    filters.push(format!("host_id={host}"));
+    let since = ["since=2020-01-01T00:00:00Z", "since=2999-01-01T00:00:00Z"];
+    filters.extend(filters.clone().iter().flat_map(|words| since.map(|since| format!("{since}&{words}"))));
+    for filter in filters {
+        // The plan may change once a statement was run five times.
+        for _ in 0..7 {
+            pages(api, &format!("/v1/jobs?limit=20&{filter}"));
+        }
+    }
+    for filter in ["", "status=online", "status=offline"] {
+        pages(api, &format!("/v1/hosts?limit=5&{filter}"));
+    }
+}
+
+fn pages(api: &Api, path: &str) {
+    let mut cursor = String::new();
+    for _ in 0..3 {
+        let page = api.get(&format!("{}&cursor={cursor}", path.trim_end_matches('&'))).unwrap();
+        match page["next_cursor"].as_str() {
+            Some(next) => next.clone_into(&mut cursor),
+            None => return,
+        }
+    }
+}
+
+/// A life of a job, with everything around it.
+fn run_jobs(sandbox: &Sandbox, host: &mut Host, logged: &str) {
+    let api = sandbox.api();
+    host.disconnect();
+    // It says that it has a job that is over: it is told to leave it.
+    host.connect(sandbox, &journalling("j", &[logged]));
+    assert_eq!(host.take("command.cancel")["job_id"], logged);
+    let job = backup(&api, &host.id, "docs");
+    assert_eq!(host.run("backup"), job);
+    host.accept(&job);
+    host.start(&job, "backup");
+    for seq in 0..20 {
+        host.log(&job, seq, "a line");
+    }
+    let last = host.finish(&job, "succeeded", 0);
+    host.settled(last);
+    over(&api, &job);
+    // A line that comes late wakes its job from the ledger.
+    let last = host.log(logged, 10, "late");
+    host.settled(last);
+    let second = api.run_job(&host.id, &json!({"kind": "check"})).unwrap();
+    host.run("check");
+    host.disconnect();
+    let waiting = backup(&api, &host.id, "docs");
+    api.call("POST", &format!("/v1/jobs/{waiting}/cancel"), None, &[]).unwrap().ok().unwrap();
+    over(&api, &waiting);
+    api.call("DELETE", &format!("/v1/hosts/{}", host.id), None, &[]).unwrap();
+    over(&api, &second);
+}
+
+/// Waits until all has gone that is older than it is to be kept, but for the newest success of a source group.
+fn old_history_is_gone(database: &Database) {
+    let old = "SELECT count(*) FROM jobs WHERE created_at < now() - interval '270 days'";
+    let logs =
+        "SELECT count(*) FROM log_chunks JOIN jobs ON jobs.id = job_id WHERE created_at < now() - interval '265 days'";
+    let left = || (one(database, old), one(database, logs));
+    let gone =
+        || if left() == ("0".to_owned(), "0".to_owned()) { Ok(()) } else { Err(Failure::new(format!("{:?}", left()))) };
+    eventually("old history to be gone", LIMIT, gone).unwrap();
+}
+
+/// The one value that a query of the test's own gives.
+fn one(database: &Database, sql: &str) -> String {
+    database.query(&format!("SET auto_explain.log_min_duration = -1; {sql}")).unwrap()[0][0].clone().unwrap()
+}
+
+#[test]
+fn no_statement_reads_much_of_a_big_table() {
+    let server = Server::start_with(LOG_PLANS).unwrap();
+    let mut sandbox = Sandbox::start_on(Database::on(&server).unwrap(), &[]).unwrap();
+    let api = sandbox.api();
+    let mut host = Host::ready_as(&sandbox, "web-1", &repository(&sandbox), &journalling("j", &[]));
+    group(&api, &host.id, "docs", Value::Null);
+    let logged = backup(&api, &host.id, "docs");
+    host.run("backup");
+    host.log(&logged, 0, "a line");
+    let last = host.finish(&logged, "succeeded", 0);
+    host.settled(last);
+    fill(&sandbox.database, &logged);
+
+    let before = server.log().len();
+    sandbox.restart_with(&[("FLEET_KEEP_JOBS", "270d"), ("FLEET_KEEP_LOGS", "265d")]).unwrap();
+    let api = sandbox.api();
+    let old = one(&sandbox.database, "SELECT id FROM hosts WHERE hostname = 'old-7'");
+    read_lists(&api, &old);
+    let long = one(&sandbox.database, &format!("SELECT job_id FROM log_chunks WHERE first_seq = {CHUNKS}"));
+    let log =
+        |after: usize| api.call("GET", &format!("/v1/jobs/{long}/logs?after_seq={after}"), None, &[]).unwrap().text;
+    assert_eq!((log(0).lines().count(), log(CHUNKS - 5).lines().count()), (CHUNKS, 5));
+    api.call("GET", "/metrics", None, &[]).unwrap();
+    run_jobs(&sandbox, &mut host, &logged);
+
+    old_history_is_gone(&sandbox.database);
+
+    let plans = plans::plans(&server, before);
+    let mut touched: HashMap<&str, usize> = HashMap::new();
+    let wrong: Vec<String> = plans
+        .iter()
+        .filter_map(|plan| {
+            let (table, fault) = examine(plan);
+            table.into_iter().for_each(|table| *touched.entry(table).or_default() += 1);
+            fault.map(|fault| format!("{fault}: {}", plan.describe()))
+        })
+        .collect();
+    let first = wrong.first().map(String::as_str).unwrap_or_default();
+    assert!(wrong.is_empty(), "{} of {} statements: {first}", wrong.len(), plans.len());
+    // What was looked at is what was meant.
+    assert!(BIG.iter().all(|table| touched.get(table).is_some_and(|count| *count > 20)), "{touched:?}");
+}
+
+/// The big table that a statement reads, and what is wrong with how it does.
+fn examine(plan: &Plan) -> (Option<&str>, Option<String>) {
+    let nodes = plan.nodes();
+    let table = nodes.iter().filter_map(|node| node.table).find(|table| BIG.contains(table));
+    let fault = nodes.iter().find_map(|node| {
+        let big = node.table.is_some_and(|table| BIG.contains(&table)) || node.kind == "Sort";
+        let all = big && node.kind == "Seq Scan";
+        (all || (big && node.rows > MOST_ROWS))
+            .then(|| format!("{} of {:?}, {} rows", node.kind, node.table, node.rows))
+    });
+    (table, fault)
+}
