@@ -24,6 +24,7 @@ pub mod server;
 pub mod snapshots;
 pub mod source_groups;
 pub mod stats;
+mod upgraded;
 pub mod waiting_room;
 
 use crate::services::Services;

@@ -11,6 +11,7 @@
 mod courier;
 mod fragments;
 mod frame_limit;
+mod frames;
 mod gate;
 mod greeting;
 mod handshake;
@@ -32,6 +33,8 @@ use actix_web_actors::ws;
 use courier::Courier;
 use fleet_wire::{ErrorMessage, MAX_MESSAGE_BYTES, OFFLINE_AFTER, ToAgent, encode};
 use fragments::{FragmentError, Fragments};
+use frames::Frames;
+use futures_util::stream;
 use gate::Gate;
 use protocol::Protocol;
 use refusal::Refusal;
@@ -72,6 +75,8 @@ pub struct Session {
     protocol: Protocol,
     fragments: Fragments,
     gate: Gate,
+    /// What it reads, until it has started.
+    frames: Option<Frames<web::Payload>>,
     /// The agent understands `ack`.
     ack: bool,
     /// Started for the first round.
@@ -99,6 +104,8 @@ impl Session {
         payload: web::Payload,
     ) -> Result<HttpResponse, actix_web::Error> {
         let gate = Gate::default();
+        // The gate judges by the declared length, before anything of a frame is buffered; the codec agrees.
+        let codec = Codec::new().max_size(MAX_MESSAGE_BYTES);
         let session = Self {
             host_id,
             connection: CONNECTIONS.fetch_add(1, Ordering::Relaxed),
@@ -106,7 +113,8 @@ impl Session {
             stage: Stage::BeforeHello,
             protocol: Protocol::default(),
             fragments: Fragments::default(),
-            gate: gate.clone(),
+            frames: Some(Frames::new(payload, gate.clone(), codec)),
+            gate,
             ack: false,
             courier: None,
             handing_on: false,
@@ -114,9 +122,9 @@ impl Session {
             held: Vec::new(),
             last_heard: Instant::now(),
         };
-        // The gate judges by the declared length, before anything of a frame is buffered; the codec agrees.
-        let codec = Codec::new().max_size(MAX_MESSAGE_BYTES);
-        ws::WsResponseBuilder::new(session, request, gate.guard(payload)).codec(codec).start()
+        // The context's own stream of frames never ends and never has any: it would keep its buffer.
+        let context = Context::with_codec(session, stream::pending(), Codec::new());
+        Ok(ws::handshake(request)?.streaming(context))
     }
 
     fn send(context: &mut Context, message: impl Into<ToAgent>) {
@@ -238,6 +246,9 @@ impl Actor for Session {
     fn started(&mut self, context: &mut Context) {
         // Who has to wait for room is overtaken by others: a cancel by its run, say. The registry's limit bounds it instead.
         context.set_mailbox_capacity(0);
+        if let Some(frames) = self.frames.take() {
+            context.add_stream(frames);
+        }
         context.run_interval(WATCH_INTERVAL, |actor, context| actor.watch(context));
     }
 
@@ -249,12 +260,8 @@ impl Actor for Session {
 
 impl StreamHandler<Result<ws::Message, ws::ProtocolError>> for Session {
     fn handle(&mut self, message: Result<ws::Message, ws::ProtocolError>, context: &mut Context) {
-        self.gate.handled();
         if self.stage == Stage::TurnedAway {
             return;
-        }
-        if self.gate.is_exceeded() && matches!(message, Ok(ws::Message::Pong(_))) {
-            return self.see_off(&Refusal::too_big(), Stage::TurnedAway, context);
         }
         self.hear();
         match message {
@@ -274,7 +281,7 @@ impl StreamHandler<Result<ws::Message, ws::ProtocolError>> for Session {
                 }
                 context.stop();
             }
-            Err(ws::ProtocolError::Overflow) => Self::close(context, &Refusal::too_big()),
+            Err(ws::ProtocolError::Overflow) => self.see_off(&Refusal::too_big(), Stage::TurnedAway, context),
             Err(error) => Self::close(context, &Refusal::malformed(error.to_string())),
         }
     }
