@@ -22,11 +22,11 @@ mod refusal;
 mod round;
 mod settings;
 
-pub use mailbox::{Close, Reload, Send};
+pub use mailbox::{Close, EndIfSilent, Reload, Send};
 
 use crate::registry::{ConnectionId, HostGone, Leave};
 use crate::services::Services;
-use actix::{Actor, ActorContext, AsyncContext, StreamHandler};
+use actix::{Actor, ActorContext, AsyncContext, SpawnHandle, StreamHandler};
 use actix_http::ws::Codec;
 use actix_web::{HttpRequest, HttpResponse, web};
 use actix_web_actors::ws;
@@ -38,12 +38,15 @@ use futures_util::stream;
 use gate::Gate;
 use protocol::Protocol;
 use refusal::Refusal;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// How often a session looks whether its agent is still there.
-const WATCH_INTERVAL: Duration = Duration::from_secs(15);
+/// How often an agent that is not read from hears from us.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
+/// Signs of life that follow each other faster than this are one.
+const SIGN_INTERVAL: Duration = Duration::from_secs(1);
 
 static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
 
@@ -70,7 +73,7 @@ enum Stage {
 pub struct Session {
     host_id: Uuid,
     connection: ConnectionId,
-    services: Services,
+    services: Arc<Services>,
     stage: Stage,
     protocol: Protocol,
     fragments: Fragments,
@@ -86,7 +89,10 @@ pub struct Session {
     reloading: Option<bool>,
     /// Commands that wait until the agent has its settings.
     held: Vec<ToAgent>,
+    /// To within [`SIGN_INTERVAL`].
     last_heard: Instant,
+    /// The timer of what the session waits for: hello, or that it may read on.
+    timer: Option<SpawnHandle>,
 }
 
 /// The context of a session: a mailbox and a socket.
@@ -98,7 +104,7 @@ impl Session {
     /// # Errors
     /// The request is no WebSocket upgrade.
     pub fn upgrade(
-        services: Services,
+        services: Arc<Services>,
         host_id: Uuid,
         request: &HttpRequest,
         payload: web::Payload,
@@ -121,6 +127,7 @@ impl Session {
             reloading: None,
             held: Vec::new(),
             last_heard: Instant::now(),
+            timer: None,
         };
         // The context's own stream of frames never ends and never has any: it would keep its buffer.
         let context = Context::with_codec(session, stream::pending(), Codec::new());
@@ -152,7 +159,7 @@ impl Session {
         self.stage = stage;
         self.leave();
         self.hand_on_the_rest(context);
-        self.gate.open();
+        self.read_on(context);
         context.run_later(GOODBYE_LIMIT, |_, context| context.stop());
     }
 
@@ -185,9 +192,9 @@ impl Session {
     /// Hands on what was gathered, unless a round is under way, and stops or resumes reading.
     fn hand_on(&mut self, context: &mut Context) {
         if self.protocol.is_full() {
-            self.gate.shut();
+            self.stop_reading(context);
         } else {
-            self.gate.open();
+            self.read_on(context);
         }
         if self.handing_on || !matches!(self.stage, Stage::Live | Stage::Leaving) {
             return;
@@ -199,7 +206,7 @@ impl Session {
 
     fn courier(&mut self, context: &Context) -> &Courier {
         let (host_id, services) = (self.host_id, &self.services);
-        self.courier.get_or_insert_with(|| Courier::start(host_id, services.clone(), context.address()))
+        self.courier.get_or_insert_with(|| Courier::start(host_id, Arc::clone(services), context.address()))
     }
 
     /// The session ends, but not what its agent has said.
@@ -209,23 +216,43 @@ impl Session {
         }
     }
 
-    /// Silence counts only while we listen.
-    fn watch(&mut self, context: &mut Context) {
-        if self.is_seen_off() {
+    fn stop_reading(&mut self, context: &mut Context) {
+        if self.gate.is_shut() {
             return;
         }
-        if self.gate.is_shut() {
-            self.hear();
-            // What the agent sends is not read, its pings neither: it must hear from us all the same.
+        self.gate.shut();
+        // What the agent sends is not read, its pings neither: it must hear from us all the same, and is not silent.
+        let ping = context.run_interval(PING_INTERVAL, |actor, context| {
+            actor.hear();
             context.ping(b"");
-        } else if self.last_heard.elapsed() > OFFLINE_AFTER {
-            log::warn!(host:% = self.host_id; "the agent was silent for {} s", OFFLINE_AFTER.as_secs());
-            Self::close(context, &Refusal::silent());
+        });
+        self.set_timer(Some(ping), context);
+    }
+
+    fn read_on(&mut self, context: &mut Context) {
+        if self.gate.is_shut() {
+            self.set_timer(None, context);
+            self.gate.open();
         }
     }
 
+    fn set_timer(&mut self, timer: Option<SpawnHandle>, context: &mut Context) {
+        if let Some(before) = std::mem::replace(&mut self.timer, timer) {
+            context.cancel_future(before);
+        }
+    }
+
+    /// Silence counts only while we listen.
+    fn is_silent(&self) -> bool {
+        !self.is_seen_off() && !self.gate.is_shut() && self.last_heard.elapsed() > OFFLINE_AFTER
+    }
+
     fn hear(&mut self) {
-        self.last_heard = Instant::now();
+        let now = Instant::now();
+        if now.duration_since(self.last_heard) < SIGN_INTERVAL {
+            return;
+        }
+        self.last_heard = now;
         if !matches!(self.stage, Stage::BeforeHello) {
             self.services.board.see(self.host_id);
         }
@@ -249,7 +276,8 @@ impl Actor for Session {
         if let Some(frames) = self.frames.take() {
             context.add_stream(frames);
         }
-        context.run_interval(WATCH_INTERVAL, |actor, context| actor.watch(context));
+        let hello_limit = context.run_later(OFFLINE_AFTER, |_, context| Self::close(context, &Refusal::no_hello()));
+        self.set_timer(Some(hello_limit), context);
     }
 
     fn stopped(&mut self, context: &mut Context) {

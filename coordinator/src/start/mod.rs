@@ -152,6 +152,7 @@ fn start_actors(
     let ticker = TickerServices {
         persistence: persistence.clone(),
         dispatcher: dispatcher.clone(),
+        registry: registry.clone(),
         board: Arc::clone(&board),
         deadlines,
     };
