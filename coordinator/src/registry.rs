@@ -4,7 +4,7 @@
 //! rise: a late goodbye of the first does not evict the second, and a late hello of the first does not either. A
 //! session that does not take a message in time is given up, so that one stuck peer holds up nobody.
 
-use crate::session::{Close, Reload, Send, Session};
+use crate::session::{Close, EndIfSilent, Reload, Send, Session};
 use actix::{Actor, Addr, AsyncContext, Context, Handler, MailboxError, Message, Recipient, ResponseFuture};
 use fleet_wire::{ToAgent, close};
 use std::collections::HashMap;
@@ -191,6 +191,24 @@ impl Handler<SettingsChanged> for Registry {
     fn handle(&mut self, SettingsChanged { hosts }: SettingsChanged, _: &mut Self::Context) {
         for entry in hosts.iter().filter_map(|host| self.sessions.get(host)) {
             entry.session.do_send(Reload);
+        }
+    }
+}
+
+/// Nothing was heard of these hosts for too long.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Silent {
+    /// The hosts.
+    pub hosts: Vec<Uuid>,
+}
+
+impl Handler<Silent> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, Silent { hosts }: Silent, _: &mut Self::Context) {
+        for entry in hosts.iter().filter_map(|host| self.sessions.get(host)) {
+            entry.session.do_send(EndIfSilent);
         }
     }
 }

@@ -67,6 +67,18 @@ pub async fn by_token(connection: &mut AsyncPgConnection, token_hash: &[u8]) -> 
         .optional()
 }
 
+/// The hosts whose agents have the tokens with these hashes, beside the hashes.
+///
+/// # Errors
+/// The database's.
+pub async fn by_tokens(connection: &mut AsyncPgConnection, hashes: &[Vec<u8>]) -> QueryResult<Vec<(Vec<u8>, Uuid)>> {
+    hosts::table
+        .filter(hosts::token_hash.eq_any(hashes).and(hosts::decommissioned_at.is_null()))
+        .select((hosts::token_hash.assume_not_null(), hosts::id))
+        .load(connection)
+        .await
+}
+
 /// The hosts that were online when the coordinator last wrote it down, with when they were last heard of.
 ///
 /// # Errors

@@ -35,6 +35,7 @@ use fleet_wire::Secret;
 use futures_util::FutureExt;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio_postgres::config::Host;
 
@@ -65,7 +66,7 @@ const VANISHED_AFTER: Duration = Duration::from_secs(15);
 /// Where the data is. Cheap to clone.
 #[derive(Clone)]
 pub struct Database {
-    config: tokio_postgres::Config,
+    config: Arc<tokio_postgres::Config>,
     readers: Pool<AsyncPgConnection>,
 }
 
@@ -87,13 +88,13 @@ impl Database {
     /// # Errors
     /// The URL is none.
     pub fn new(url: &Secret) -> Result<Self, DatabaseError> {
-        let config = configure(url.expose())?;
+        let config = Arc::new(configure(url.expose())?);
         let mut manager = ManagerConfig::default();
-        let of_readers = config.clone();
+        let of_readers = Arc::clone(&config);
         // A connection that the server has closed is known as that without asking; asking costs each read a round trip.
         manager.recycling_method = RecyclingMethod::Fast;
         manager.custom_setup = Box::new(move |_| {
-            let config = of_readers.clone();
+            let config = Arc::clone(&of_readers);
             let bad = |error: DatabaseError| diesel::ConnectionError::BadConnection(error.to_string());
             async move { establish(&config).await.map_err(bad) }.boxed()
         });

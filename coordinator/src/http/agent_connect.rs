@@ -1,10 +1,9 @@
 //! `GET /v1/agent/connect`: the agent's token decides which host this is, then its session takes over.
 
 use super::auth::bearer;
-use super::failures::read;
+use super::doorman::Doorman;
 use super::problem::Problem;
 use super::routes::resource;
-use crate::db::hosts;
 use crate::services::Services;
 use crate::session::Session;
 use crate::vault::hash_token;
@@ -12,22 +11,23 @@ use actix_web::{HttpRequest, HttpResponse, web};
 
 /// Adds the route.
 pub(super) fn configure(config: &mut web::ServiceConfig) {
+    config.app_data(web::Data::new(Doorman::default()));
     config.service(resource("/v1/agent/connect", [web::get().to(connect)], "GET"));
 }
 
 async fn connect(
     services: web::Data<Services>,
+    doorman: web::Data<Doorman>,
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, actix_web::Error> {
-    let host_id = authenticate(&services, &request).await?;
-    Session::upgrade(services.get_ref().clone(), host_id, &request, payload)
+    let host_id = authenticate(&services, &doorman, &request).await?;
+    Session::upgrade(services.into_inner(), host_id, &request, payload)
 }
 
-async fn authenticate(services: &Services, request: &HttpRequest) -> Result<uuid::Uuid, Problem> {
+async fn authenticate(services: &Services, doorman: &Doorman, request: &HttpRequest) -> Result<uuid::Uuid, Problem> {
     let token = bearer(request.headers())
         .ok_or_else(|| Problem::unauthorized("send the agent's token: Authorization: Bearer TOKEN"))?;
-    let hash = hash_token(token);
-    let host = read(services, async |reader| hosts::by_token(reader, &hash).await).await?;
+    let host = doorman.host_of(hash_token(token), services).await?;
     host.ok_or_else(|| Problem::unauthorized("no host has this token: enrol the agent again"))
 }

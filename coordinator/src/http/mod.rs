@@ -6,6 +6,7 @@ pub mod auth;
 pub mod body;
 pub mod check;
 pub mod clock;
+mod doorman;
 pub mod enrollment;
 pub mod failures;
 pub mod health;
@@ -24,6 +25,7 @@ pub mod server;
 pub mod snapshots;
 pub mod source_groups;
 pub mod stats;
+mod upgraded;
 pub mod waiting_room;
 
 use crate::services::Services;

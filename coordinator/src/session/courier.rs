@@ -7,6 +7,7 @@ use super::round::{self, Settled};
 use crate::services::Services;
 use actix::{Addr, Message};
 use std::collections::HashMap;
+use std::sync::Arc;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use uuid::Uuid;
 
@@ -14,11 +15,11 @@ use uuid::Uuid;
 ///
 /// The channel has no bound of its own: a session hands over one round at a time, and at its end what its inbox holds,
 /// which is bounded.
-pub(super) struct Courier(UnboundedSender<Round>);
+pub(super) struct Courier(UnboundedSender<Box<Round>>);
 
 impl Courier {
     /// Starts a courier that tells `session` what became of each round.
-    pub(super) fn start(host_id: Uuid, services: Services, session: Addr<Session>) -> Self {
+    pub(super) fn start(host_id: Uuid, services: Arc<Services>, session: Addr<Session>) -> Self {
         let (rounds, waiting) = unbounded_channel();
         actix::spawn(carry(waiting, host_id, services, session));
         Self(rounds)
@@ -27,14 +28,20 @@ impl Courier {
     /// Hands a round over.
     pub(super) fn take(&self, round: Round) {
         // A courier that has ended has told the session that the coordinator stops.
-        let _ = self.0.send(round);
+        let _ = self.0.send(Box::new(round));
     }
 }
 
-async fn carry(mut waiting: UnboundedReceiver<Round>, host_id: Uuid, services: Services, session: Addr<Session>) {
+async fn carry(
+    mut waiting: UnboundedReceiver<Box<Round>>,
+    host_id: Uuid,
+    services: Arc<Services>,
+    session: Addr<Session>,
+) {
     let mut jobs = HashMap::new();
     while let Some(next) = waiting.recv().await {
-        match round::hand_on(next, host_id, services.clone(), std::mem::take(&mut jobs)).await {
+        // Both boxes are there only while a round is under way: most couriers rest.
+        match Box::pin(round::hand_on(*next, host_id, Arc::clone(&services), std::mem::take(&mut jobs))).await {
             Some(mut settled) => {
                 jobs = std::mem::take(&mut settled.jobs);
                 session.do_send(HandedOn(Some(settled))); // never more than one on its way

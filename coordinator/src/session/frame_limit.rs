@@ -2,31 +2,26 @@
 //! itself looks at a frame's length only when all of the frame is there.
 //!
 //! It stands between socket and codec and reads nothing but frame headers (RFC 6455, section 5.2). A frame that is too
-//! large, alone or as the next fragment of its message, does not pass; in its place goes an empty pong, at which the
-//! session looks at [`FrameLimit::is_exceeded`], so that everything before it is still handled in its order. What
-//! follows is dropped.
+//! large, alone or as the next fragment of its message, does not pass, and nothing that follows it.
 
-use actix_web::web::{Bytes, BytesMut};
+use actix_web::web::BytesMut;
 use fleet_wire::MAX_MESSAGE_BYTES;
 
 /// The longest header: two bytes, eight of length, four of mask.
 const LONGEST_HEADER: usize = 14;
-/// An empty pong, masked as everything from a client is. It may stand between fragments too.
-const REFUSED: [u8; 6] = [0x8a, 0x80, 0, 0, 0, 0];
 /// Opcodes from here on are those of control frames, which may stand between the fragments of a message.
 const FIRST_CONTROL_OPCODE: u8 = 8;
 
 /// What the frames of one connection have declared so far.
 #[derive(Debug, Default)]
 pub(super) struct FrameLimit {
-    /// The part of a header that has come.
-    header: Vec<u8>,
+    /// The part of a header that has come, and how much that is.
+    header: [u8; LONGEST_HEADER],
+    come: usize,
     /// Bytes of payload that are still to pass.
     payload: u64,
     /// Bytes of the message that is under way in fragments.
     message: u64,
-    /// Frames that have passed whole.
-    frames: u64,
     exceeded: bool,
 }
 
@@ -36,35 +31,34 @@ impl FrameLimit {
         self.exceeded
     }
 
-    /// How many frames have passed whole so far.
-    pub(super) fn frames(&self) -> u64 {
-        self.frames
-    }
-
-    /// What of `bytes` may pass.
-    pub(super) fn pass(&mut self, mut bytes: &[u8]) -> Bytes {
-        let mut passed = BytesMut::with_capacity(bytes.len() + LONGEST_HEADER);
+    /// Adds to `passed` what of `bytes` may pass.
+    pub(super) fn pass(&mut self, mut bytes: &[u8], passed: &mut BytesMut) {
+        if !self.exceeded {
+            passed.reserve(bytes.len() + LONGEST_HEADER);
+        }
         while !bytes.is_empty() && !self.exceeded {
             if self.payload > 0 {
                 let count = usize::try_from(self.payload).unwrap_or(usize::MAX).min(bytes.len());
                 passed.extend_from_slice(&bytes[..count]);
                 bytes = &bytes[count..];
                 self.payload -= count as u64;
-                self.frames += u64::from(self.payload == 0);
                 continue;
             }
             let (&byte, rest) = bytes.split_first().unwrap_or((&0, &[]));
             bytes = rest;
-            self.header.push(byte);
-            if let Some(length) = declared_length(&self.header) {
-                let header = std::mem::take(&mut self.header);
-                self.exceeded = self.judge(header[0], length);
+            self.header[self.come] = byte;
+            self.come += 1;
+            let header = &self.header[..self.come];
+            if let Some(length) = declared_length(header) {
+                let first = header[0];
+                self.exceeded = self.judge(first, length);
                 self.payload = length;
-                self.frames += u64::from(length == 0 || self.exceeded);
-                passed.extend_from_slice(if self.exceeded { &REFUSED } else { &header });
+                if !self.exceeded {
+                    passed.extend_from_slice(&self.header[..self.come]);
+                }
+                self.come = 0;
             }
         }
-        passed.freeze()
     }
 
     /// True if a frame of this first byte and length makes its message too large.
@@ -130,14 +124,19 @@ mod tests {
 
     const MAX: usize = MAX_MESSAGE_BYTES;
 
+    fn passed(limit: &mut FrameLimit, bytes: &[u8]) -> Vec<u8> {
+        let mut passed = BytesMut::new();
+        limit.pass(bytes, &mut passed);
+        passed.to_vec()
+    }
+
     #[test]
     fn what_is_in_bounds_passes_unchanged_however_it_is_cut() {
         let stream = [frame(0x01, 300), frame(0x89, 5), frame(0x80, 0), frame(0x81, 70_000), frame(0x81, 125)].concat();
         for size in [1, 3, 7, 4096, stream.len()] {
             let mut limit = FrameLimit::default();
-            let passed: Vec<u8> = stream.chunks(size).flat_map(|chunk| limit.pass(chunk).to_vec()).collect();
-            assert!(passed == stream, "in pieces of {size}");
-            assert_eq!(limit.frames(), 5, "in pieces of {size}");
+            let all: Vec<u8> = stream.chunks(size).flat_map(|chunk| passed(&mut limit, chunk)).collect();
+            assert!(all == stream, "in pieces of {size}");
         }
     }
 
@@ -146,7 +145,7 @@ mod tests {
         let mut limit = FrameLimit::default();
         for _ in 0..2 {
             let largest = frame(0x81, MAX);
-            assert_eq!(limit.pass(&largest).len(), largest.len());
+            assert_eq!(passed(&mut limit, &largest).len(), largest.len());
         }
     }
 
@@ -156,9 +155,9 @@ mod tests {
             for first in [0x81, 0x82, 0x89, 0x00] {
                 let mut limit = FrameLimit::default();
                 let before = frame(0x81, 10);
-                let passed = limit.pass(&[before.clone(), header(first, length)].concat());
-                assert_eq!(&passed[..], [&before[..], &REFUSED].concat(), "{length} after {first:x}");
-                assert!(limit.pass(b"more").is_empty());
+                let all = passed(&mut limit, &[before.clone(), header(first, length)].concat());
+                assert_eq!(all, before, "{length} after {first:x}");
+                assert!(limit.is_exceeded() && passed(&mut limit, b"more").is_empty());
             }
         }
     }
@@ -166,12 +165,12 @@ mod tests {
     #[test]
     fn fragments_count_together_and_a_ping_between_them_does_not() {
         let mut limit = FrameLimit::default();
-        limit.pass(&frame(0x01, MAX / 2));
-        limit.pass(&frame(0x89, 125));
+        passed(&mut limit, &frame(0x01, MAX / 2));
+        passed(&mut limit, &frame(0x89, 125));
         let rest = header(0x80, (MAX - MAX / 2) as u64);
-        assert_eq!(limit.pass(&rest), rest, "as much as a message may have");
+        assert_eq!(passed(&mut limit, &rest), rest, "as much as a message may have");
         let mut limit = FrameLimit::default();
-        limit.pass(&frame(0x01, MAX / 2));
-        assert_eq!(limit.pass(&header(0x00, (MAX / 2 + 1) as u64))[..], REFUSED);
+        passed(&mut limit, &frame(0x01, MAX / 2));
+        assert!(passed(&mut limit, &header(0x00, (MAX / 2 + 1) as u64)).is_empty() && limit.is_exceeded());
     }
 }

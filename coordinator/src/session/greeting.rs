@@ -20,22 +20,21 @@ impl Session {
     /// Writes hello down and goes live.
     pub(super) fn greet(&mut self, hello: Hello, context: &mut Context) {
         self.stage = Stage::Greeting;
+        self.set_timer(None, context);
         self.ack = hello.can(CAPABILITY_ACK);
         self.services.board.see(self.host_id);
         let (listed, journal) = (hello.jobs.clone(), hello.journal.clone());
         let (host_id, connection, session) = (self.host_id, self.connection, context.address());
-        let services = self.services.clone();
-        let greet = async move {
-            services.registry.send(Enter { host_id, connection, session }).await.ok()?;
-            let new = NewHello { host_id, hello: Box::new(hello), at: Utc::now() };
-            services.persistence.send(SaveHello(new)).await.ok()
-        };
+        // Before the settings are read: who changes them later tells the registry after that.
+        self.services.registry.do_send(Enter { host_id, connection, session });
+        let new = NewHello { host_id, hello: Box::new(hello), at: Utc::now() };
+        let greet = self.services.persistence.send(SaveHello(new));
         context.spawn(greet.into_actor(self).map(move |outcome, actor, context| match outcome {
             _ if actor.is_seen_off() => actor.leave(),
-            Some(Ok(Some(greeting))) => actor.go_live(&greeting, listed, journal, context),
-            Some(Ok(None)) => Self::close(context, &Refusal::revoked()),
-            Some(Err(error)) => Self::close(context, &Refusal::internal(error.to_string())),
-            None => Self::close(context, &Refusal::stopping()),
+            Ok(Ok(Some(greeting))) => actor.go_live(&greeting, listed, journal, context),
+            Ok(Ok(None)) => Self::close(context, &Refusal::revoked()),
+            Ok(Err(error)) => Self::close(context, &Refusal::internal(error.to_string())),
+            Err(_) => Self::close(context, &Refusal::stopping()),
         }));
     }
 

@@ -4,7 +4,7 @@ use super::courier::HandedOn;
 use super::refusal::Refusal;
 use super::{Context, Session, Stage};
 use actix::{Handler, Message};
-use fleet_wire::{Ack, ToAgent, encode};
+use fleet_wire::{Ack, OFFLINE_AFTER, ToAgent, encode};
 
 impl Handler<HandedOn> for Session {
     type Result = ();
@@ -69,6 +69,22 @@ impl Handler<Reload> for Session {
             (Stage::Live, None) => self.reload(context),
             // What is being read may be older than the change.
             _ => self.reloading = Some(true),
+        }
+    }
+}
+
+/// Nothing was heard of the host for too long, as the board has it: the session ends if it has not heard anything either.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct EndIfSilent;
+
+impl Handler<EndIfSilent> for Session {
+    type Result = ();
+
+    fn handle(&mut self, _: EndIfSilent, context: &mut Context) {
+        if self.is_silent() {
+            log::warn!(host:% = self.host_id; "the agent was silent for {} s", OFFLINE_AFTER.as_secs());
+            Self::close(context, &Refusal::silent());
         }
     }
 }

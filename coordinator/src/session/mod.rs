@@ -11,6 +11,7 @@
 mod courier;
 mod fragments;
 mod frame_limit;
+mod frames;
 mod gate;
 mod greeting;
 mod handshake;
@@ -21,26 +22,31 @@ mod refusal;
 mod round;
 mod settings;
 
-pub use mailbox::{Close, Reload, Send};
+pub use mailbox::{Close, EndIfSilent, Reload, Send};
 
 use crate::registry::{ConnectionId, HostGone, Leave};
 use crate::services::Services;
-use actix::{Actor, ActorContext, AsyncContext, StreamHandler};
+use actix::{Actor, ActorContext, AsyncContext, SpawnHandle, StreamHandler};
 use actix_http::ws::Codec;
 use actix_web::{HttpRequest, HttpResponse, web};
 use actix_web_actors::ws;
 use courier::Courier;
 use fleet_wire::{ErrorMessage, MAX_MESSAGE_BYTES, OFFLINE_AFTER, ToAgent, encode};
 use fragments::{FragmentError, Fragments};
+use frames::Frames;
+use futures_util::stream;
 use gate::Gate;
 use protocol::Protocol;
 use refusal::Refusal;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// How often a session looks whether its agent is still there.
-const WATCH_INTERVAL: Duration = Duration::from_secs(15);
+/// How often an agent that is not read from hears from us.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
+/// Signs of life that follow each other faster than this are one.
+const SIGN_INTERVAL: Duration = Duration::from_secs(1);
 
 static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
 
@@ -67,11 +73,13 @@ enum Stage {
 pub struct Session {
     host_id: Uuid,
     connection: ConnectionId,
-    services: Services,
+    services: Arc<Services>,
     stage: Stage,
     protocol: Protocol,
     fragments: Fragments,
     gate: Gate,
+    /// What it reads, until it has started.
+    frames: Option<Frames<web::Payload>>,
     /// The agent understands `ack`.
     ack: bool,
     /// Started for the first round.
@@ -81,7 +89,10 @@ pub struct Session {
     reloading: Option<bool>,
     /// Commands that wait until the agent has its settings.
     held: Vec<ToAgent>,
+    /// To within [`SIGN_INTERVAL`].
     last_heard: Instant,
+    /// The timer of what the session waits for: hello, or that it may read on.
+    timer: Option<SpawnHandle>,
 }
 
 /// The context of a session: a mailbox and a socket.
@@ -93,12 +104,14 @@ impl Session {
     /// # Errors
     /// The request is no WebSocket upgrade.
     pub fn upgrade(
-        services: Services,
+        services: Arc<Services>,
         host_id: Uuid,
         request: &HttpRequest,
         payload: web::Payload,
     ) -> Result<HttpResponse, actix_web::Error> {
         let gate = Gate::default();
+        // The gate judges by the declared length, before anything of a frame is buffered; the codec agrees.
+        let codec = Codec::new().max_size(MAX_MESSAGE_BYTES);
         let session = Self {
             host_id,
             connection: CONNECTIONS.fetch_add(1, Ordering::Relaxed),
@@ -106,17 +119,19 @@ impl Session {
             stage: Stage::BeforeHello,
             protocol: Protocol::default(),
             fragments: Fragments::default(),
-            gate: gate.clone(),
+            frames: Some(Frames::new(payload, gate.clone(), codec)),
+            gate,
             ack: false,
             courier: None,
             handing_on: false,
             reloading: None,
             held: Vec::new(),
             last_heard: Instant::now(),
+            timer: None,
         };
-        // The gate judges by the declared length, before anything of a frame is buffered; the codec agrees.
-        let codec = Codec::new().max_size(MAX_MESSAGE_BYTES);
-        ws::WsResponseBuilder::new(session, request, gate.guard(payload)).codec(codec).start()
+        // The context's own stream of frames never ends and never has any: it would keep its buffer.
+        let context = Context::with_codec(session, stream::pending(), Codec::new());
+        Ok(ws::handshake(request)?.streaming(context))
     }
 
     fn send(context: &mut Context, message: impl Into<ToAgent>) {
@@ -144,7 +159,7 @@ impl Session {
         self.stage = stage;
         self.leave();
         self.hand_on_the_rest(context);
-        self.gate.open();
+        self.read_on(context);
         context.run_later(GOODBYE_LIMIT, |_, context| context.stop());
     }
 
@@ -177,9 +192,9 @@ impl Session {
     /// Hands on what was gathered, unless a round is under way, and stops or resumes reading.
     fn hand_on(&mut self, context: &mut Context) {
         if self.protocol.is_full() {
-            self.gate.shut();
+            self.stop_reading(context);
         } else {
-            self.gate.open();
+            self.read_on(context);
         }
         if self.handing_on || !matches!(self.stage, Stage::Live | Stage::Leaving) {
             return;
@@ -191,7 +206,7 @@ impl Session {
 
     fn courier(&mut self, context: &Context) -> &Courier {
         let (host_id, services) = (self.host_id, &self.services);
-        self.courier.get_or_insert_with(|| Courier::start(host_id, services.clone(), context.address()))
+        self.courier.get_or_insert_with(|| Courier::start(host_id, Arc::clone(services), context.address()))
     }
 
     /// The session ends, but not what its agent has said.
@@ -201,23 +216,43 @@ impl Session {
         }
     }
 
-    /// Silence counts only while we listen.
-    fn watch(&mut self, context: &mut Context) {
-        if self.is_seen_off() {
+    fn stop_reading(&mut self, context: &mut Context) {
+        if self.gate.is_shut() {
             return;
         }
-        if self.gate.is_shut() {
-            self.hear();
-            // What the agent sends is not read, its pings neither: it must hear from us all the same.
+        self.gate.shut();
+        // What the agent sends is not read, its pings neither: it must hear from us all the same, and is not silent.
+        let ping = context.run_interval(PING_INTERVAL, |actor, context| {
+            actor.hear();
             context.ping(b"");
-        } else if self.last_heard.elapsed() > OFFLINE_AFTER {
-            log::warn!(host:% = self.host_id; "the agent was silent for {} s", OFFLINE_AFTER.as_secs());
-            Self::close(context, &Refusal::silent());
+        });
+        self.set_timer(Some(ping), context);
+    }
+
+    fn read_on(&mut self, context: &mut Context) {
+        if self.gate.is_shut() {
+            self.set_timer(None, context);
+            self.gate.open();
         }
     }
 
+    fn set_timer(&mut self, timer: Option<SpawnHandle>, context: &mut Context) {
+        if let Some(before) = std::mem::replace(&mut self.timer, timer) {
+            context.cancel_future(before);
+        }
+    }
+
+    /// Silence counts only while we listen.
+    fn is_silent(&self) -> bool {
+        !self.is_seen_off() && !self.gate.is_shut() && self.last_heard.elapsed() > OFFLINE_AFTER
+    }
+
     fn hear(&mut self) {
-        self.last_heard = Instant::now();
+        let now = Instant::now();
+        if now.duration_since(self.last_heard) < SIGN_INTERVAL {
+            return;
+        }
+        self.last_heard = now;
         if !matches!(self.stage, Stage::BeforeHello) {
             self.services.board.see(self.host_id);
         }
@@ -238,7 +273,11 @@ impl Actor for Session {
     fn started(&mut self, context: &mut Context) {
         // Who has to wait for room is overtaken by others: a cancel by its run, say. The registry's limit bounds it instead.
         context.set_mailbox_capacity(0);
-        context.run_interval(WATCH_INTERVAL, |actor, context| actor.watch(context));
+        if let Some(frames) = self.frames.take() {
+            context.add_stream(frames);
+        }
+        let hello_limit = context.run_later(OFFLINE_AFTER, |_, context| Self::close(context, &Refusal::no_hello()));
+        self.set_timer(Some(hello_limit), context);
     }
 
     fn stopped(&mut self, context: &mut Context) {
@@ -249,12 +288,8 @@ impl Actor for Session {
 
 impl StreamHandler<Result<ws::Message, ws::ProtocolError>> for Session {
     fn handle(&mut self, message: Result<ws::Message, ws::ProtocolError>, context: &mut Context) {
-        self.gate.handled();
         if self.stage == Stage::TurnedAway {
             return;
-        }
-        if self.gate.is_exceeded() && matches!(message, Ok(ws::Message::Pong(_))) {
-            return self.see_off(&Refusal::too_big(), Stage::TurnedAway, context);
         }
         self.hear();
         match message {
@@ -274,7 +309,7 @@ impl StreamHandler<Result<ws::Message, ws::ProtocolError>> for Session {
                 }
                 context.stop();
             }
-            Err(ws::ProtocolError::Overflow) => Self::close(context, &Refusal::too_big()),
+            Err(ws::ProtocolError::Overflow) => self.see_off(&Refusal::too_big(), Stage::TurnedAway, context),
             Err(error) => Self::close(context, &Refusal::malformed(error.to_string())),
         }
     }

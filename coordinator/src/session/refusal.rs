@@ -36,6 +36,11 @@ impl Refusal {
         Self::new(close::GOING_AWAY, "silent", message)
     }
 
+    pub(super) fn no_hello() -> Self {
+        let message = format!("there was no hello for {} s", OFFLINE_AFTER.as_secs());
+        Self::new(close::GOING_AWAY, "silent", message)
+    }
+
     pub(super) fn stopping() -> Self {
         Self::new(close::GOING_AWAY, "stopping", "the coordinator stops")
     }

@@ -13,6 +13,7 @@ use chrono::Utc;
 use fleet_wire::{EnvelopeId, ErrorMessage, JobId};
 use futures_util::future::join_all;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -35,7 +36,7 @@ type Refused = Vec<(Option<EnvelopeId>, ErrorMessage)>;
 pub(super) async fn hand_on(
     round: Round,
     host_id: Uuid,
-    services: Services,
+    services: Arc<Services>,
     known: HashMap<JobId, Addr<Job>>,
 ) -> Option<Settled> {
     let Round { jobs, host, up_to } = round;

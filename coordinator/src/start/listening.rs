@@ -5,6 +5,11 @@ use crate::http::waiting_room::WaitingRoom;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use tokio::net::TcpSocket;
+
+/// Connections that may wait to be accepted. After a break all agents come at once, and one that finds no place tries
+/// again after a second. The system may allow fewer (`net.core.somaxconn`).
+const BACKLOG: u32 = 4096;
 
 /// The socket, and the file `listen` that says where it is, for port 0 can be anything. The file goes with the handle.
 pub(super) struct Listening {
@@ -15,7 +20,7 @@ pub(super) struct Listening {
 impl Listening {
     /// Takes the address and says so.
     pub(super) fn on(address: SocketAddr, data_dir: &Path) -> Result<Self, StartError> {
-        let listener = TcpListener::bind(address).map_err(|source| StartError::Listen { address, source })?;
+        let listener = listen(address).map_err(|source| StartError::Listen { address, source })?;
         let address = listener.local_addr().map_err(StartError::Http)?;
         log::info!("listening on http://{address}");
         let file = data_dir.join("listen");
@@ -35,6 +40,13 @@ impl Listening {
         let opened: io::Result<WaitingRoom> = self.listener.try_clone().and_then(WaitingRoom::open);
         opened.map_err(StartError::Http)
     }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)?.into_std()
 }
 
 impl Drop for Listening {

@@ -159,6 +159,7 @@ fn start_actors(
     let ticker = TickerServices {
         persistence: persistence.clone(),
         dispatcher: dispatcher.clone(),
+        registry: registry.clone(),
         board: Arc::clone(&board),
         deadlines: config.deadlines.clone(),
         history: config.history.clone(),

@@ -8,6 +8,7 @@ use crate::board::Board;
 use crate::config::{Deadlines, History};
 use crate::dispatcher::{Dispatcher, LookAtDeadlines};
 use crate::persistence::{Persistence, SavePresence};
+use crate::registry::{Registry, Silent};
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, WrapFuture};
 use fleet_wire::Timestamp;
 use std::collections::HashMap;
@@ -30,6 +31,8 @@ pub struct TickerServices {
     pub persistence: Addr<Persistence>,
     /// Who ends jobs.
     pub dispatcher: Addr<Dispatcher>,
+    /// Who ends the sessions of silent hosts.
+    pub registry: Addr<Registry>,
     /// Signs of life.
     pub board: Arc<Board>,
     /// How long jobs may wait and run.
@@ -61,6 +64,10 @@ impl Ticker {
 
     fn note_presence(&mut self, context: &mut Context<Self>) {
         let due = presence::due(&self.services.board.all_seen(), &self.written);
+        let silent: Vec<Uuid> = due.iter().filter(|host| !host.online).map(|host| host.host_id).collect();
+        if !silent.is_empty() {
+            self.services.registry.do_send(Silent { hosts: silent });
+        }
         if due.is_empty() || self.writing {
             return;
         }
