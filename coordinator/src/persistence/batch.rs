@@ -9,10 +9,11 @@ use super::error::{Failure, is_constraint};
 use super::messages::{Patience, Save, SaveHello, SaveJob, SavePresence, Write};
 use crate::db::greetings::{self, Greeting, NewHello};
 use crate::db::jobs::Beginning;
+use crate::db::statement::statement;
 use crate::db::{jobs, logs, presence};
 use diesel::QueryResult;
-use diesel_async::{AnsiTransactionManager, AsyncConnection, AsyncPgConnection, TransactionManager};
-use futures_util::future::{BoxFuture, try_join5};
+use diesel_async::{AnsiTransactionManager, AsyncConnection, AsyncPgConnection, RunQueryDsl, TransactionManager};
+use futures_util::future::{BoxFuture, join3, try_join5};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -81,6 +82,11 @@ impl Entry {
             Self::Job(JobWrite { save, .. }) => save.chunks.iter().map(|chunk| chunk.data.len()).sum(),
             Self::Single(_) | Self::Hello(_) | Self::Presence(_) => 0,
         }
+    }
+
+    /// Whether one statement does all of its kind, and none needs an answer of another.
+    fn is_grouped(&self) -> bool {
+        matches!(self, Self::Job(_) | Self::Presence(_))
     }
 
     fn settle(self, outcome: Result<(), WriteError>) {
@@ -224,6 +230,10 @@ impl Batch {
         connection: &mut AsyncPgConnection,
         committing: &mut bool,
     ) -> Result<Vec<(usize, diesel::result::Error)>, Failure> {
+        if self.0.iter().all(|queued| queued.entry.is_grouped()) {
+            *committing = true;
+            return self.at_once(connection).await;
+        }
         AnsiTransactionManager::begin_transaction(connection).await.map_err(Failure::before_commit)?;
         let rejected = match self.apply(connection).await {
             Ok(rejected) => rejected,
@@ -238,6 +248,27 @@ impl Batch {
             Ok(()) => Ok(rejected),
             Err(error) => Err(Failure::Unknown(error.to_string())),
         }
+    }
+
+    /// The whole transaction in one round trip: the commit is sent before anything is answered. After a statement that
+    /// fails the server takes it for a rollback. One that could not even be sent may leave the others committed, which
+    /// does no harm: all are applied again.
+    async fn at_once(
+        &self,
+        mut connection: &AsyncPgConnection,
+    ) -> Result<Vec<(usize, diesel::result::Error)>, Failure> {
+        let mut rejected = Vec::new();
+        let mut last = connection;
+        let (begun, applied, committed) = join3(
+            statement("BEGIN").execute(&mut connection),
+            self.apply_grouped(last, &mut rejected),
+            statement("COMMIT").execute(&mut last),
+        )
+        .await;
+        // Without this answer nothing is certain.
+        committed.map_err(|error| Failure::Unknown(error.to_string()))?;
+        begun.and(applied.map(|()| 0)).map_err(Failure::before_commit)?;
+        Ok(rejected)
     }
 
     /// Applies everything, and tells which writes are refused.
