@@ -11,6 +11,7 @@ use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt, Bool, Jsonb, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use fleet_wire::{CommandRun, JobProgress, Status, Timestamp};
+use futures_util::TryStreamExt;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
@@ -426,11 +427,16 @@ pub(super) fn matters() -> SqlLiteral<Bool> {
 /// # Errors
 /// The database's.
 pub async fn open(connection: &mut AsyncPgConnection) -> QueryResult<Vec<Job>> {
-    let rows = jobs::table
-        .filter(matters())
-        .order((jobs::created_at, jobs::id))
-        .select(columns())
-        .load::<(NewJob, StateRow)>(connection)
-        .await?;
-    Ok(rows.into_iter().map(Job::from).collect())
+    // In the order of the index that holds just these: with another, or with the lost ones in the same query, all of a
+    // hundred thousand are sorted on disk. They are read as they come, for there may be many.
+    let open = jobs::table.filter(is_open()).order((jobs::created_at.desc(), jobs::id.desc())).select(columns());
+    let open = open.load_stream::<(NewJob, StateRow)>(connection).await?;
+    let mut found: Vec<Job> = open.map_ok(Job::from).try_collect().await?;
+    let lost = jobs::table.filter(jobs::lost_at.is_not_null().and(jobs::released_at.is_null())).select(columns());
+    let lost = lost.load::<(NewJob, StateRow)>(connection).await?;
+    found.extend(lost.into_iter().map(Job::from));
+    found.sort_unstable_by_key(|job| (job.new.created_at, job.new.id));
+    // A lost job is over, but nothing depends on that here.
+    found.dedup_by_key(|job| job.new.id);
+    Ok(found)
 }
