@@ -5,6 +5,10 @@ use fleet_coordinator::config::{Cli, Command};
 use fleet_coordinator::start;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+/// Gives memory back that a burst has taken, which glibc's does not when something small lies behind it; and is faster.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     let cli = Cli::parse();
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info,actix_server=warn")).init();

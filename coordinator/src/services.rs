@@ -2,7 +2,7 @@
 
 use crate::board::Board;
 use crate::db::lookup::Lookup;
-use crate::db::{Database, jobs, planning};
+use crate::db::{Database, hosts, jobs, planning};
 use crate::dispatcher::Dispatcher;
 use crate::live::LiveJobs;
 use crate::persistence::Persistence;
@@ -26,6 +26,8 @@ pub struct Services {
     pub dispatcher: Addr<Dispatcher>,
     /// What is true right now.
     pub board: Arc<Board>,
+    /// Whose token it is, by its hash.
+    pub tokens: Arc<Lookup<hosts::ByToken>>,
     /// Jobs in the ledger.
     pub jobs: Arc<Lookup<jobs::ById>>,
     /// What jobs are planned with.

@@ -2,6 +2,7 @@
 
 use super::jobs::{is_open, matters};
 use super::json::Json;
+use super::lookup::Source;
 use super::schema::{enrollment_tokens, hosts, jobs};
 use crate::persistence::Write;
 use diesel::dsl::sql;
@@ -9,7 +10,7 @@ use diesel::prelude::*;
 use diesel::sql_types::{Bool, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use fleet_wire::Timestamp;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 
 /// A host, whole but for its token's hash.
@@ -67,16 +68,19 @@ pub async fn by_token(connection: &mut AsyncPgConnection, token_hash: &[u8]) -> 
         .optional()
 }
 
-/// The hosts whose agents have the tokens with these hashes, beside the hashes.
-///
-/// # Errors
-/// The database's.
-pub async fn by_tokens(connection: &mut AsyncPgConnection, hashes: &[Vec<u8>]) -> QueryResult<Vec<(Vec<u8>, Uuid)>> {
-    hosts::table
-        .filter(hosts::token_hash.eq_any(hashes).and(hosts::decommissioned_at.is_null()))
-        .select((hosts::token_hash.assume_not_null(), hosts::id))
-        .load(connection)
-        .await
+/// Hosts in service by the hashes of their agents' tokens.
+#[derive(Debug)]
+pub struct ByToken;
+
+impl Source for ByToken {
+    type Key = Vec<u8>;
+    type Value = Uuid;
+
+    async fn find(mut connection: &AsyncPgConnection, hashes: &[Vec<u8>]) -> QueryResult<HashMap<Vec<u8>, Uuid>> {
+        let of_tokens = hosts::token_hash.eq_any(hashes).and(hosts::decommissioned_at.is_null());
+        let rows = hosts::table.filter(of_tokens).select((hosts::token_hash.assume_not_null(), hosts::id));
+        Ok(rows.load(&mut connection).await?.into_iter().collect())
+    }
 }
 
 /// The hosts that were online when the coordinator last wrote it down, with when they were last heard of.

@@ -17,7 +17,7 @@ const MOST_KEYS: usize = 512;
 /// What can be looked up.
 pub trait Source: 'static {
     /// By what.
-    type Key: Copy + Eq + Hash + Send + 'static;
+    type Key: Clone + Eq + Hash + Send + 'static;
     /// What is found.
     type Value: Clone + Send + 'static;
 
@@ -65,7 +65,7 @@ impl<S: Source> Lookup<S> {
         let (reply, answer) = oneshot::channel();
         {
             let mut state = self.state();
-            state.asked.push((key, reply));
+            state.asked.push((key.clone(), reply));
             if !state.under_way {
                 state.under_way = true;
                 actix::spawn(UnderWay { lookup: Arc::clone(self), ended: false }.run());
@@ -80,8 +80,9 @@ impl<S: Source> Lookup<S> {
 
     /// After a query of many that failed: an error that is one's own.
     async fn alone(&self, key: S::Key) -> Result<Option<S::Value>, DatabaseError> {
-        let mut found = self.database.read(async |reader| S::find(reader, &[key]).await).await?;
-        Ok(found.remove(&key))
+        let keys = [key];
+        let mut found = self.database.read(async |reader| S::find(reader, &keys).await).await?;
+        Ok(found.remove(&keys[0]))
     }
 }
 
@@ -106,7 +107,7 @@ impl<S: Source> Drop for UnderWay<S> {
 impl<S: Source> UnderWay<S> {
     async fn run(mut self) {
         while let Some(asked) = self.next() {
-            let keys: Vec<S::Key> = asked.iter().map(|(key, _)| *key).collect();
+            let keys: Vec<S::Key> = asked.iter().map(|(key, _)| key.clone()).collect();
             let found = self.lookup.database.read(async |reader| S::find(reader, &keys).await).await;
             if let Ok(found) = found {
                 for (key, reply) in asked {

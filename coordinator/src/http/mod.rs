@@ -6,7 +6,6 @@ pub mod auth;
 pub mod body;
 pub mod check;
 pub mod clock;
-mod doorman;
 pub mod enrollment;
 pub mod failures;
 pub mod health;

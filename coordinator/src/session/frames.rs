@@ -93,7 +93,7 @@ mod tests {
 
     const TEXT: &[u8] = b"\x81\x81\0\0\0\0a";
 
-    fn frames(pieces: Vec<Bytes>, gate: &Gate) -> Frames<impl Stream<Item = Result<Bytes, ()>> + Unpin> {
+    fn frames(pieces: Vec<Bytes>, gate: &Gate) -> Frames<impl Stream<Item = Result<Bytes, ()>> + Unpin + use<>> {
         let codec = Codec::new().max_size(MAX_MESSAGE_BYTES);
         Frames::new(stream::iter(pieces.into_iter().map(Ok)), gate.clone(), codec)
     }

@@ -45,8 +45,6 @@ use uuid::Uuid;
 
 /// How often an agent that is not read from hears from us.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
-/// Signs of life that follow each other faster than this are one.
-const SIGN_INTERVAL: Duration = Duration::from_secs(1);
 
 static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
 
@@ -89,7 +87,6 @@ pub struct Session {
     reloading: Option<bool>,
     /// Commands that wait until the agent has its settings.
     held: Vec<ToAgent>,
-    /// To within [`SIGN_INTERVAL`].
     last_heard: Instant,
     /// The timer of what the session waits for: hello, or that it may read on.
     timer: Option<SpawnHandle>,
@@ -248,11 +245,7 @@ impl Session {
     }
 
     fn hear(&mut self) {
-        let now = Instant::now();
-        if now.duration_since(self.last_heard) < SIGN_INTERVAL {
-            return;
-        }
-        self.last_heard = now;
+        self.last_heard = Instant::now();
         if !matches!(self.stage, Stage::BeforeHello) {
             self.services.board.see(self.host_id);
         }

@@ -26,8 +26,7 @@ impl Credentials {
 
     /// The credential that may delete: the repository's own, filled up from the everyday one. Without one, an
     /// append-only repository has none, and any other takes the everyday one.
-    fn admin(repository: &Repository, vault: &Vault) -> Result<Option<Self>, UnsealError> {
-        let everyday = Self::everyday(repository, vault)?;
+    fn admin(repository: &Repository, everyday: Self, vault: &Vault) -> Result<Option<Self>, UnsealError> {
         if !repository.has_admin {
             return Ok((!repository.append_only).then_some(everyday));
         }
@@ -78,8 +77,11 @@ pub(super) fn burst(
     vault: &Vault,
     ack: bool,
 ) -> Result<Vec<ToAgent>, UnsealError> {
-    let admin = repository.map(|repository| Credentials::admin(repository, vault)).transpose()?.flatten();
     let everyday = repository.map(|repository| Credentials::everyday(repository, vault)).transpose()?;
+    let admin = match repository.zip(everyday.clone()) {
+        Some((repository, everyday)) => Credentials::admin(repository, everyday, vault)?,
+        None => None,
+    };
     let mut messages = Vec::new();
     if admin.is_some() || ack {
         messages.push(admin.unwrap_or_default().update(Slot::Admin).into());
@@ -135,13 +137,17 @@ mod tests {
 
     #[test]
     fn the_admin_slot_is_the_repositorys_own_or_the_everyday_one_or_empty() {
-        let own = Credentials::admin(&repository(true, true), &vault()).expect("opens").expect("there");
+        let admin = |repository: Repository| {
+            let everyday = Credentials::everyday(&repository, &vault()).expect("opens");
+            Credentials::admin(&repository, everyday, &vault()).expect("opens")
+        };
+        let own = admin(repository(true, true)).expect("there");
         assert_eq!(own.url.as_deref(), Some("rest:http://backup:8001/r"));
         assert_eq!(own.password, Some(Secret::new("pw")));
         assert_eq!((own.username.as_deref(), own.credential), (Some("boss"), Some(Secret::new("boss-login"))));
-        let shared = Credentials::admin(&repository(false, false), &vault()).expect("opens").expect("there");
+        let shared = admin(repository(false, false)).expect("there");
         assert_eq!(shared, Credentials::everyday(&repository(false, false), &vault()).expect("opens"));
-        assert_eq!(Credentials::admin(&repository(true, false), &vault()), Ok(None));
+        assert_eq!(admin(repository(true, false)), None);
     }
 
     #[test]

@@ -166,6 +166,7 @@ fn start_actors(
     };
     Ticker::new(ticker, &online).start();
     Services {
+        tokens: Lookup::new(database.clone()),
         jobs: Lookup::new(database.clone()),
         planning: Lookup::new(database.clone()),
         database,
