@@ -1,14 +1,16 @@
 //! What sessions and REST handlers share: the addresses of the actors and the few things that are not actors.
 
 use crate::board::Board;
+use crate::db::jobs::Job;
 use crate::db::lookup::Lookup;
 use crate::db::{Database, hosts, jobs, planning};
 use crate::dispatcher::Dispatcher;
 use crate::live::LiveJobs;
 use crate::persistence::Persistence;
 use crate::registry::Registry;
-use crate::vault::Vault;
-use actix::Addr;
+use crate::vault::{Vault, hash_token};
+use actix::{Actor, Addr};
+use fleet_wire::Secret;
 use std::sync::Arc;
 
 /// Handles to the running coordinator. Cheap to clone.
@@ -36,4 +38,40 @@ pub struct Services {
     pub live: Arc<LiveJobs>,
     /// The hash of the token that may do everything.
     pub admin_token_hash: Arc<[u8]>,
+}
+
+impl Services {
+    /// Starts registry and dispatcher, which knows the jobs that are not over: `open`.
+    pub fn start(
+        open: Vec<Job>,
+        database: Database,
+        vault: Vault,
+        persistence: Addr<Persistence>,
+        admin: &Secret,
+    ) -> Self {
+        let registry = Registry::default().start();
+        let (board, live) = (Arc::new(Board::default()), Arc::new(LiveJobs::default()));
+        let dispatcher = Dispatcher::new(
+            open,
+            database.clone(),
+            persistence.clone(),
+            registry.clone(),
+            Arc::clone(&board),
+            Arc::clone(&live),
+        )
+        .start();
+        Self {
+            tokens: Lookup::new(database.clone()),
+            jobs: Lookup::new(database.clone()),
+            planning: Lookup::new(database.clone()),
+            database,
+            vault: Arc::new(vault),
+            persistence,
+            registry,
+            dispatcher,
+            board,
+            live,
+            admin_token_hash: hash_token(admin.expose()).into(),
+        }
+    }
 }

@@ -9,17 +9,14 @@ mod opening;
 
 pub use error::StartError;
 
-use crate::board::Board;
 use crate::config::Config;
 use crate::db::Database;
-use crate::db::lookup::Lookup;
-use crate::dispatcher::{Dispatcher, HostRemoved};
+use crate::dispatcher::HostRemoved;
 use crate::embedded_postgres::EmbeddedPostgres;
 use crate::http;
 use crate::http::waiting_room::WaitingRoom;
-use crate::live::LiveJobs;
 use crate::persistence::{Drain, LockError, Persistence};
-use crate::registry::{CloseAll, Registry};
+use crate::registry::CloseAll;
 use crate::services::Services;
 use crate::ticker::{Ticker, TickerServices};
 use crate::vault::{self, Vault};
@@ -141,43 +138,21 @@ fn start_actors(
     config: &Config,
 ) -> Services {
     let Ledger { lock, open, online, removed } = ledger;
-    let (board, live) = (Arc::new(Board::default()), Arc::new(LiveJobs::default()));
     let persistence = Persistence::new(database.clone(), lock, lost).start();
-    let registry = Registry::default().start();
-    let dispatcher = Dispatcher::new(
-        open,
-        database.clone(),
-        persistence.clone(),
-        registry.clone(),
-        Arc::clone(&board),
-        Arc::clone(&live),
-    )
-    .start();
+    let services = Services::start(open, database, vault, persistence, admin_token);
     for host_id in removed {
-        dispatcher.do_send(HostRemoved { host_id });
+        services.dispatcher.do_send(HostRemoved { host_id });
     }
     let ticker = TickerServices {
-        persistence: persistence.clone(),
-        dispatcher: dispatcher.clone(),
-        registry: registry.clone(),
-        board: Arc::clone(&board),
+        persistence: services.persistence.clone(),
+        dispatcher: services.dispatcher.clone(),
+        registry: services.registry.clone(),
+        board: Arc::clone(&services.board),
         deadlines: config.deadlines.clone(),
         history: config.history.clone(),
     };
     Ticker::new(ticker, &online).start();
-    Services {
-        tokens: Lookup::new(database.clone()),
-        jobs: Lookup::new(database.clone()),
-        planning: Lookup::new(database.clone()),
-        database,
-        vault: Arc::new(vault),
-        persistence,
-        registry,
-        dispatcher,
-        board,
-        live,
-        admin_token_hash: vault::hash_token(admin_token.expose()).into(),
-    }
+    services
 }
 
 fn admin_token(config: &Config) -> Result<Secret, StartError> {

@@ -8,17 +8,13 @@ use actix_web::{test, web};
 use diesel::QueryableByName;
 use diesel::sql_types::Text;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use fleet_coordinator::board::Board;
 use fleet_coordinator::db::Database;
-use fleet_coordinator::dispatcher::Dispatcher;
 use fleet_coordinator::http;
 use fleet_coordinator::persistence::{CoordinatorLock, Patience, Persistence, Save, Write};
-use fleet_coordinator::registry::Registry;
 use fleet_coordinator::services::Services;
-use fleet_coordinator::vault::{Vault, hash_token};
+use fleet_coordinator::vault::Vault;
 use fleet_wire::Secret;
 use serde_json::{Value, json};
-use std::sync::Arc;
 
 /// The admin token.
 pub(crate) const ADMIN: &str = "fleet_admin_test";
@@ -91,19 +87,8 @@ impl Rig {
         let lock = CoordinatorLock::take(&database).await.expect("the lock");
         let (lost, _) = tokio::sync::mpsc::unbounded_channel();
         let persistence = Persistence::new(database.clone(), lock, lost).start();
-        let registry = Registry::default().start();
-        let board = Arc::new(Board::default());
-        let services = (database.clone(), persistence.clone(), registry.clone(), Arc::clone(&board));
-        let dispatcher = Dispatcher::new(Vec::new(), services.0, services.1, services.2, services.3).start();
-        let services = Services {
-            database,
-            vault: Arc::new(Vault::with_key([7; 32])),
-            persistence,
-            registry,
-            dispatcher,
-            board,
-            admin_token_hash: hash_token(ADMIN).into(),
-        };
+        let vault = Vault::with_key([7; 32]);
+        let services = Services::start(Vec::new(), database, vault, persistence, &Secret::new(ADMIN));
         Self { services }
     }
 
