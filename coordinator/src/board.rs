@@ -15,6 +15,8 @@ pub struct Board {
     began: Instant,
     progress: Mutex<HashMap<Uuid, JobProgress>>,
     seen: Mutex<HashMap<Uuid, Seen>>,
+    /// Hosts that can take jobs, and since when.
+    ready: Mutex<HashMap<Uuid, Instant>>,
     /// For each watched job, how many watch it.
     watched: Mutex<HashMap<Uuid, (usize, Arc<Notify>)>>,
 }
@@ -28,7 +30,13 @@ struct Seen {
 
 impl Default for Board {
     fn default() -> Self {
-        Self { began: Instant::now(), progress: Mutex::default(), seen: Mutex::default(), watched: Mutex::default() }
+        Self {
+            began: Instant::now(),
+            progress: Mutex::default(),
+            seen: Mutex::default(),
+            ready: Mutex::default(),
+            watched: Mutex::default(),
+        }
     }
 }
 
@@ -79,6 +87,21 @@ impl Board {
         if seen.get(&host_id).is_some_and(|seen| seen.at <= last) {
             seen.remove(&host_id);
         }
+    }
+
+    /// A host can take jobs from now on.
+    pub fn host_ready(&self, host_id: Uuid) {
+        lock(&self.ready).insert(host_id, Instant::now());
+    }
+
+    /// A host can take none.
+    pub fn host_gone(&self, host_id: Uuid) {
+        lock(&self.ready).remove(&host_id);
+    }
+
+    /// For how long a host can take jobs; `None` if it can't.
+    pub fn ready_for(&self, host_id: Uuid) -> Option<Duration> {
+        lock(&self.ready).get(&host_id).map(Instant::elapsed)
     }
 
     /// A handle that is notified after every committed change of a job. Take it before reading the job's row, so

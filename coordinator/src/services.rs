@@ -1,10 +1,12 @@
 //! What sessions and REST handlers share: the addresses of the actors and the few things that are not actors.
 
 use crate::board::Board;
+use crate::config::Deadlines;
 use crate::db::jobs::Job;
 use crate::db::lookup::Lookup;
 use crate::db::{Database, hosts, jobs, planning};
 use crate::dispatcher::Dispatcher;
+use crate::job::JobServices;
 use crate::live::LiveJobs;
 use crate::persistence::Persistence;
 use crate::registry::Registry;
@@ -48,18 +50,19 @@ impl Services {
         vault: Vault,
         persistence: Addr<Persistence>,
         admin: &Secret,
+        limits: Deadlines,
     ) -> Self {
         let registry = Registry::default().start();
         let (board, live) = (Arc::new(Board::default()), Arc::new(LiveJobs::default()));
-        let dispatcher = Dispatcher::new(
-            open,
-            database.clone(),
-            persistence.clone(),
-            registry.clone(),
-            Arc::clone(&board),
-            Arc::clone(&live),
-        )
-        .start();
+        let of_jobs = JobServices {
+            database: database.clone(),
+            persistence: persistence.clone(),
+            registry: registry.clone(),
+            board: Arc::clone(&board),
+            live: Arc::clone(&live),
+            limits,
+        };
+        let dispatcher = Dispatcher::new(open, of_jobs).start();
         Self {
             tokens: Lookup::new(database.clone()),
             jobs: Lookup::new(database.clone()),

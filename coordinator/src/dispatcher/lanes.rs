@@ -6,14 +6,13 @@
 use super::admission::{self, Claim, Kinds, Obstacle};
 use crate::db::jobs::{Job as JobRecord, NewJob};
 use fleet_wire::{Kind, Timestamp};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use uuid::Uuid;
 
 /// A waiting job, with what its actor needs once it may go.
 struct Waiting {
     claim: Claim,
-    since: Timestamp,
     /// Absent until its row is committed: before that it keeps its place but does not go.
     job: Option<JobRecord>,
 }
@@ -83,12 +82,19 @@ pub(super) struct Lanes {
     lanes: HashMap<Uuid, Lane>,
     places: HashMap<Uuid, Place>,
     jobs_of_host: HashMap<Uuid, HashSet<Uuid>>,
+    /// Those that wait and are written, the oldest first.
+    by_age: BTreeSet<(Timestamp, Uuid)>,
     connected: HashSet<Uuid>,
 }
 
 /// A row whose kind this version does not know gets the strictest lease.
 fn claim(new: &NewJob) -> Claim {
     Claim { job_id: new.id, host_id: new.host_id, kind: new.kind.parse().unwrap_or(Kind::Prune) }
+}
+
+/// A job's place among those that wait.
+fn age(new: &NewJob) -> (Timestamp, Uuid) {
+    (new.created_at, new.id)
 }
 
 impl Lanes {
@@ -114,7 +120,8 @@ impl Lanes {
     fn wait(&mut self, new: &NewJob, job: Option<JobRecord>) {
         let claim = claim(new);
         let (turn, connected) = (self.turn(claim, new.repository_id), self.connected.contains(&claim.host_id));
-        let waiting = Waiting { claim, since: new.created_at, job };
+        self.by_age.extend(job.as_ref().map(|job| age(&job.new)));
+        let waiting = Waiting { claim, job };
         self.index(claim, new.repository_id, Some(turn)).wait(turn, waiting, connected);
     }
 
@@ -149,6 +156,7 @@ impl Lanes {
         let Some(Place { repository_id, turn: Some(turn), .. }) = self.places.get(&job.new.id) else { return };
         let lane = self.lanes.get_mut(repository_id);
         if let Some(waiting) = lane.and_then(|lane| lane.waiting_mut(*turn)) {
+            self.by_age.insert(age(&job.new));
             waiting.job = Some(job);
         }
     }
@@ -165,7 +173,8 @@ impl Lanes {
             if lane.ready.get(turn).is_none_or(|waiting| waiting.job.is_none()) {
                 continue;
             }
-            let Some(Waiting { claim, job: Some(job), .. }) = lane.stop_waiting(*turn) else { continue };
+            let Some(Waiting { claim, job: Some(job) }) = lane.stop_waiting(*turn) else { continue };
+            self.by_age.remove(&age(&job.new));
             lane.go_out(claim);
             if let Some(place) = self.places.get_mut(&claim.job_id) {
                 place.turn = None;
@@ -181,9 +190,12 @@ impl Lanes {
         let place = self.places.get_mut(&job_id)?;
         let (lane, turn) = (self.lanes.get_mut(&place.repository_id)?, place.turn?);
         lane.waiting(turn)?.job.as_ref()?;
-        let Waiting { claim, job, .. } = lane.stop_waiting(turn)?;
+        let Waiting { claim, job } = lane.stop_waiting(turn)?;
         lane.go_out(claim);
         place.turn = None;
+        if let Some(job) = &job {
+            self.by_age.remove(&age(&job.new));
+        }
         job
     }
 
@@ -198,7 +210,11 @@ impl Lanes {
         }
         let lane = self.lanes.get_mut(&repository_id)?;
         match turn {
-            Some(turn) => drop(lane.stop_waiting(turn)),
+            Some(turn) => {
+                if let Some(Waiting { job: Some(job), .. }) = lane.stop_waiting(turn) {
+                    self.by_age.remove(&age(&job.new));
+                }
+            }
             None => {
                 if let Some(claim) = lane.out.remove(&job_id) {
                     lane.held.take(claim.kind);
@@ -238,15 +254,9 @@ impl Lanes {
         self.places.get(&job_id).map(|place| place.host_id)
     }
 
-    /// The jobs that wait, and since when.
+    /// The jobs that wait and since when, the oldest first.
     pub(super) fn waiting(&self) -> impl Iterator<Item = (Uuid, Timestamp)> {
-        let waiting = self.lanes.values().flat_map(|lane| lane.ready.values().chain(lane.aside.values()));
-        waiting.filter(|waiting| waiting.job.is_some()).map(|waiting| (waiting.claim.job_id, waiting.since))
-    }
-
-    /// The jobs that are out, and their hosts.
-    pub(super) fn out(&self) -> impl Iterator<Item = (Uuid, Uuid)> {
-        self.lanes.values().flat_map(|lane| lane.out.values()).map(|claim| (claim.job_id, claim.host_id))
+        self.by_age.iter().map(|(since, job_id)| (*job_id, *since))
     }
 
     /// Whether the job is not over.
@@ -360,6 +370,7 @@ mod tests {
         assert_eq!(granted(&mut lanes), [12]);
         lanes.remove(id(12));
         assert!(lanes.lanes.is_empty() && lanes.places.is_empty() && lanes.jobs_of_host.is_empty());
+        assert!(lanes.by_age.is_empty());
     }
 
     #[test]

@@ -11,14 +11,12 @@ mod requests;
 
 pub use requests::{CancelJob, Explain, FindJob, HostRemoved, LookAtDeadlines, NoJob, Overrule};
 
-use crate::board::Board;
+use crate::db::jobs;
 use crate::db::jobs::{Job as JobRecord, JobState, NewJob, Origin};
 use crate::db::json::Json;
-use crate::db::{Database, jobs};
 use crate::job::{Entry, HostReturned, Job, JobServices};
-use crate::live::LiveJobs;
-use crate::persistence::{Patience, Persistence, SaveJob, WriteError};
-use crate::registry::{ConnectionId, Deliver, HostGone, Registry, Subscribe};
+use crate::persistence::{Patience, SaveJob, WriteError};
+use crate::registry::{ConnectionId, Deliver, HostGone, Subscribe};
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseFuture, WrapFuture};
 use chrono::Utc;
 use fleet_wire::{CommandCancel, CommandRun, JobId, JournalId, Kind};
@@ -26,42 +24,32 @@ use futures_util::FutureExt;
 use lanes::Lanes;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
 use uuid::Uuid;
 
 /// Who asks for an init that nobody asked for.
 const REQUESTED_BY_ITSELF: &str = "coordinator";
 
+/// Jobs that were out before the start get their actors in pieces of this many, and others are served in between.
+const RESUMED_AT_ONCE: usize = 256;
+
 /// A host that can take jobs.
 struct Connected {
     connection: ConnectionId,
-    since: Instant,
     journal: Option<JournalId>,
 }
 
 /// See the module's text.
 pub struct Dispatcher {
-    database: Database,
-    persistence: Addr<Persistence>,
-    registry: Addr<Registry>,
-    board: Arc<Board>,
+    services: Arc<JobServices>,
     lanes: Lanes,
-    live: Arc<LiveJobs>,
     hosts: HashMap<Uuid, Connected>,
-    /// Found in the ledger at the start, with actors to be started.
-    resumed: Vec<JobRecord>,
+    /// Jobs that were out before the start and have no actor yet.
+    resumed: HashMap<Uuid, JobRecord>,
 }
 
 impl Dispatcher {
     /// A dispatcher that knows every job of the ledger that is not over: `open`.
-    pub fn new(
-        open: Vec<JobRecord>,
-        database: Database,
-        persistence: Addr<Persistence>,
-        registry: Addr<Registry>,
-        board: Arc<Board>,
-        live: Arc<LiveJobs>,
-    ) -> Self {
+    pub fn new(open: Vec<JobRecord>, services: JobServices) -> Self {
         let (out, waiting): (Vec<_>, Vec<_>) = open.into_iter().partition(|job| job.state.dispatched_at.is_some());
         log::info!(out = out.len(), waiting = waiting.len(); "jobs that are not over are loaded");
         let mut lanes = Lanes::default();
@@ -71,21 +59,22 @@ impl Dispatcher {
         for job in waiting {
             lanes.add_waiting(job);
         }
-        Self { database, persistence, registry, board, lanes, live, hosts: HashMap::new(), resumed: out }
+        let resumed = out.into_iter().map(|job| (job.new.id, job)).collect();
+        Self { services: Arc::new(services), lanes, hosts: HashMap::new(), resumed }
     }
 
     fn start_job(&mut self, record: JobRecord, entry: Entry, context: &mut Context<Self>) -> Addr<Job> {
-        let services = JobServices {
-            database: self.database.clone(),
-            persistence: self.persistence.clone(),
-            registry: self.registry.clone(),
-            dispatcher: context.address(),
-            board: Arc::clone(&self.board),
-            live: Arc::clone(&self.live),
-        };
-        let actor = Job::new(record.clone(), entry, services).start();
-        self.live.enter(actor.clone(), record);
+        let actor = Job::new(record.clone(), entry, Arc::clone(&self.services), context.address()).start();
+        self.services.live.enter(actor.clone(), record);
         actor
+    }
+
+    /// The actor of a job that is out.
+    fn actor_of(&mut self, job_id: Uuid, context: &mut Context<Self>) -> Option<Addr<Job>> {
+        match self.resumed.remove(&job_id) {
+            Some(record) => Some(self.start_job(record, Entry::Resume, context)),
+            None => self.services.live.actor(job_id).map(|(actor, _)| actor),
+        }
     }
 
     /// Lets go what may go in a repository.
@@ -107,7 +96,7 @@ impl Dispatcher {
         if listed.is_empty() {
             return;
         }
-        let (database, registry) = (self.database.clone(), self.registry.clone());
+        let (database, registry) = (self.services.database.clone(), self.services.registry.clone());
         let call_off = async move {
             let listed: Vec<Uuid> = listed.into_iter().collect();
             let over = match database.read(async |reader| jobs::over_among(reader, host_id, &listed).await).await {
@@ -127,9 +116,26 @@ impl Actor for Dispatcher {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        self.registry.do_send(Subscribe(context.address().recipient()));
-        for record in std::mem::take(&mut self.resumed) {
-            self.start_job(record, Entry::Resume, context);
+        self.services.registry.do_send(Subscribe(context.address().recipient()));
+        context.notify(Resume);
+    }
+}
+
+/// Starts actors for some more of the jobs that were out before the start.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Resume;
+
+impl Handler<Resume> for Dispatcher {
+    type Result = ();
+
+    fn handle(&mut self, _: Resume, context: &mut Self::Context) {
+        let some: Vec<Uuid> = self.resumed.keys().copied().take(RESUMED_AT_ONCE).collect();
+        for job_id in &some {
+            self.actor_of(*job_id, context);
+        }
+        if !some.is_empty() {
+            context.address().do_send(Resume); // behind what waits in the mailbox
         }
     }
 }
@@ -167,7 +173,7 @@ impl Handler<Submit> for Dispatcher {
             chunks: Vec::new(),
             patience: Patience::REST,
         };
-        let write = self.persistence.send(save);
+        let write = self.services.persistence.send(save);
         let dispatcher = context.address();
         // A task of its own, and not one of the dispatcher's: an actor looks at all of its own whenever one moves.
         Box::pin(async move {
@@ -232,11 +238,12 @@ impl Handler<HostReady> for Dispatcher {
         if self.hosts.get(&host_id).is_some_and(|there| there.connection > connection) {
             return; // a late hello of an older connection
         }
-        self.hosts.insert(host_id, Connected { connection, since: Instant::now(), journal: journal.clone() });
+        self.hosts.insert(host_id, Connected { connection, journal: journal.clone() });
+        self.services.board.host_ready(host_id);
         self.lanes.host_ready(host_id);
         let mut listed: HashSet<Uuid> = jobs.iter().filter_map(|id| id.as_str().parse().ok()).collect();
         for job_id in self.lanes.out_of(host_id) {
-            if let Some((actor, _)) = self.live.actor(job_id) {
+            if let Some(actor) = self.actor_of(job_id, context) {
                 let listed = listed.remove(&job_id);
                 actor.do_send(HostReturned { ack, listed, journal: journal.clone(), cloned });
             }
@@ -258,6 +265,7 @@ impl Handler<HostGone> for Dispatcher {
     fn handle(&mut self, HostGone { host_id, connection }: HostGone, context: &mut Self::Context) {
         if self.hosts.get(&host_id).is_some_and(|host| host.connection == connection) {
             self.hosts.remove(&host_id);
+            self.services.board.host_gone(host_id);
             self.lanes.host_gone(host_id);
             // Its waiting jobs no longer hold up others.
             for repository_id in self.lanes.repositories_of(host_id) {
@@ -339,6 +347,6 @@ impl Handler<JobStopped> for Dispatcher {
     type Result = ();
 
     fn handle(&mut self, JobStopped { job_id }: JobStopped, _: &mut Self::Context) {
-        self.live.leave(job_id);
+        self.services.live.leave(job_id);
     }
 }

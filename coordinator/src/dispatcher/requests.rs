@@ -1,9 +1,8 @@
 //! What others ask of the dispatcher about jobs that are there: their actors, their end, what they wait for.
 
 use super::Dispatcher;
-use crate::config::Deadlines;
 use crate::db::{DatabaseError, jobs};
-use crate::job::{Cancel, Decide, Entry, Job, Look, NotWritten, deadlines};
+use crate::job::{Cancel, Decide, Entry, Job, NotWritten, deadlines};
 use actix::{
     ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult, ResponseActFuture, ResponseFuture,
     WrapFuture,
@@ -53,7 +52,7 @@ impl Handler<FindJob> for Dispatcher {
         if let Some(found) = self.find_open(id, host_id, context) {
             return Box::pin(async { found }.into_actor(self));
         }
-        let database = self.database.clone();
+        let database = self.services.database.clone();
         let look_up = async move { database.read(async |reader| jobs::find(reader, id).await).await };
         Box::pin(look_up.into_actor(self).map(move |found, actor, context| {
             let record = found?.ok_or(NoJob::Unknown)?;
@@ -61,8 +60,8 @@ impl Handler<FindJob> for Dispatcher {
                 return Err(NoJob::OtherHost);
             }
             // Only an actor of this process knows the latest; the row just read may be older.
-            match actor.live.actor(id) {
-                Some((running, _)) => Ok(running),
+            match actor.actor_of(id, context) {
+                Some(running) => Ok(running),
                 None => Ok(actor.start_job(record, Entry::Resume, context)),
             }
         }))
@@ -105,7 +104,7 @@ impl Dispatcher {
     fn actor_of_open(&mut self, job_id: Uuid, context: &mut Context<Self>) -> Option<Addr<Job>> {
         match self.lanes.force_out(job_id) {
             Some(record) => Some(self.start_job(record, Entry::Resume, context)),
-            None => self.live.actor(job_id).filter(|_| self.lanes.contains(job_id)).map(|(actor, _)| actor),
+            None => self.actor_of(job_id, context).filter(|_| self.lanes.contains(job_id)),
         }
     }
 }
@@ -126,7 +125,7 @@ impl Handler<HostRemoved> for Dispatcher {
         for job_id in self.lanes.of_host(host_id) {
             if let Some(record) = self.lanes.force_out(job_id) {
                 self.start_job(record, Entry::Resume, context).do_send(Cancel);
-            } else if let Some((actor, _)) = self.live.actor(job_id) {
+            } else if let Some(actor) = self.actor_of(job_id, context) {
                 actor.do_send(Decide::GiveUp { reason: "the host was taken out of service".to_owned() });
             } else {
                 // It is just being stored, and has an actor once it is.
@@ -139,30 +138,22 @@ impl Handler<HostRemoved> for Dispatcher {
     }
 }
 
-/// The time has come to look which jobs have waited or run too long.
+/// The time has come to look which jobs have waited too long. Those that are out look by themselves.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct LookAtDeadlines {
-    /// What is too long.
-    pub limits: Arc<Deadlines>,
-}
+pub struct LookAtDeadlines;
 
 impl Handler<LookAtDeadlines> for Dispatcher {
     type Result = ();
 
-    fn handle(&mut self, LookAtDeadlines { limits }: LookAtDeadlines, context: &mut Context<Self>) {
-        let now = Utc::now();
+    fn handle(&mut self, _: LookAtDeadlines, context: &mut Context<Self>) {
+        let (now, limits) = (Utc::now(), Arc::clone(&self.services));
         let waited = |since: Timestamp| (now - since).to_std().unwrap_or_default();
-        let expired = |(job, since)| Some((job, deadlines::waiting(waited(since), &limits)?));
-        for (job_id, decision) in self.lanes.waiting().filter_map(expired).collect::<Vec<_>>() {
+        let expired = |(job, since)| Some((job, deadlines::waiting(waited(since), &limits.limits)?));
+        // The oldest first: who comes behind one that is not overdue is not either.
+        for (job_id, decision) in self.lanes.waiting().map_while(expired).collect::<Vec<_>>() {
             log::warn!(job:% = job_id; "a job is overdue: {decision:?}");
             self.handle(Overrule { job_id, decision }, context);
-        }
-        for (job_id, host_id) in self.lanes.out() {
-            let ready = self.hosts.get(&host_id).map(|host| host.since.elapsed());
-            if let Some((actor, _)) = self.live.actor(job_id) {
-                actor.do_send(Look { ready, limits: Arc::clone(&limits) });
-            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The HTTP server: its threads, limits and the way it stops.
 //!
 //! It is put together from the parts of which actix-web's `HttpServer` consists, because that has no place for what
-//! carries upgraded connections ([`Upgrade`]).
+//! carries upgraded connections (`Upgrade`).
 
 use super::upgraded::Upgrade;
 use crate::services::Services;

@@ -8,6 +8,10 @@ use crate::config::Deadlines;
 use fleet_wire::{Kind, OFFLINE_AFTER};
 use std::time::Duration;
 
+/// Bounds of the time between two looks at a job.
+const SHORTEST_LOOK: Duration = Duration::from_millis(250);
+const LONGEST_LOOK: Duration = Duration::from_secs(30);
+
 /// How long everything about a job has lasted so far.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Situation {
@@ -23,6 +27,14 @@ pub(super) struct Situation {
     pub(super) cancelled: Option<Duration>,
     /// Since it was accepted or began.
     pub(super) accepted: Option<Duration>,
+}
+
+/// How often a job looks whether it is overdue: so that this comes late by an eighth of the shortest limit at most, and by half a
+/// minute at most.
+pub(super) fn look_every(limits: &Deadlines) -> Duration {
+    let Deadlines { queued: _, accept, agent_lost, cancel, backup, maintenance } = limits;
+    let shortest = [accept, agent_lost, cancel, backup, maintenance].into_iter().min().copied().unwrap_or_default();
+    (shortest / 8).clamp(SHORTEST_LOOK, LONGEST_LOOK)
 }
 
 /// The decision about a job that waits since `waited`.

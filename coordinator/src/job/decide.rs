@@ -4,12 +4,9 @@
 use super::deadlines::{Situation, overdue};
 use super::transitions::Event;
 use super::{Job, JobState};
-use crate::config::Deadlines;
 use actix::{Context, Handler, Message};
 use chrono::Utc;
 use fleet_wire::{Kind, Timestamp};
-use std::sync::Arc;
-use std::time::Duration;
 
 /// The coordinator decides about a job without hearing from its agent.
 #[derive(Clone, Debug, PartialEq, Eq, Message)]
@@ -57,21 +54,10 @@ impl Handler<Decide> for Job {
     }
 }
 
-/// Is the job overdue? Asked at intervals.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Look {
-    /// How long its host can take jobs; absent if it is not connected.
-    pub ready: Option<Duration>,
-    /// What is too long.
-    pub limits: Arc<Deadlines>,
-}
-
-impl Handler<Look> for Job {
-    type Result = ();
-
-    fn handle(&mut self, Look { ready, limits }: Look, context: &mut Context<Self>) {
-        let overdue = self.situation(ready).and_then(|situation| overdue(&situation, &limits));
+impl Job {
+    /// Is it overdue?
+    pub(super) fn look(&mut self, context: &mut Context<Self>) {
+        let overdue = self.situation().and_then(|situation| overdue(&situation, &self.services.limits));
         // The agent is told once; after that it is the limit for the answer that counts.
         let Some(decision) = overdue.filter(|decision| *decision != Decide::Cancel || self.cancelled_since.is_none())
         else {
@@ -80,18 +66,16 @@ impl Handler<Look> for Job {
         log::warn!(job:% = self.id(), host:% = self.record.new.host_id; "a job is overdue: {decision:?}");
         self.handle(decision, context);
     }
-}
 
-impl Job {
     /// How long everything has lasted, for a job that is out and not over.
-    fn situation(&self, ready: Option<Duration>) -> Option<Situation> {
+    fn situation(&self) -> Option<Situation> {
         let JobState { status, began_at, accepted_at, .. } = &*self.record.state;
         let since = |time: Timestamp| (Utc::now() - time).to_std().unwrap_or_default();
         (!status.is_terminal() && self.record.state.dispatched_at.is_some()).then(|| Situation {
             // A kind that a newer version made has the limits of maintenance.
             kind: self.record.new.kind.parse().unwrap_or(Kind::Prune),
             silent: self.services.board.silence(self.record.new.host_id),
-            ready,
+            ready: self.services.board.ready_for(self.record.new.host_id),
             out: self.out_since.elapsed(),
             cancelled: self.cancelled_since.map(|since| since.elapsed()),
             accepted: began_at.or(*accepted_at).map(since),

@@ -13,10 +13,11 @@ mod seqs;
 pub mod transitions;
 mod writer;
 
-pub use decide::{Decide, Look};
+pub use decide::Decide;
 pub use writer::NotWritten;
 
 use crate::board::Board;
+use crate::config::Deadlines;
 use crate::db::Database;
 use crate::db::jobs::{Job as JobRecord, JobState};
 use crate::db::logs::{self, LogChunk};
@@ -46,8 +47,7 @@ const LINGER: Duration = Duration::from_secs(10);
 /// The pause between tries to read the ledger.
 const READ_PAUSE: Duration = Duration::from_secs(1);
 
-/// What a job needs of the coordinator.
-#[derive(Clone)]
+/// What jobs need of the coordinator.
 pub struct JobServices {
     /// For reading what is stored of its log.
     pub database: Database,
@@ -55,12 +55,12 @@ pub struct JobServices {
     pub persistence: Addr<Persistence>,
     /// The way to its agent.
     pub registry: Addr<Registry>,
-    /// Who gets its lease back.
-    pub dispatcher: Addr<Dispatcher>,
     /// Its progress, and who waits for it.
     pub board: Arc<Board>,
     /// Where others find it.
     pub live: Arc<LiveJobs>,
+    /// How long it may wait and run.
+    pub limits: Deadlines,
 }
 
 /// Where a job actor comes in.
@@ -78,7 +78,9 @@ pub enum Entry {
 pub struct Job {
     record: JobRecord,
     entry: Entry,
-    services: JobServices,
+    services: Arc<JobServices>,
+    /// Who gets its lease back.
+    dispatcher: Addr<Dispatcher>,
     delivery: Delivery,
     writer: Writer,
     /// Which lines are stored or on their way there. Read when the first one comes, for most jobs that a restart finds
@@ -93,7 +95,7 @@ pub struct Job {
 
 impl Job {
     /// The actor of `record`.
-    pub fn new(record: JobRecord, entry: Entry, services: JobServices) -> Self {
+    pub fn new(record: JobRecord, entry: Entry, services: Arc<JobServices>, dispatcher: Addr<Dispatcher>) -> Self {
         Self {
             delivery: Delivery::new(entry),
             cancelled_since: record.state.cancel_requested_at.map(|_| Instant::now()),
@@ -101,6 +103,7 @@ impl Job {
             record,
             entry,
             services,
+            dispatcher,
             writer: Writer::default(),
             known: (entry != Entry::Resume).then(Seqs::default),
             last_news: Instant::now(),
@@ -157,7 +160,7 @@ impl Job {
             self.services.board.clear_progress(self.id());
         }
         if free {
-            self.services.dispatcher.do_send(JobEnded { job_id: self.id() });
+            self.dispatcher.do_send(JobEnded { job_id: self.id() });
             Self::stop_later(context);
         }
         self.services.board.job_changed(self.id());
@@ -280,10 +283,11 @@ impl Actor for Job {
         if self.record.state.is_over_for_good() {
             Self::stop_later(context);
         }
+        context.run_interval(deadlines::look_every(&self.services.limits), |actor, context| actor.look(context));
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
-        self.services.dispatcher.do_send(JobStopped { job_id: self.id() });
+        self.dispatcher.do_send(JobStopped { job_id: self.id() });
     }
 }
 

@@ -139,7 +139,7 @@ fn start_actors(
 ) -> Services {
     let Ledger { lock, open, online, removed } = ledger;
     let persistence = Persistence::new(database.clone(), lock, lost).start();
-    let services = Services::start(open, database, vault, persistence, admin_token);
+    let services = Services::start(open, database, vault, persistence, admin_token, config.deadlines.clone());
     for host_id in removed {
         services.dispatcher.do_send(HostRemoved { host_id });
     }
@@ -148,7 +148,6 @@ fn start_actors(
         dispatcher: services.dispatcher.clone(),
         registry: services.registry.clone(),
         board: Arc::clone(&services.board),
-        deadlines: config.deadlines.clone(),
         history: config.history.clone(),
     };
     Ticker::new(ticker, &online).start();

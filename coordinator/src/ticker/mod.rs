@@ -5,7 +5,7 @@ mod history;
 mod presence;
 
 use crate::board::Board;
-use crate::config::{Deadlines, History};
+use crate::config::History;
 use crate::dispatcher::{Dispatcher, LookAtDeadlines};
 use crate::persistence::{Persistence, SavePresence};
 use crate::registry::{Registry, Silent};
@@ -22,7 +22,7 @@ const PRESENCE_INTERVAL: Duration = Duration::from_secs(10);
 /// How often old history is looked for. A look that finds none takes a few microseconds.
 const HISTORY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How often deadlines are looked at.
+/// How often it is looked which jobs have waited too long.
 const DEADLINES_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What the ticker needs of the coordinator.
@@ -35,8 +35,6 @@ pub struct TickerServices {
     pub registry: Addr<Registry>,
     /// Signs of life.
     pub board: Arc<Board>,
-    /// How long jobs may wait and run.
-    pub deadlines: Deadlines,
     /// How long history is kept.
     pub history: History,
 }
@@ -44,7 +42,6 @@ pub struct TickerServices {
 /// See the module's text.
 pub struct Ticker {
     services: TickerServices,
-    limits: Arc<Deadlines>,
     /// What was last written of each host that counts as online.
     written: HashMap<Uuid, Timestamp>,
     /// A write is under way: the next one waits for it, however long the database is away.
@@ -58,8 +55,7 @@ impl Ticker {
     /// silent host gets.
     pub fn new(services: TickerServices, online: &[Uuid]) -> Self {
         online.iter().for_each(|host| services.board.see(*host));
-        let limits = Arc::new(services.deadlines.clone());
-        Self { services, limits, written: HashMap::new(), writing: false, forgetting: false }
+        Self { services, written: HashMap::new(), writing: false, forgetting: false }
     }
 
     fn note_presence(&mut self, context: &mut Context<Self>) {
@@ -109,7 +105,7 @@ impl Actor for Ticker {
             context.run_interval(HISTORY_INTERVAL, |actor, context| actor.forget_history(context));
         }
         context.run_interval(DEADLINES_INTERVAL, |actor, _| {
-            actor.services.dispatcher.do_send(LookAtDeadlines { limits: Arc::clone(&actor.limits) });
+            actor.services.dispatcher.do_send(LookAtDeadlines);
         });
     }
 }

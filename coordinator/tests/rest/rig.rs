@@ -8,6 +8,7 @@ use actix_web::{test, web};
 use diesel::QueryableByName;
 use diesel::sql_types::Text;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use fleet_coordinator::config::Deadlines;
 use fleet_coordinator::db::Database;
 use fleet_coordinator::http;
 use fleet_coordinator::persistence::{CoordinatorLock, Patience, Persistence, Save, Write};
@@ -15,11 +16,18 @@ use fleet_coordinator::services::Services;
 use fleet_coordinator::vault::Vault;
 use fleet_wire::Secret;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// The admin token.
 pub(crate) const ADMIN: &str = "fleet_admin_test";
 /// Every secret that tests use holds this word. No answer and no row may.
 pub(crate) const SECRET: &str = "hunter2";
+
+/// Longer than any test takes.
+const LIMITS: Deadlines = {
+    let hour = Duration::from_secs(3600);
+    Deadlines { queued: hour, accept: hour, agent_lost: hour, cancel: hour, backup: hour, maintenance: hour }
+};
 
 /// Runs `test` with an application over a fresh database.
 pub(crate) fn with_rig(test: impl AsyncFnOnce(Rig)) {
@@ -88,7 +96,7 @@ impl Rig {
         let (lost, _) = tokio::sync::mpsc::unbounded_channel();
         let persistence = Persistence::new(database.clone(), lock, lost).start();
         let vault = Vault::with_key([7; 32]);
-        let services = Services::start(Vec::new(), database, vault, persistence, &Secret::new(ADMIN));
+        let services = Services::start(Vec::new(), database, vault, persistence, &Secret::new(ADMIN), LIMITS);
         Self { services }
     }
 
