@@ -5,6 +5,7 @@ use super::lookup::Source;
 use super::schema::jobs;
 use super::statement::statement;
 use super::storable;
+use chrono::SubsecRound;
 use diesel::dsl::sql;
 use diesel::expression::SqlLiteral;
 use diesel::prelude::*;
@@ -53,6 +54,19 @@ pub struct NewJob {
     pub command: Json<CommandRun>,
     /// When it was made.
     pub created_at: Timestamp,
+}
+
+/// A time as a column holds it: Postgres counts in microseconds.
+fn stored_time(time: Timestamp) -> Timestamp {
+    time.trunc_subsecs(6)
+}
+
+impl NewJob {
+    /// The same as it reads once it is stored.
+    #[must_use]
+    pub fn as_stored(self) -> Self {
+        Self { scheduled_at: self.scheduled_at.map(stored_time), created_at: stored_time(self.created_at), ..self }
+    }
 }
 
 /// Why there is a job.
@@ -166,6 +180,27 @@ impl JobState {
     pub fn holds_lease(&self) -> bool {
         let out = self.dispatched_at.is_some() && !self.status.is_terminal();
         out || (self.lost_at.is_some() && self.released_at.is_none())
+    }
+
+    /// The same as it reads once it is stored.
+    #[must_use]
+    pub fn as_stored(mut self) -> Self {
+        let times = [
+            &mut self.dispatched_at,
+            &mut self.accepted_at,
+            &mut self.started_at,
+            &mut self.finished_at,
+            &mut self.cancel_requested_at,
+            &mut self.began_at,
+            &mut self.ended_at,
+            &mut self.lost_at,
+            &mut self.released_at,
+        ];
+        times.into_iter().for_each(|time| *time = time.map(stored_time));
+        for text in [&mut self.journal, &mut self.error, &mut self.stats] {
+            *text = text.take().map(|text| if text.contains('\0') { storable(&text) } else { text });
+        }
+        self
     }
 
     /// Whether it has ended and nobody can be at work on it.
@@ -439,4 +474,17 @@ pub async fn open(connection: &mut AsyncPgConnection) -> QueryResult<Vec<Job>> {
     // A lost job is over, but nothing depends on that here.
     found.dedup_by_key(|job| job.new.id);
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_in_memory_reads_as_what_is_stored() {
+        let time = chrono::DateTime::from_timestamp(1_790_000_000, 123_456_789).expect("a time");
+        let state = JobState { ended_at: Some(time), error: Some("a\0b".to_owned()), ..JobState::new() }.as_stored();
+        assert_eq!(state.ended_at.map(|time| time.timestamp_subsec_nanos()), Some(123_456_000));
+        assert_eq!(state.error.as_deref(), Some("a\u{fffd}b"));
+    }
 }

@@ -165,7 +165,8 @@ impl Handler<Submit> for Dispatcher {
         let waiting_for = self.lanes.obstacle(new.id).map(|obstacle| obstacle.describe());
         let journal = self.journal_of(new.host_id).filter(|_| goes_out);
         let dispatched_at = goes_out.then(Utc::now);
-        let job = JobRecord::of(new, JobState { dispatched_at, journal, ..JobState::new() });
+        let state = JobState { dispatched_at, journal, ..JobState::new() };
+        let job = JobRecord::of(new.as_stored(), state.as_stored());
         let save = SaveJob {
             job_id: job.new.id,
             new: Some(Arc::clone(&job.new)),

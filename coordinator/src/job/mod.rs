@@ -119,7 +119,7 @@ impl Job {
         let next = transitions::apply(&self.record.state, event, Utc::now());
         let changed = next.is_some();
         if let Some(next) = next {
-            self.record.state = Arc::new(next);
+            self.record.state = Arc::new(next.as_stored());
         }
         if self.record.state.cancel_requested_at.is_some() {
             self.cancelled_since.get_or_insert_with(Instant::now);
