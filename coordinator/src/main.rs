@@ -5,7 +5,7 @@ use fleet_coordinator::config::{Cli, Command};
 use fleet_coordinator::start;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Gives memory back that a burst has taken, which glibc's does not when something small lies behind it; and is faster.
+/// Gives memory back that a burst has taken, which glibc's does not when something small lies behind it.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -63,7 +63,7 @@ async fn operation(swarm: &mut Swarm, address: SocketAddr, token: &str, hosts: &
     Ok(began.elapsed().as_secs_f64())
 }
 
-/// Asks for the jobs. One POST will do once there are operations; until then a few clients post one job after the other.
+/// Asks for the jobs. One POST will do once there are operations; until then many clients post one job after the other.
 async fn submit(address: SocketAddr, token: &str, hosts: &[Host]) -> Result<(), Failure> {
     let pool = Pool::connect(address, CLIENTS).await?;
     hosts.iter().for_each(|host| pool.submit(Request::job(&host.id, token)));
