@@ -35,14 +35,6 @@ pub async fn find(connection: &mut AsyncPgConnection, host_id: Uuid, name: &str)
     source_groups::table.find((host_id, name)).select(SourceGroup::as_select()).first(connection).await.optional()
 }
 
-/// Every source group of a host, by name.
-///
-/// # Errors
-/// The database's.
-pub async fn of_host(connection: &mut AsyncPgConnection, host_id: Uuid) -> QueryResult<Vec<SourceGroup>> {
-    list(connection, host_id, None, i64::MAX).await
-}
-
 /// At most `limit` source groups of a host, by name, from behind the name `after`.
 ///
 /// # Errors
