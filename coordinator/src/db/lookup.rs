@@ -35,6 +35,13 @@ struct State<S: Source> {
     under_way: bool,
 }
 
+impl<S: Source> State<S> {
+    /// Forgets those who have stopped waiting: while the database hangs they would gather.
+    fn forget_gone(&mut self) {
+        self.asked.retain(|(_, reply)| !reply.is_closed());
+    }
+}
+
 /// See the module's text.
 pub struct Lookup<S: Source> {
     database: Database,
@@ -120,11 +127,37 @@ impl<S: Source> UnderWay<S> {
     /// What to ask for next; `None` is the end.
     fn next(&mut self) -> Option<Vec<Asked<S>>> {
         let mut state = self.lookup.state();
+        state.forget_gone();
         let now = state.asked.len().min(MOST_KEYS);
         self.ended = now == 0;
         state.under_way = !self.ended;
         let later = state.asked.split_off(now);
         let now = std::mem::replace(&mut state.asked, later);
         (!now.is_empty()).then_some(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nothing;
+
+    impl Source for Nothing {
+        type Key = u8;
+        type Value = ();
+
+        async fn find(_: &AsyncPgConnection, _: &[u8]) -> QueryResult<HashMap<u8, ()>> {
+            Ok(HashMap::new())
+        }
+    }
+
+    #[test]
+    fn who_has_stopped_waiting_is_forgotten() {
+        let (gone, _) = oneshot::channel();
+        let (waits, _answer) = oneshot::channel();
+        let mut state = State::<Nothing> { asked: vec![(1, gone), (2, waits)], under_way: true };
+        state.forget_gone();
+        assert_eq!(state.asked.iter().map(|(key, _)| *key).collect::<Vec<_>>(), [2]);
     }
 }

@@ -85,6 +85,21 @@ impl Dispatcher {
         }
     }
 
+    /// Sends a job that was let go and noted in one.
+    fn send_out(&mut self, mut job: JobRecord, context: &mut Context<Self>) {
+        if self.services.live.actor(job.new.id).is_some() {
+            return; // its agent spoke of it before: it has it
+        }
+        let journal = self.journal_of(job.new.host_id);
+        if journal.is_none() || journal == job.state.journal {
+            self.start_job(job, Entry::Send, context);
+        } else {
+            // The host has connected anew meanwhile, with another journal.
+            Arc::make_mut(&mut job.state).journal = journal;
+            self.start_job(job, Entry::Dispatch, context);
+        }
+    }
+
     /// The journal that a command to the host goes to.
     fn journal_of(&self, host_id: Uuid) -> Option<String> {
         self.hosts.get(&host_id)?.journal.as_ref().map(ToString::to_string)
@@ -200,14 +215,15 @@ impl Handler<Stored> for Dispatcher {
     fn handle(&mut self, Stored { job, goes_out, stored }: Stored, context: &mut Self::Context) {
         let repository_id = job.new.repository_id;
         if stored && goes_out {
-            self.start_job(job, Entry::Send, context);
-        } else if stored {
+            self.send_out(job, context);
+            return;
+        }
+        if stored {
             self.lanes.committed(job);
-            self.dispatch(repository_id, context);
         } else {
             self.lanes.remove(job.new.id);
-            self.dispatch(repository_id, context);
         }
+        self.dispatch(repository_id, context);
     }
 }
 

@@ -59,8 +59,10 @@ impl Handler<FindJob> for Dispatcher {
             if record.new.host_id != host_id {
                 return Err(NoJob::OtherHost);
             }
+            // It may have been stored a moment ago, and `Stored` still be on its way here.
+            actor.lanes.committed(record.clone());
             // Only an actor of this process knows the latest; the row just read may be older.
-            match actor.actor_of(id, context) {
+            match actor.actor_of_open(id, context).or_else(|| actor.actor_of(id, context)) {
                 Some(running) => Ok(running),
                 None => Ok(actor.start_job(record, Entry::Resume, context)),
             }

@@ -21,8 +21,8 @@ pub(super) struct Situation {
     pub(super) silent: Duration,
     /// Since its host can take jobs; absent while it is not connected.
     pub(super) ready: Option<Duration>,
-    /// Since it is out.
-    pub(super) out: Duration,
+    /// Since it is out; absent while that is not in the ledger.
+    pub(super) out: Option<Duration>,
     /// Since somebody asked for its end.
     pub(super) cancelled: Option<Duration>,
     /// Since it was accepted or began.
@@ -43,8 +43,10 @@ pub(crate) fn waiting(waited: Duration, limits: &Deadlines) -> Option<Decide> {
     (waited > limits.queued).then_some(Decide::Expire { reason })
 }
 
-/// What follows for a job that is out and not over, if anything does.
+/// What follows for a job that is out and not over, if anything does. While its dispatch can't be written it is not sent,
+/// and nobody is late.
 pub(super) fn overdue(job: &Situation, limits: &Deadlines) -> Option<Decide> {
+    let out = job.out?;
     let lose = |reason: String| Some(Decide::Lose { reason });
     if job.silent > limits.agent_lost {
         return lose(format!("agent lost: nothing was heard of it for {}", span(limits.agent_lost)));
@@ -60,7 +62,7 @@ pub(super) fn overdue(job: &Situation, limits: &Deadlines) -> Option<Decide> {
         };
     }
     let Some(accepted) = job.accepted else {
-        let unanswered = job.out.min(ready) > limits.accept;
+        let unanswered = out.min(ready) > limits.accept;
         return if unanswered {
             lose(format!("the agent did not accept it for {}", span(limits.accept)))
         } else {
@@ -103,7 +105,7 @@ mod tests {
             kind: Kind::Backup,
             silent: seconds(1),
             ready: Some(seconds(9999)),
-            out: seconds(1),
+            out: Some(seconds(1)),
             cancelled: None,
             accepted: None,
         }
@@ -121,23 +123,30 @@ mod tests {
 
     #[test]
     fn silence_loses_a_job_and_a_sign_of_life_saves_it() {
-        let accepted = Situation { accepted: Some(seconds(800)), out: seconds(801), ..sent() };
+        let accepted = Situation { accepted: Some(seconds(800)), out: Some(seconds(801)), ..sent() };
         assert!(!is_lost(Situation { silent: seconds(500), ..accepted }));
         assert!(is_lost(Situation { silent: seconds(501), ready: None, ..accepted }));
     }
 
     #[test]
     fn what_an_agent_that_is_there_leaves_unanswered_is_lost() {
-        assert!(!is_lost(Situation { out: seconds(100), ..sent() }));
-        assert!(is_lost(Situation { out: seconds(101), ..sent() }));
+        assert!(!is_lost(Situation { out: Some(seconds(100)), ..sent() }));
+        assert!(is_lost(Situation { out: Some(seconds(101)), ..sent() }));
         let cancelled = Situation { accepted: Some(seconds(9)), cancelled: Some(seconds(201)), ..sent() };
         assert!(is_lost(cancelled));
         assert!(!is_lost(Situation { cancelled: Some(seconds(200)), ..cancelled }));
     }
 
     #[test]
+    fn a_job_whose_dispatch_can_not_be_written_waits_for_the_database_alone() {
+        let unwritten = Situation { out: None, silent: seconds(9000), cancelled: Some(seconds(9000)), ..sent() };
+        assert_eq!(overdue(&unwritten, &LIMITS), None);
+    }
+
+    #[test]
     fn an_agent_that_was_away_gets_its_time_anew() {
-        let old = Situation { out: seconds(9000), cancelled: Some(seconds(9000)), ready: Some(seconds(3)), ..sent() };
+        let old =
+            Situation { out: Some(seconds(9000)), cancelled: Some(seconds(9000)), ready: Some(seconds(3)), ..sent() };
         assert!(!is_lost(old) && !is_lost(Situation { cancelled: None, ..old }));
         // Only its silence counts while it is not connected, or does not speak.
         assert!(!is_lost(Situation { ready: None, ..old }) && !is_lost(Situation { silent: seconds(400), ..old }));

@@ -76,7 +76,7 @@ impl Job {
             kind: self.record.new.kind.parse().unwrap_or(Kind::Prune),
             silent: self.services.board.silence(self.record.new.host_id),
             ready: self.services.board.ready_for(self.record.new.host_id),
-            out: self.out_since.elapsed(),
+            out: self.delivery.is_noted().then(|| self.out_since.elapsed()),
             cancelled: self.cancelled_since.map(|since| since.elapsed()),
             accepted: began_at.or(*accepted_at).map(since),
         })

@@ -59,6 +59,11 @@ impl Delivery {
         }
     }
 
+    /// Whether it is in the ledger that it goes out.
+    pub(super) fn is_noted(&self) -> bool {
+        !matches!(self.0, Sent::NotNoted)
+    }
+
     /// Whether the agent may have it.
     pub(super) fn may_have_arrived(&self) -> bool {
         matches!(self.0, Sent::UnderWay(_) | Sent::Maybe)
@@ -76,7 +81,8 @@ mod tests {
     #[test]
     fn nothing_goes_before_the_dispatch_is_noted() {
         let mut delivery = Delivery::new(Entry::Dispatch);
-        assert!(delivery.host_returned(returned()).is_none() && !delivery.may_have_arrived());
+        assert!(delivery.host_returned(returned()).is_none());
+        assert!(!delivery.is_noted() && !delivery.may_have_arrived());
     }
 
     #[test]

@@ -86,6 +86,8 @@ pub struct Job {
     /// Which lines are stored or on their way there. Read when the first one comes, for most jobs that a restart finds
     /// out need nothing else of the ledger.
     known: Option<Seqs>,
+    /// Reports that wait for that.
+    loading: usize,
     last_news: Instant,
     /// Since when it is out, as far as this process knows.
     out_since: Instant,
@@ -106,6 +108,7 @@ impl Job {
             dispatcher,
             writer: Writer::default(),
             known: (entry != Entry::Resume).then(Seqs::default),
+            loading: 0,
             last_news: Instant::now(),
         }
     }
@@ -168,7 +171,7 @@ impl Job {
 
     fn stop_later(context: &mut Context<Self>) {
         context.run_later(LINGER, |actor, context| {
-            if actor.writer.is_idle() && actor.last_news.elapsed() >= LINGER {
+            if actor.loading == 0 && actor.writer.is_idle() && actor.last_news.elapsed() >= LINGER {
                 context.stop();
             } else {
                 Self::stop_later(context);
@@ -176,8 +179,26 @@ impl Job {
         });
     }
 
+    /// Notes that it goes out, and to which journal; then sends it, unless it has been ended meanwhile.
+    fn dispatch(&mut self, context: &mut Context<Self>) {
+        self.apply(&Event::Dispatched);
+        let journal = self.record.state.journal.clone();
+        let written = self.save(true, Vec::new(), context);
+        context.spawn(written.into_actor(self).map(move |outcome, actor, context| match outcome {
+            Ok(()) if actor.record.state.status.is_terminal() => {}
+            Ok(()) if actor.record.state.journal != journal => actor.dispatch(context),
+            Ok(()) => actor.send_run(context),
+            Err(NotWritten::Stopping) => {}
+            Err(error @ NotWritten::Refused(_)) => {
+                log::error!(job:% = actor.id(); "the job can't be dispatched: {error}");
+                actor.note(&Event::GivenUp { reason: format!("it could not be dispatched: {error}") }, context);
+            }
+        }));
+    }
+
     /// Sends `command.run`, and `command.cancel` behind it if the end is wanted already.
     fn send_run(&mut self, context: &mut Context<Self>) {
+        self.out_since = Instant::now();
         let run = CommandRun { job_id: self.wire_id(), ..self.record.new.command.0.clone() };
         self.delivery.begin();
         let delivery = self.deliver(run.into());
@@ -270,14 +291,7 @@ impl Actor for Job {
     fn started(&mut self, context: &mut Self::Context) {
         match self.entry {
             Entry::Send => self.send_run(context),
-            Entry::Dispatch => {
-                let changed = self.apply(&Event::Dispatched);
-                let written = self.save(changed, Vec::new(), context);
-                context.spawn(written.into_actor(self).map(|outcome, actor, context| match outcome {
-                    Ok(()) => actor.send_run(context),
-                    Err(error) => log::error!(job:% = actor.id(); "the job can't be dispatched: {error}"),
-                }));
-            }
+            Entry::Dispatch => self.dispatch(context),
             Entry::Resume => {}
         }
         if self.record.state.is_over_for_good() {
@@ -339,8 +353,12 @@ impl Handler<Report> for Job {
         if self.known.is_some() || !handover.has_lines() {
             return Box::pin(self.report(&handover, context).into_actor(self));
         }
+        self.loading += 1;
         // Taken only then: an actor that stops meanwhile leaves them to the next.
-        Box::pin(self.load_known().then(move |(), actor, context| actor.report(&handover, context).into_actor(actor)))
+        Box::pin(self.load_known().then(move |(), actor, context| {
+            actor.loading -= 1;
+            actor.report(&handover, context).into_actor(actor)
+        }))
     }
 }
 
@@ -413,6 +431,9 @@ impl Handler<HostReturned> for Job {
     type Result = ();
 
     fn handle(&mut self, returned: HostReturned, context: &mut Self::Context) {
+        if !self.delivery.is_noted() {
+            Arc::make_mut(&mut self.record.state).journal = returned.journal_text();
+        }
         if let Some(returned) = self.delivery.host_returned(returned) {
             self.host_returned(returned, context);
         }

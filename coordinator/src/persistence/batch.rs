@@ -5,7 +5,7 @@
 //! all log chunks. The number of round trips does not depend on how much there is to write.
 
 use super::WriteError;
-use super::error::{Failure, is_constraint};
+use super::error::{Failure, is_constraint, is_from_server};
 use super::messages::{Patience, Save, SaveHello, SaveJob, SavePresence, Write};
 use crate::db::greetings::{self, Greeting, NewHello};
 use crate::db::jobs::Beginning;
@@ -251,10 +251,10 @@ impl Batch {
     }
 
     /// The whole transaction in one round trip: the commit is sent before anything is answered. After a statement that
-    /// fails the server takes it for a rollback. One that could not even be sent may leave the others committed, which
-    /// does no harm: all are applied again.
+    /// fails the server takes it for a rollback. One that could not even be sent may leave the others committed: they are
+    /// in doubt then, and applied again.
     async fn at_once(
-        &self,
+        &mut self,
         mut connection: &AsyncPgConnection,
     ) -> Result<Vec<(usize, diesel::result::Error)>, Failure> {
         let mut rejected = Vec::new();
@@ -265,9 +265,14 @@ impl Batch {
             statement("COMMIT").execute(&mut last),
         )
         .await;
-        // Without this answer nothing is certain.
-        committed.map_err(|error| Failure::Unknown(error.to_string()))?;
-        begun.and(applied.map(|()| 0)).map_err(Failure::before_commit)?;
+        // Without these answers nothing is certain: without the first, each statement was a transaction of its own.
+        committed.and(begun).map_err(|error| Failure::Unknown(error.to_string()))?;
+        if let Err(error) = applied {
+            if !is_from_server(&error) {
+                self.mark_doubtful();
+            }
+            return Err(Failure::before_commit(error));
+        }
         Ok(rejected)
     }
 

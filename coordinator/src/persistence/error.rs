@@ -46,6 +46,12 @@ impl Failure {
     }
 }
 
+/// True for an error that the server answered with: the transaction that it came in is rolled back.
+pub(super) fn is_from_server(error: &diesel::result::Error) -> bool {
+    use diesel::result::{DatabaseErrorKind as Kind, Error};
+    matches!(error, Error::DatabaseError(kind, _) if !matches!(kind, Kind::UnableToSendCommand | Kind::ClosedConnection))
+}
+
 /// True for an error that lies in the written data and would come again.
 pub(super) fn is_constraint(error: &diesel::result::Error) -> bool {
     use diesel::result::{DatabaseErrorKind as Kind, Error};
@@ -62,4 +68,21 @@ pub(super) fn is_constraint(error: &diesel::result::Error) -> bool {
             | Error::QueryBuilderError(_)
             | Error::NotFound
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use diesel::result::{DatabaseErrorKind as Kind, Error};
+
+    fn of(kind: Kind) -> Error {
+        Error::DatabaseError(kind, Box::new("an error".to_owned()))
+    }
+
+    #[test]
+    fn only_what_the_server_said_proves_that_it_rolled_back() {
+        assert!(is_from_server(&of(Kind::Unknown)) && is_from_server(&of(Kind::UniqueViolation)));
+        assert!(!is_from_server(&of(Kind::UnableToSendCommand)));
+        assert!(!is_from_server(&Error::SerializationError("too long".into())));
+    }
 }
