@@ -14,4 +14,5 @@ pub mod services;
 pub mod session;
 pub mod start;
 pub mod ticker;
+pub mod timetable;
 pub mod vault;

@@ -3,6 +3,8 @@
 use super::hosts::{self, Host};
 use super::json::Json;
 use super::repositories::{self, Repository};
+use super::schedules::{self, Schedule};
+use super::source_groups::{self, SourceGroup};
 use super::storable;
 use diesel::QueryResult;
 use diesel::sql_types::{Array, BigInt, Jsonb, Nullable, Text, Timestamptz, Uuid as SqlUuid};
@@ -29,6 +31,10 @@ pub struct Greeting {
     pub host: Host,
     /// Its repository, if it has one.
     pub repository: Option<Repository>,
+    /// Its schedules, oldest first.
+    pub schedules: Vec<Schedule>,
+    /// Its source groups, if it has schedules.
+    pub groups: Vec<SourceGroup>,
 }
 
 impl Greeting {
@@ -149,11 +155,24 @@ pub async fn read_many(connection: &mut AsyncPgConnection, ids: &[Uuid]) -> Quer
     let wanted: Vec<Uuid> = hosts.iter().filter_map(|host| host.repository_id).collect();
     let repositories = repositories::find_many(connection, &wanted).await?;
     let repositories: HashMap<Uuid, Repository> = repositories.into_iter().map(|row| (row.id, row)).collect();
-    let greeting = |host: Host| {
+    let mut schedules = by_host(schedules::of_hosts(connection, ids).await?, |schedule| schedule.host_id);
+    let scheduled: Vec<Uuid> = schedules.keys().copied().collect();
+    let mut groups = by_host(source_groups::of_hosts(connection, &scheduled).await?, |group| group.host_id);
+    let mut greeting = |host: Host| {
         let repository = host.repository_id.and_then(|id| repositories.get(&id).cloned());
-        (host.id, Greeting { host, repository })
+        let schedules = schedules.remove(&host.id).unwrap_or_default();
+        let groups = groups.remove(&host.id).unwrap_or_default();
+        (host.id, Greeting { host, repository, schedules, groups })
     };
-    Ok(hosts.into_iter().map(greeting).collect())
+    Ok(hosts.into_iter().map(&mut greeting).collect())
+}
+
+fn by_host<T>(rows: Vec<T>, host: impl Fn(&T) -> Uuid) -> HashMap<Uuid, Vec<T>> {
+    let mut found: HashMap<Uuid, Vec<T>> = HashMap::new();
+    for row in rows {
+        found.entry(host(&row)).or_default().push(row);
+    }
+    found
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use super::jobs::{is_open, matters};
 use super::json::Json;
 use super::lookup::Source;
+use super::schedules;
 use super::schema::{enrollment_tokens, hosts, jobs};
 use crate::persistence::Write;
 use diesel::dsl::sql;
@@ -208,6 +209,14 @@ pub struct Changes {
     pub bandwidth_down_kbps: Option<Option<i64>>,
 }
 
+impl Changes {
+    /// Whether schedules are made of it: hooks of the host are those of its groups that have none.
+    fn touch_schedules(&self, before: &Host) -> bool {
+        let differs = |hook: &Option<Option<String>>, before| hook.as_ref().is_some_and(|hook| hook != before);
+        differs(&self.pre_hook, &before.pre_hook) || differs(&self.post_hook, &before.post_hook)
+    }
+}
+
 /// Changes a host.
 #[derive(Clone, Debug)]
 pub struct Change {
@@ -242,6 +251,9 @@ impl Write for Change {
         if moves && has_open_jobs(connection, self.id).await? {
             return Ok(Changed::Busy);
         }
+        if self.changes.touch_schedules(&before) {
+            schedules::changed(connection, self.id).await?;
+        }
         let changed = diesel::update(hosts::table.find(self.id).filter(hosts::decommissioned_at.is_null()))
             .set(self.changes.clone())
             .returning(Host::as_returning())
@@ -272,6 +284,7 @@ impl Write for Decommission {
             .set((hosts::decommissioned_at.eq(self.at), hosts::token_hash.eq(None::<Vec<u8>>), hosts::online.eq(false)))
             .execute(connection)
             .await?;
+        schedules::end_all(connection, self.id, self.at).await?;
         diesel::delete(enrollment_tokens::table.filter(enrollment_tokens::host_id.eq(self.id)))
             .execute(connection)
             .await?;

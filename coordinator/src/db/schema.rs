@@ -77,6 +77,7 @@ diesel::table! {
         stats -> Nullable<Text>,
         progress -> Nullable<Jsonb>,
         outcome -> Text,
+        run_id -> Nullable<Uuid>,
     }
 }
 
@@ -119,6 +120,43 @@ diesel::table! {
 }
 
 diesel::table! {
+    runs (id) {
+        id -> Uuid,
+        kind -> Text,
+        host_id -> Nullable<Uuid>,
+        source_group -> Nullable<Text>,
+        schedule_id -> Nullable<Uuid>,
+        repository_id -> Nullable<Uuid>,
+        due_at -> Timestamptz,
+        outcome -> Text,
+        reason -> Nullable<Text>,
+        job_id -> Nullable<Uuid>,
+        attempt -> Int8,
+        changed_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    schedules (id) {
+        id -> Uuid,
+        host_id -> Uuid,
+        cron -> Text,
+        timezone -> Text,
+        enabled -> Bool,
+        source_groups -> Jsonb,
+        catch_up_seconds -> Int8,
+        bandwidth_up_kbps -> Nullable<Int8>,
+        bandwidth_down_kbps -> Nullable<Int8>,
+        interval_seconds -> Int8,
+        version -> Int8,
+        next_due_at -> Nullable<Timestamptz>,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+        deleted_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
     settings (name) {
         name -> Text,
         value -> Bytea,
@@ -152,6 +190,10 @@ diesel::table! {
         post_hook -> Nullable<Text>,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
+        rpo_seconds -> Nullable<Int8>,
+        success_within_seconds -> Nullable<Int8>,
+        last_success_at -> Nullable<Timestamptz>,
+        overdue_at -> Nullable<Timestamptz>,
     }
 }
 
@@ -163,6 +205,9 @@ diesel::joinable!(jobs -> repositories (repository_id));
 diesel::joinable!(log_chunks -> jobs (job_id));
 diesel::joinable!(repository_stats -> hosts (host_id));
 diesel::joinable!(repository_stats -> repositories (repository_id));
+diesel::joinable!(runs -> hosts (host_id));
+diesel::joinable!(runs -> repositories (repository_id));
+diesel::joinable!(schedules -> hosts (host_id));
 diesel::joinable!(snapshots -> hosts (host_id));
 diesel::joinable!(source_groups -> hosts (host_id));
 
@@ -173,6 +218,8 @@ diesel::allow_tables_to_appear_in_same_query!(
     log_chunks,
     repositories,
     repository_stats,
+    runs,
+    schedules,
     settings,
     snapshots,
     source_groups,

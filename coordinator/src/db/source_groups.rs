@@ -1,7 +1,8 @@
 //! Source groups: what a host backs up under one name, and how long that is kept.
 
 use super::json::Json;
-use super::schema::{hosts, source_groups};
+use super::schedules;
+use super::schema::{hosts, schedules as of_schedules, source_groups};
 use crate::persistence::Write;
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
@@ -25,6 +26,7 @@ pub struct SourceGroup {
     pub post_hook: Option<String>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+    pub rpo_seconds: Option<i64>,
 }
 
 /// One source group.
@@ -51,6 +53,18 @@ pub async fn list(
         query = query.filter(source_groups::name.gt(name));
     }
     query.order(source_groups::name).limit(limit).load(connection).await
+}
+
+/// The source groups of these hosts; none asks nothing.
+///
+/// # Errors
+/// The database's.
+pub async fn of_hosts(connection: &mut AsyncPgConnection, hosts: &[Uuid]) -> QueryResult<Vec<SourceGroup>> {
+    if hosts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let of_hosts = source_groups::table.filter(source_groups::host_id.eq_any(hosts));
+    of_hosts.select(SourceGroup::as_select()).load(connection).await
 }
 
 /// What came of a [`Put`].
@@ -86,7 +100,9 @@ impl Write for Put {
         }
         let Some(before) = find(connection, group.host_id, &group.name).await? else {
             let row = diesel::insert_into(source_groups::table).values(group).returning(SourceGroup::as_returning());
-            return row.get_result(connection).await.map(Stored::Created);
+            let row = row.get_result(connection).await?;
+            schedules::expect_success(connection, &[group.host_id]).await?;
+            return Ok(Stored::Created(row));
         };
         // A repeated write finds its own row.
         let own = before.created_at == group.created_at;
@@ -94,13 +110,37 @@ impl Write for Put {
             return Ok(Stored::Taken);
         }
         let row = SourceGroup { created_at: before.created_at, ..group.clone() };
+        let differs = row != SourceGroup { updated_at: row.updated_at, ..before };
         let row = diesel::update(source_groups::table.find((row.host_id, row.name.clone())))
             .set(row)
             .returning(SourceGroup::as_returning())
             .get_result(connection)
             .await?;
+        if differs && is_scheduled(connection, group.host_id, &row.name).await? {
+            schedules::changed(connection, group.host_id).await?;
+        } else {
+            schedules::expect_success(connection, &[group.host_id]).await?;
+        }
         Ok(if own { Stored::Created(row) } else { Stored::Replaced(row) })
     }
+}
+
+/// Whether a schedule of the host has the group.
+async fn is_scheduled(connection: &mut AsyncPgConnection, host_id: Uuid, name: &str) -> QueryResult<bool> {
+    let has_it = of_schedules::source_groups.contains(Json(vec![name.to_owned()]));
+    let of_host = of_schedules::host_id.eq(host_id).and(of_schedules::deleted_at.is_null());
+    diesel::select(diesel::dsl::exists(of_schedules::table.filter(of_host.and(has_it)))).get_result(connection).await
+}
+
+/// What came of a [`Delete`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deleted {
+    /// It is gone.
+    Gone,
+    /// There was none.
+    NotFound,
+    /// A schedule has it.
+    Scheduled,
 }
 
 /// Deletes a source group. Snapshots that were made of it stay.
@@ -120,12 +160,15 @@ impl Delete {
 }
 
 impl Write for Delete {
-    /// Whether there was one.
-    type Output = bool;
+    type Output = Deleted;
 
     async fn apply(&self, connection: &mut AsyncPgConnection) -> QueryResult<Self::Output> {
+        if is_scheduled(connection, self.host_id, &self.name).await? {
+            return Ok(Deleted::Scheduled);
+        }
         let row = source_groups::table.find((self.host_id, &self.name));
         let gone = diesel::delete(row).execute(connection).await? > 0;
-        Ok(self.seen.fetch_or(gone, Ordering::Relaxed) || gone)
+        let gone = self.seen.fetch_or(gone, Ordering::Relaxed) || gone;
+        Ok(if gone { Deleted::Gone } else { Deleted::NotFound })
     }
 }

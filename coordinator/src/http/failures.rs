@@ -7,6 +7,7 @@ use crate::persistence::{Patience, Save, Write, WriteError};
 use crate::registry::{Evict, SettingsChanged};
 use crate::services::Services;
 use actix::MailboxError;
+use actix_web::web;
 use diesel::result::{DatabaseErrorKind, Error as QueryError};
 use diesel_async::AsyncPgConnection;
 use std::future::Future;
@@ -162,6 +163,23 @@ pub async fn settings_changed(services: &Services, hosts: Vec<Uuid>) {
     if tokio::time::timeout(WAIT_LIMIT, told).await.is_err() {
         log::warn!("the registry does not listen: agents learn of new settings when they connect again");
     }
+}
+
+/// Writes what settings are made of, and tells the sessions of the hosts that this `changes`, even if the client has gone.
+///
+/// # Errors
+/// 503 if it is not done, or not known to be done.
+pub async fn settled_settings<W: Write>(
+    services: web::Data<Services>,
+    write: W,
+    changes: impl FnOnce(&W::Output) -> Option<Uuid> + 'static,
+) -> Result<W::Output, Problem> {
+    to_the_end(async move {
+        let output = write_for_sure(&services, write).await??;
+        settings_changed(&services, changes(&output).into_iter().collect()).await;
+        Ok(output)
+    })
+    .await
 }
 
 /// Ends the session of a host whose token is no longer good.

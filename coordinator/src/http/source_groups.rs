@@ -3,7 +3,7 @@
 use super::body::Body;
 use super::check::{Check, HOOK, LINE, NAME, no};
 use super::clock::now;
-use super::failures::{read, write};
+use super::failures::{read, settled_settings};
 use super::hosts::in_service;
 use super::page::{CURSOR, LIMIT, Page};
 use super::params::Params;
@@ -11,7 +11,7 @@ use super::problem::Problem;
 use super::routes::resource;
 use crate::db::hosts::Host;
 use crate::db::json::Json;
-use crate::db::source_groups::{self, Delete, Put, SourceGroup, Stored};
+use crate::db::source_groups::{self, Delete, Deleted, Put, SourceGroup, Stored};
 use crate::services::Services;
 use actix_web::http::header::LOCATION;
 use actix_web::{HttpResponse, web};
@@ -22,6 +22,8 @@ use serde::{Deserialize, Serialize};
 const USUAL_BACKOFF: i64 = 60;
 const MOST_RETRIES: i64 = 100;
 const LONGEST_BACKOFF: i64 = 7 * 24 * 60 * 60;
+/// Within how long of the last one a backup must succeed, at most.
+const LONGEST_RPO: i64 = 366 * 24 * 60 * 60;
 const MOST_PATHS: usize = 10_000;
 
 /// Adds the routes.
@@ -64,6 +66,7 @@ struct GroupBody {
     retention: Option<Retention>,
     retry_max: Option<i64>,
     retry_backoff_seconds: Option<i64>,
+    rpo_seconds: Option<i64>,
     pre_hook: Option<String>,
     post_hook: Option<String>,
 }
@@ -76,6 +79,7 @@ struct GroupView {
     retention: Option<RetentionPolicy>,
     retry_max: i64,
     retry_backoff_seconds: i64,
+    rpo_seconds: Option<i64>,
     pre_hook: Option<String>,
     post_hook: Option<String>,
     created_at: Timestamp,
@@ -91,6 +95,7 @@ impl From<SourceGroup> for GroupView {
             retention: row.retention.map(|Json(policy)| policy),
             retry_max: row.retry_max,
             retry_backoff_seconds: row.retry_backoff_seconds,
+            rpo_seconds: row.rpo_seconds,
             pre_hook: row.pre_hook,
             post_hook: row.post_hook,
             created_at: row.created_at,
@@ -121,6 +126,9 @@ impl GroupBody {
         }
         check.number("/retry_max", retry_max, 0..=MOST_RETRIES);
         check.number("/retry_backoff_seconds", retry_backoff_seconds, 0..=LONGEST_BACKOFF);
+        if let Some(seconds) = self.rpo_seconds {
+            check.number("/rpo_seconds", seconds, 60..=LONGEST_RPO);
+        }
         check.short("/pre_hook", self.pre_hook.as_deref().unwrap_or_default(), HOOK);
         check.short("/post_hook", self.post_hook.as_deref().unwrap_or_default(), HOOK);
         check.done()?;
@@ -138,6 +146,7 @@ impl GroupBody {
             post_hook: self.post_hook.filter(|hook| !hook.is_empty()),
             created_at: now,
             updated_at: now,
+            rpo_seconds: self.rpo_seconds,
         })
     }
 }
@@ -193,7 +202,7 @@ async fn create(
     let host = in_service(&services, &id).await?;
     let name = body.name.clone().ok_or_else(|| Problem::invalid_field("/name", "is missing"))?;
     let group = body.into_row(&host, name)?;
-    answer(write(&services, Put { group, replace: false }).await?)
+    store(services, Put { group, replace: false }).await
 }
 
 async fn put(
@@ -207,11 +216,13 @@ async fn put(
         return Err(Problem::invalid_field("/name", "must be the name in the URL: a group can't be renamed"));
     }
     let group = body.into_row(&host, name)?;
-    answer(write(&services, Put { group, replace: true }).await?)
+    store(services, Put { group, replace: true }).await
 }
 
-fn answer(stored: Stored) -> Result<HttpResponse, Problem> {
-    match stored {
+/// Stores it, and has the agent told, whose schedules carry it.
+async fn store(services: web::Data<Services>, put: Put) -> Result<HttpResponse, Problem> {
+    let host = put.group.host_id;
+    match settled_settings(services, put, move |stored| matches!(stored, Stored::Replaced(_)).then_some(host)).await? {
         Stored::Created(row) => {
             let location = format!("/v1/hosts/{}/source-groups/{}", row.host_id, segment(&row.name));
             Ok(HttpResponse::Created().insert_header((LOCATION, location)).json(GroupView::from(row)))
@@ -257,10 +268,10 @@ async fn delete(services: web::Data<Services>, path: web::Path<(String, String)>
     let (id, name) = path.into_inner();
     let host = in_service(&services, &id).await?.id;
     check_group_name(&name).map_err(|_| no_group())?;
-    if write(&services, Delete::new(host, name)).await? {
-        Ok(HttpResponse::NoContent().finish())
-    } else {
-        Err(no_group())
+    match settled_settings(services, Delete::new(host, name), |_| None).await? {
+        Deleted::Gone => Ok(HttpResponse::NoContent().finish()),
+        Deleted::NotFound => Err(no_group()),
+        Deleted::Scheduled => Err(Problem::conflict("a schedule has this group: take it out of that first")),
     }
 }
 

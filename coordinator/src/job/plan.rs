@@ -231,6 +231,7 @@ mod tests {
             post_hook: None,
             created_at: Utc::now(),
             updated_at: Utc::now(),
+            rpo_seconds: None,
         }
     }
 

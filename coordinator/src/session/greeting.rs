@@ -97,7 +97,7 @@ impl Session {
 
     /// False if the settings can't be read, and the connection is closed therefore.
     fn send_settings(&self, greeting: &Greeting, context: &mut Context) -> bool {
-        match settings::burst(&greeting.host, greeting.repository.as_ref(), &self.services.vault, self.ack) {
+        match settings::burst(&greeting, &self.services.vault, self.ack) {
             Ok(messages) => {
                 messages.into_iter().for_each(|message| Self::send(context, message));
                 true

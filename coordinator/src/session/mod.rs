@@ -20,6 +20,7 @@ mod mailbox;
 mod protocol;
 mod refusal;
 mod round;
+mod schedule_set;
 mod settings;
 
 pub use mailbox::{Close, EndIfSilent, Reload, Send};

@@ -1,9 +1,10 @@
 //! What an agent is told about its host: one `config.update` a credential slot, then the schedules.
 
-use crate::db::hosts::Host;
+use super::schedule_set::schedule_set;
+use crate::db::greetings::Greeting;
 use crate::db::repositories::{Repository, SecretColumn};
 use crate::vault::{UnsealError, Vault};
-use fleet_wire::{Cap, ConfigField, ConfigUpdate, MaybeKnown, ScheduleSet, Secret, Slot, ToAgent};
+use fleet_wire::{Cap, ConfigField, ConfigUpdate, MaybeKnown, Secret, Slot, ToAgent};
 
 /// The credentials of one slot, opened.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -71,12 +72,9 @@ impl Credentials {
 ///
 /// # Errors
 /// A secret does not open with this coordinator's key.
-pub(super) fn burst(
-    host: &Host,
-    repository: Option<&Repository>,
-    vault: &Vault,
-    ack: bool,
-) -> Result<Vec<ToAgent>, UnsealError> {
+pub(super) fn burst(greeting: &Greeting, vault: &Vault, ack: bool) -> Result<Vec<ToAgent>, UnsealError> {
+    let Greeting { host, repository, schedules, groups } = greeting;
+    let repository = repository.as_ref();
     let everyday = repository.map(|repository| Credentials::everyday(repository, vault)).transpose()?;
     let admin = match repository.zip(everyday.clone()) {
         Some((repository, everyday)) => Credentials::admin(repository, everyday, vault)?,
@@ -94,7 +92,7 @@ pub(super) fn burst(
     update.bandwidth_up_kbps = cap(host.bandwidth_up_kbps);
     update.bandwidth_down_kbps = cap(host.bandwidth_down_kbps);
     messages.push(update.into());
-    messages.push(ScheduleSet { version: host.schedule_version, schedules: Vec::new() }.into());
+    messages.push(schedule_set(host, schedules, groups).into());
     Ok(messages)
 }
 

@@ -5,8 +5,9 @@ use chrono::{SubsecRound, TimeDelta, Utc};
 use fleet_coordinator::db::enrollment::{CreateToken, Enroll, EnrollmentToken};
 use fleet_coordinator::db::json::Json;
 use fleet_coordinator::db::repositories::{Changed, Deleted};
+use fleet_coordinator::db::schedules::Schedule;
 use fleet_coordinator::db::source_groups::{Put, SourceGroup, Stored};
-use fleet_coordinator::db::{hosts, repositories, source_groups};
+use fleet_coordinator::db::{hosts, repositories, schedules, source_groups};
 use fleet_coordinator::persistence::Write;
 use serde_json::json;
 use std::fmt::Debug;
@@ -103,6 +104,7 @@ fn source_groups_come_and_go() {
             post_hook: None,
             created_at: now,
             updated_at: now,
+            rpo_seconds: None,
         };
         let put = Put { group: group.clone(), replace: false };
         assert!(matches!(twice(&rig, &put).await, Stored::Created(_)));
@@ -110,7 +112,42 @@ fn source_groups_come_and_go() {
         let refused = Put { group: later.clone(), replace: false };
         assert_eq!(twice(&rig, &refused).await, Stored::Taken);
         assert!(matches!(twice(&rig, &Put { group: later, replace: true }).await, Stored::Replaced(_)));
-        assert!(twice(&rig, &source_groups::Delete::new(host_id, "docs".to_owned())).await);
-        assert!(!twice(&rig, &source_groups::Delete::new(host_id, "docs".to_owned())).await);
+        let delete = |name: &str| source_groups::Delete::new(host_id, name.to_owned());
+        assert_eq!(twice(&rig, &delete("docs")).await, source_groups::Deleted::Gone);
+        assert_eq!(twice(&rig, &delete("docs")).await, source_groups::Deleted::NotFound);
+    });
+}
+
+#[test]
+fn schedules_come_and_go() {
+    with_rig(async |rig| {
+        let (host, _) = rig.host("one", json!({})).await;
+        let groups = format!("/v1/hosts/{host}/source-groups");
+        rig.post(&groups, json!({"name": "docs", "includes": ["/srv"]})).await.is(201);
+        rig.repository("for-the-dump").await;
+        let (host_id, now) = (host.parse().expect("an id"), Utc::now().trunc_subsecs(6));
+        let schedule = Schedule {
+            id: Uuid::now_v7(),
+            host_id,
+            cron: "@daily".to_owned(),
+            timezone: "UTC".to_owned(),
+            enabled: true,
+            source_groups: Json(vec!["docs".to_owned()]),
+            catch_up_seconds: 60,
+            bandwidth_up_kbps: None,
+            bandwidth_down_kbps: None,
+            interval_seconds: 86400,
+            version: 0,
+            next_due_at: Some(now),
+            created_at: now,
+            updated_at: now,
+            deleted_at: None,
+        };
+        let put = |schedule: &Schedule, replace| schedules::Put { schedule: schedule.clone(), replace };
+        assert!(matches!(twice(&rig, &put(&schedule, false)).await, schedules::Stored::Done(_)));
+        let later = Schedule { updated_at: now + TimeDelta::seconds(1), ..schedule };
+        assert!(matches!(twice(&rig, &put(&later, true)).await, schedules::Stored::Done(_)));
+        assert!(twice(&rig, &schedules::Delete { host_id, id: later.id, at: now }).await);
+        assert!(!twice(&rig, &schedules::Delete { host_id, id: later.id, at: now + TimeDelta::seconds(1) }).await);
     });
 }
