@@ -4,7 +4,7 @@ use crate::board::Board;
 use crate::config::Deadlines;
 use crate::db::jobs::Job;
 use crate::db::lookup::Lookup;
-use crate::db::{Database, hosts, jobs, planning};
+use crate::db::{Database, hosts, jobs, planning, schedules};
 use crate::dispatcher::Dispatcher;
 use crate::job::JobServices;
 use crate::live::LiveJobs;
@@ -36,6 +36,8 @@ pub struct Services {
     pub jobs: Arc<Lookup<jobs::ById>>,
     /// What jobs are planned with.
     pub planning: Arc<Lookup<planning::OfHost>>,
+    /// Schedules, deleted ones too.
+    pub schedules: Arc<Lookup<schedules::ById>>,
     /// The jobs that have an actor.
     pub live: Arc<LiveJobs>,
     /// The hash of the token that may do everything.
@@ -67,6 +69,7 @@ impl Services {
             tokens: Lookup::new(database.clone()),
             jobs: Lookup::new(database.clone()),
             planning: Lookup::new(database.clone()),
+            schedules: Lookup::new(database.clone()),
             database,
             vault: Arc::new(vault),
             persistence,

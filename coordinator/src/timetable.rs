@@ -1,5 +1,6 @@
 //! When something is due: a crontab expression by the clocks of a zone, as schedules and maintenance have it. Pure.
 
+use chrono::TimeDelta;
 use fleet_wire::Timestamp;
 use fleet_wire::crontab::{Expression, ParseError, UnknownZone, Zone};
 use thiserror::Error;
@@ -44,6 +45,11 @@ impl Timetable {
         self.expression.firings_after(self.zone, instant)
     }
 
+    /// What was due in the minute up to an instant: agents may say when they fired, and not what for.
+    pub fn due_in_minute_to(&self, instant: Timestamp) -> Option<Timestamp> {
+        self.next_after(instant - TimeDelta::minutes(1)).filter(|due| *due <= instant)
+    }
+
     /// The longest time between two of the next firings, in seconds; 0 if there are no two.
     pub fn interval_seconds(&self, from: Timestamp) -> i64 {
         let firings: Vec<Timestamp> = self.after(from).take(FIRINGS_AHEAD).collect();
@@ -74,6 +80,17 @@ mod tests {
         assert_eq!(interval("0 0 1 * *", "UTC"), 31 * 24 * 3600);
         // The day on which clocks go back has an hour more.
         assert_eq!(interval("0 12 * * 0", "Europe/Berlin"), 7 * 24 * 3600 + 3600);
+    }
+
+    #[test]
+    fn an_agent_that_fires_a_little_late_means_what_was_due() {
+        let every_minute = Timetable::parse("* * * * *", "UTC").expect("a timetable");
+        let daily = Timetable::parse("0 2 * * *", "UTC").expect("a timetable");
+        for late in ["2026-03-01T02:00:00Z", "2026-03-01T02:00:00.123Z", "2026-03-01T02:00:59.9Z"] {
+            assert_eq!(every_minute.due_in_minute_to(at(late)), Some(at("2026-03-01T02:00:00Z")), "{late}");
+            assert_eq!(daily.due_in_minute_to(at(late)), Some(at("2026-03-01T02:00:00Z")), "{late}");
+        }
+        assert_eq!(daily.due_in_minute_to(at("2026-03-01T02:01:00Z")), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@ mod support;
 
 use fleet_integration::{Api, Sandbox};
 use serde_json::{Value, json};
-use support::{Host, core, group, repository, until};
+use support::{Host, backup, core, group, journalling, log_of, over, repository, until};
 
 fn schedule(api: &Api, host: &str, body: &Value) -> Value {
     api.post(&format!("/v1/hosts/{host}/schedules"), body).unwrap()
@@ -49,4 +49,199 @@ fn an_agent_is_told_the_whole_list_with_every_change_and_says_what_it_has() {
     host.hello(&core());
     let told = host.take("schedule.set");
     assert_eq!((&told["version"], &told["schedules"]), (&behind["schedule_version"], &json!([])));
+}
+
+/// A schedule of these groups that does not fire by itself while a test runs.
+fn yearly(api: &Api, host: &str, groups: &[&str]) -> String {
+    let made = schedule(api, host, &json!({"cron": "0 0 1 1 *", "source_groups": groups}));
+    made["id"].as_str().unwrap().to_owned()
+}
+
+fn runs(api: &Api, host: &str) -> Vec<Value> {
+    api.list(&format!("/v1/hosts/{host}/runs")).unwrap()
+}
+
+/// The one run of the host, once its outcome is this.
+fn run_when(api: &Api, host: &str, outcome: &str) -> Value {
+    let path = format!("/v1/hosts/{host}/runs");
+    let list = until(api, &path, |list| {
+        list["items"].as_array().is_some_and(|items| items.len() == 1 && items[0]["outcome"] == outcome)
+    });
+    list["items"][0].clone()
+}
+
+fn now() -> String {
+    chrono::Utc::now().to_rfc3339()
+}
+
+fn ago(hours: i64) -> String {
+    (chrono::Utc::now() - chrono::TimeDelta::hours(hours)).to_rfc3339()
+}
+
+fn id() -> String {
+    uuid::Uuid::now_v7().to_string()
+}
+
+/// Runs a job to its end, as its agent.
+fn complete(host: &mut Host, job: &str) -> u64 {
+    host.accept(job);
+    host.start(job, "backup");
+    host.log(job, 0, "a line");
+    host.finish(job, "succeeded", 0)
+}
+
+#[test]
+fn a_firing_makes_a_job_for_each_group_once_for_agents_that_keep_no_journal() {
+    let sandbox = Sandbox::start().unwrap();
+    let api = sandbox.api();
+    let mut host = Host::ready(&sandbox, "web-1", &repository(&sandbox));
+    group(&api, &host.id, "docs", Value::Null);
+    group(&api, &host.id, "etc", Value::Null);
+    let schedule = yearly(&api, &host.id, &["docs", "etc"]);
+    let fire = json!({"schedule_id": schedule, "scheduled_at": now()});
+    host.say("schedule.fire", fire.clone());
+    let jobs = [host.run("backup"), host.run("backup")];
+    host.say("schedule.fire", fire);
+    assert_eq!(host.runs_so_far(&api), Vec::<String>::new());
+    for job in &jobs {
+        complete(&mut host, job);
+        let job = over(&api, job);
+        assert_eq!((&job["origin"], &job["schedule_id"]), (&json!("schedule"), &json!(schedule)));
+    }
+    let runs = runs(&api, &host.id);
+    let outcomes: Vec<_> = runs.iter().map(|run| run["outcome"].as_str().unwrap()).collect();
+    assert_eq!(outcomes, ["succeeded", "succeeded"], "{runs:?}");
+}
+
+#[test]
+fn the_ids_that_an_agent_makes_are_its_jobs_however_often_it_tells() {
+    let sandbox = Sandbox::start().unwrap();
+    let api = sandbox.api();
+    let hello = journalling("j", &[]);
+    let mut host = Host::ready_as(&sandbox, "web-1", &repository(&sandbox), &hello);
+    group(&api, &host.id, "docs", Value::Null);
+    let schedule = yearly(&api, &host.id, &["docs"]);
+    let job = id();
+    let fire = json!({"schedule_id": schedule, "scheduled_at": now(), "job_ids": [job]});
+    let first = host.say("schedule.fire", fire.clone());
+    assert_eq!(host.run("backup"), job);
+    host.settled(first);
+    let again = host.say("schedule.fire", fire.clone());
+    host.settled(again);
+    let last = complete(&mut host, &job);
+    host.settled(last);
+    // Also once it is over, over another connection.
+    host.connect(&sandbox, &hello);
+    let again = host.say("schedule.fire", fire);
+    host.settled(again);
+    assert_eq!(host.runs_so_far(&api), Vec::<String>::new());
+    assert_eq!(api.job(&job).unwrap()["status"], "succeeded");
+    assert_eq!(run_when(&api, &host.id, "succeeded")["job_id"], json!(job));
+}
+
+#[test]
+fn an_id_that_is_another_hosts_job_takes_nothing_from_it() {
+    let sandbox = Sandbox::start().unwrap();
+    let api = sandbox.api();
+    let repository = repository(&sandbox);
+    let mut thief = Host::ready_as(&sandbox, "web-2", &repository, &journalling("k", &[]));
+    let mut victim = Host::ready_as(&sandbox, "web-1", &repository, &journalling("j", &[]));
+    group(&api, &victim.id, "docs", Value::Null);
+    let running = backup(&api, &victim.id, "docs");
+    assert_eq!(victim.run("backup"), running);
+    let done = backup(&api, &victim.id, "docs");
+    assert_eq!(victim.run("backup"), done);
+    let last = complete(&mut victim, &done);
+    victim.settled(last);
+
+    group(&api, &thief.id, "docs", Value::Null);
+    let schedule = yearly(&api, &thief.id, &["docs"]);
+    for (hours, job) in [&running, &done].into_iter().enumerate() {
+        let at = ago(i64::try_from(hours).unwrap());
+        let fire = thief.say("schedule.fire", json!({"schedule_id": schedule, "scheduled_at": at, "job_ids": [job]}));
+        thief.settled(fire);
+        let finished = thief.finish(job, "failed", 1);
+        thief.settled(finished);
+        assert_eq!(thief.take("error")["code"], "not_your_job");
+    }
+    assert_eq!(api.job(&done).unwrap()["status"], "succeeded");
+    assert_eq!(api.job(&running).unwrap()["host_id"], json!(victim.id));
+    let last = complete(&mut victim, &running);
+    victim.settled(last);
+    assert_eq!(api.job(&running).unwrap()["status"], "succeeded");
+}
+
+#[test]
+fn a_group_whose_last_job_is_not_over_is_skipped_and_the_ledger_says_so() {
+    let sandbox = Sandbox::start().unwrap();
+    let api = sandbox.api();
+    let mut host = Host::ready_as(&sandbox, "web-1", &repository(&sandbox), &journalling("j", &[]));
+    group(&api, &host.id, "docs", Value::Null);
+    let schedule = yearly(&api, &host.id, &["docs"]);
+    let running = backup(&api, &host.id, "docs");
+    assert_eq!(host.run("backup"), running);
+    host.accept(&running);
+    host.start(&running, "backup");
+    let fire = host.say("schedule.fire", json!({"schedule_id": schedule, "scheduled_at": now(), "job_ids": [id()]}));
+    host.settled(fire);
+    let run = run_when(&api, &host.id, "skipped");
+    assert!(run["reason"].as_str().unwrap().contains(&running), "{run}");
+    assert_eq!((&run["job_id"], &run["attempts"]), (&Value::Null, &json!(0)));
+    assert_eq!(host.runs_so_far(&api), Vec::<String>::new());
+}
+
+#[test]
+fn what_an_agent_has_run_by_itself_is_adopted_with_everything_in_it() {
+    let sandbox = Sandbox::start().unwrap();
+    let api = sandbox.api();
+    let hello = journalling("j", &[]);
+    let mut host = Host::ready_as(&sandbox, "web-1", &repository(&sandbox), &hello);
+    group(&api, &host.id, "docs", Value::Null);
+    let schedule = yearly(&api, &host.id, &["docs"]);
+    // Three days later: each firing, and all that came of it, in the order in which it happened.
+    host.connect(&sandbox, &hello);
+    let mut jobs = Vec::new();
+    let mut last = 0;
+    for hours in [72, 48, 24] {
+        let job = id();
+        host.say("schedule.fire", json!({"schedule_id": schedule, "scheduled_at": ago(hours), "job_ids": [job]}));
+        last = complete(&mut host, &job);
+        jobs.push(job);
+    }
+    host.settled(last);
+    for job in &jobs {
+        let found = api.job(job).unwrap();
+        assert_eq!((&found["status"], &found["origin"]), (&json!("succeeded"), &json!("schedule")), "{found}");
+        assert_eq!(found["source_group"], "docs");
+        assert_eq!(log_of(&api, job), [(0, "a line".to_owned())]);
+    }
+    let found = runs(&api, &host.id);
+    let pairs: Vec<_> = found.iter().map(|run| (run["outcome"].as_str().unwrap(), run["job_id"].clone())).collect();
+    let expected: Vec<_> = jobs.iter().rev().map(|job| ("succeeded", json!(job))).collect();
+    assert_eq!(pairs, expected);
+    // None of them was sent to be run again.
+    assert_eq!(host.runs_so_far(&api), Vec::<String>::new());
+}
+
+#[test]
+fn a_job_that_an_agent_is_still_at_when_it_comes_back_holds_its_repository() {
+    let sandbox = Sandbox::start().unwrap();
+    let api = sandbox.api();
+    let repository = repository(&sandbox);
+    let mut host = Host::ready_as(&sandbox, "web-1", &repository, &journalling("j", &[]));
+    group(&api, &host.id, "docs", Value::Null);
+    let schedule = yearly(&api, &host.id, &["docs"]);
+    let job = id();
+    host.connect(&sandbox, &journalling("j", &[&job]));
+    host.say("schedule.fire", json!({"schedule_id": schedule, "scheduled_at": ago(30), "job_ids": [job]}));
+    host.accept(&job);
+    let started = host.start(&job, "backup");
+    host.settled(started);
+    assert_eq!(api.job(&job).unwrap()["status"], "running");
+    let check = api.run_job(&host.id, &json!({"kind": "check"})).unwrap();
+    let waiting = api.job(&check).unwrap();
+    assert!(waiting["waiting_for"].as_str().is_some_and(|text| text.contains(&job)), "{waiting}");
+    let last = host.finish(&job, "succeeded", 0);
+    host.settled(last);
+    assert_eq!(host.run("check"), check);
 }

@@ -48,6 +48,8 @@ pub struct NewJob {
     pub attempt: i64,
     /// The job that this one tries again.
     pub retry_of: Option<Uuid>,
+    /// The run of the ledger that it is an attempt at.
+    pub run_id: Option<Uuid>,
     /// Who asked for it.
     pub requested_by: Option<String>,
     /// The `command.run` as it is sent.
@@ -62,6 +64,14 @@ fn stored_time(time: Timestamp) -> Timestamp {
 }
 
 impl NewJob {
+    /// The same under another id.
+    #[must_use]
+    pub fn with_id(mut self, id: Uuid) -> Self {
+        self.id = id;
+        self.command.0.job_id = id.to_string().into();
+        self
+    }
+
     /// The same as it reads once it is stored.
     #[must_use]
     pub fn as_stored(self) -> Self {
@@ -300,7 +310,8 @@ pub struct Beginning<'a> {
 }
 
 /// Makes rows; one that is there already is left as it is. No row is made for a host that is gone, was taken out of
-/// service or got another repository since its job was planned: its lease would be on the wrong one.
+/// service or got another repository since its job was planned: its lease would be on the wrong one. Nor is one made for a
+/// job that did not get the run that it claims.
 ///
 /// # Errors
 /// The database's.
@@ -316,12 +327,14 @@ pub async fn insert_many(mut connection: &AsyncPgConnection, jobs: &[Beginning<'
     }
     let query = statement(
         "INSERT INTO jobs (id, host_id, repository_id, kind, origin, source_group, schedule_id, scheduled_at, attempt,
-             retry_of, requested_by, command, created_at, dispatched_at, journal, status)
-         SELECT news.*, 'queued' FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) AS news (id,
+             retry_of, requested_by, command, created_at, dispatched_at, journal, run_id, status)
+         SELECT news.*, 'queued' FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) AS news (id,
              host_id, repository_id, kind, origin, source_group, schedule_id, scheduled_at, attempt, retry_of,
-             requested_by, command, created_at, dispatched_at, journal)
+             requested_by, command, created_at, dispatched_at, journal, run_id)
          JOIN hosts ON hosts.id = news.host_id
+         LEFT JOIN runs ON runs.id = news.run_id AND runs.job_id = news.id
          WHERE hosts.repository_id = news.repository_id AND hosts.decommissioned_at IS NULL
+             AND (news.run_id IS NULL OR runs.id IS NOT NULL)
          ON CONFLICT (id) DO NOTHING",
     );
     query
@@ -340,12 +353,14 @@ pub async fn insert_many(mut connection: &AsyncPgConnection, jobs: &[Beginning<'
         .bind::<Array<Timestamptz>, _>(column(jobs, |job| job.created_at))
         .bind::<Array<Nullable<Timestamptz>>, _>(begun(jobs, |state| state.dispatched_at))
         .bind::<Array<Nullable<Text>>, _>(begun(jobs, |state| state.journal.as_deref()))
+        .bind::<Array<Nullable<SqlUuid>>, _>(column(jobs, |job| job.run_id))
         .execute(&mut connection)
         .await?;
     Ok(())
 }
 
-/// Which of `ids` are jobs.
+/// Which of `ids` are jobs that were made and have not moved since. An id that an agent has made may be that of another job,
+/// or of one that is over.
 ///
 /// # Errors
 /// The database's.
@@ -353,7 +368,8 @@ pub async fn present(mut connection: &AsyncPgConnection, ids: &[Uuid]) -> QueryR
     if ids.is_empty() {
         return Ok(HashSet::new());
     }
-    let found = jobs::table.filter(jobs::id.eq_any(ids)).select(jobs::id).load(&mut connection).await?;
+    let unmoved = jobs::accepted_at.is_null().and(jobs::began_at.is_null()).and(jobs::outcome.eq(OPEN_OUTCOME));
+    let found = jobs::table.filter(jobs::id.eq_any(ids).and(unmoved)).select(jobs::id).load(&mut connection).await?;
     Ok(found.into_iter().collect())
 }
 

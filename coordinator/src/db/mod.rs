@@ -14,6 +14,7 @@ pub mod lookup;
 pub mod planning;
 pub mod presence;
 pub mod repositories;
+pub mod runs;
 pub mod schedules;
 #[allow(missing_docs, reason = "generated")]
 pub mod schema;

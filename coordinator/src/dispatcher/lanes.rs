@@ -68,12 +68,14 @@ impl Lane {
 }
 
 /// Where a job is.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Place {
     repository_id: Uuid,
     host_id: Uuid,
     /// Absent once it is out.
     turn: Option<Turn>,
+    /// What it backs up.
+    source_group: Option<Arc<str>>,
 }
 
 /// All lanes, and where each job and host is in them.
@@ -99,9 +101,11 @@ fn age(new: &NewJob) -> (Timestamp, Uuid) {
 
 impl Lanes {
     /// Notes where a job is, and gives its lane.
-    fn index(&mut self, claim: Claim, repository_id: Uuid, turn: Option<Turn>) -> &mut Lane {
-        self.places.insert(claim.job_id, Place { repository_id, host_id: claim.host_id, turn });
-        self.jobs_of_host.entry(claim.host_id).or_default().insert(claim.job_id);
+    fn index(&mut self, new: &NewJob, turn: Option<Turn>) -> &mut Lane {
+        let source_group = new.source_group.as_deref().map(Arc::from);
+        let NewJob { id, host_id, repository_id, .. } = *new;
+        self.places.insert(id, Place { repository_id, host_id, turn, source_group });
+        self.jobs_of_host.entry(host_id).or_default().insert(id);
         self.lanes.entry(repository_id).or_default()
     }
 
@@ -122,13 +126,20 @@ impl Lanes {
         let (turn, connected) = (self.turn(claim, new.repository_id), self.connected.contains(&claim.host_id));
         self.by_age.extend(job.as_ref().map(|job| age(&job.new)));
         let waiting = Waiting { claim, job };
-        self.index(claim, new.repository_id, Some(turn)).wait(turn, waiting, connected);
+        self.index(new, Some(turn)).wait(turn, waiting, connected);
     }
 
     /// Adds a job that was out before the start.
     pub(super) fn add_out(&mut self, new: &NewJob) {
         let claim = claim(new);
-        self.index(claim, new.repository_id, None).go_out(claim);
+        self.index(new, None).go_out(claim);
+    }
+
+    /// Adds a job that its agent has told of, if it is not known.
+    pub(super) fn add_found(&mut self, new: &NewJob) {
+        if !self.contains(new.id) {
+            self.add_out(new);
+        }
     }
 
     /// Adds a job that waited before the start.
@@ -144,7 +155,7 @@ impl Lanes {
         let behind = claim.kind != Kind::Init && lane.ready_kinds.conflict_with(claim.kind);
         let free = connected && !behind && !lane.held.conflict_with(claim.kind);
         if free {
-            self.index(claim, new.repository_id, None).go_out(claim);
+            self.index(new, None).go_out(claim);
         } else {
             self.wait(new, None);
         }
@@ -201,7 +212,7 @@ impl Lanes {
 
     /// Forgets a job; returns its repository, where others may go now.
     pub(super) fn remove(&mut self, job_id: Uuid) -> Option<Uuid> {
-        let Place { repository_id, host_id, turn } = self.places.remove(&job_id)?;
+        let Place { repository_id, host_id, turn, .. } = self.places.remove(&job_id)?;
         if let Some(jobs) = self.jobs_of_host.get_mut(&host_id) {
             jobs.remove(&job_id);
             if jobs.is_empty() {
@@ -280,6 +291,13 @@ impl Lanes {
         self.jobs_of_host.get(&host_id).into_iter().flatten().copied().collect()
     }
 
+    /// The jobs of a host that back up this group.
+    pub(super) fn backups_of<'a>(&'a self, host_id: Uuid, group: &'a str) -> impl Iterator<Item = Uuid> + 'a {
+        let jobs = self.jobs_of_host.get(&host_id).into_iter().flatten();
+        let of_group = move |place: &Place| place.source_group.as_deref() == Some(group);
+        jobs.filter(move |job| self.places.get(job).is_some_and(of_group)).copied()
+    }
+
     /// The jobs of a host that are not over and do not wait.
     pub(super) fn out_of(&self, host_id: Uuid) -> Vec<Uuid> {
         let jobs = self.jobs_of_host.get(&host_id).into_iter().flatten();
@@ -333,6 +351,7 @@ mod tests {
             scheduled_at: None,
             attempt: 1,
             retry_of: None,
+            run_id: None,
             requested_by: None,
             command: Json(CommandRun::new("j".into(), kind)),
             created_at: Utc::now(),

@@ -6,14 +6,18 @@
 //! they are loaded from the ledger before the first one is granted.
 
 pub mod admission;
+mod adopt;
+mod fire;
 mod lanes;
 mod requests;
 
+pub use fire::Fire;
 pub use requests::{CancelJob, Explain, FindJob, HostRemoved, LookAtDeadlines, NoJob, Overrule};
 
 use crate::db::jobs;
 use crate::db::jobs::{Job as JobRecord, JobState, NewJob, Origin};
 use crate::db::json::Json;
+use crate::db::runs::Claim;
 use crate::job::{Entry, HostReturned, Job, JobServices};
 use crate::persistence::{Patience, SaveJob, WriteError};
 use crate::registry::{ConnectionId, Deliver, HostGone, Subscribe};
@@ -161,6 +165,17 @@ impl Handler<Resume> for Dispatcher {
 pub struct Submit {
     /// The job.
     pub new: NewJob,
+    /// The run that it is to be an attempt at: without that it is not made.
+    pub claim: Option<Claim>,
+    /// How long that may wait for the database.
+    pub patience: Patience,
+}
+
+impl Submit {
+    /// What a person or the coordinator itself wants.
+    pub fn wish(new: NewJob) -> Self {
+        Self { new, claim: None, patience: Patience::REST }
+    }
 }
 
 /// A job that was made.
@@ -175,7 +190,9 @@ pub struct Submitted {
 impl Handler<Submit> for Dispatcher {
     type Result = ResponseFuture<Result<Submitted, WriteError>>;
 
-    fn handle(&mut self, Submit { new }: Submit, context: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, submit: Submit, context: &mut Self::Context) -> Self::Result {
+        let Submit { new, claim, patience } = submit;
+        let claim = claim.map(Arc::new);
         let goes_out = self.lanes.add_new(&new);
         let waiting_for = self.lanes.obstacle(new.id).map(|obstacle| obstacle.describe());
         let journal = self.journal_of(new.host_id).filter(|_| goes_out);
@@ -185,9 +202,11 @@ impl Handler<Submit> for Dispatcher {
         let save = SaveJob {
             job_id: job.new.id,
             new: Some(Arc::clone(&job.new)),
+            claim,
+            ending: None,
             state: goes_out.then(|| Arc::clone(&job.state)),
             chunks: Vec::new(),
-            patience: Patience::REST,
+            patience,
         };
         let write = self.services.persistence.send(save);
         let dispatcher = context.address();
@@ -321,11 +340,12 @@ impl Handler<EnsureInit> for Dispatcher {
             scheduled_at: None,
             attempt: 1,
             retry_of: None,
+            run_id: None,
             requested_by: Some(REQUESTED_BY_ITSELF.to_owned()),
             command: Json(CommandRun::new(id.to_string().as_str().into(), Kind::Init)),
             created_at: Utc::now(),
         };
-        let submit = self.handle(Submit { new }, context);
+        let submit = self.handle(Submit::wish(new), context);
         actix::spawn(submit.map(move |outcome| {
             if let Err(error) = outcome {
                 log::warn!(host:% = host_id; "the host's init could not be stored, it is tried at its next hello: {error}");

@@ -1,6 +1,7 @@
 //! What others ask of the dispatcher about jobs that are there: their actors, their end, what they wait for.
 
 use super::Dispatcher;
+use super::adopt::adopt;
 use crate::db::{DatabaseError, jobs};
 use crate::job::{Cancel, Decide, Entry, Job, NotWritten, deadlines};
 use actix::{
@@ -52,12 +53,18 @@ impl Handler<FindJob> for Dispatcher {
         if let Some(found) = self.find_open(id, host_id, context) {
             return Box::pin(async { found }.into_actor(self));
         }
-        let database = self.services.database.clone();
-        let look_up = async move { database.read(async |reader| jobs::find(reader, id).await).await };
+        let (database, persistence) = (self.services.database.clone(), self.services.persistence.clone());
+        let look_up = async move {
+            let found = database.read(async |reader| jobs::find(reader, id).await).await?;
+            if found.is_none() { adopt(database, persistence, id, host_id).await } else { Ok(found) }
+        };
         Box::pin(look_up.into_actor(self).map(move |found, actor, context| {
             let record = found?.ok_or(NoJob::Unknown)?;
             if record.new.host_id != host_id {
                 return Err(NoJob::OtherHost);
+            }
+            if !record.state.status.is_terminal() {
+                actor.lanes.add_found(&record.new);
             }
             // It may have been stored a moment ago, and `Stored` still be on its way here.
             actor.lanes.committed(record.clone());

@@ -230,7 +230,7 @@ async fn run(
 }
 
 async fn submit(services: &Services, new: NewJob) -> Result<Submitted, Problem> {
-    match tokio::time::timeout(WAIT_LIMIT, services.dispatcher.send(Submit { new })).await {
+    match tokio::time::timeout(WAIT_LIMIT, services.dispatcher.send(Submit::wish(new))).await {
         Ok(Ok(Ok(submitted))) => Ok(submitted),
         Ok(Ok(Err(WriteError::Rejected(diesel::result::Error::NotFound)))) => {
             Err(Problem::conflict("the host was removed or got another repository meanwhile"))

@@ -20,6 +20,7 @@ pub mod repositories;
 pub mod repository_url;
 pub mod request_id;
 pub mod routes;
+pub mod runs;
 pub mod schedules;
 pub mod server;
 pub mod snapshots;
@@ -67,6 +68,7 @@ fn configure_admin(config: &mut web::ServiceConfig) {
     repositories::configure(config);
     source_groups::configure(config);
     schedules::configure(config);
+    runs::configure(config);
     snapshots::configure(config);
     stats::configure(config);
     config.default_service(web::to(no_route));

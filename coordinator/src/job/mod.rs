@@ -7,6 +7,7 @@
 pub(crate) mod deadlines;
 mod decide;
 mod delivery;
+mod ending;
 pub mod lines;
 pub mod plan;
 mod seqs;
@@ -144,7 +145,15 @@ impl Job {
             Arc::make_mut(&mut self.record.state).progress = Some(progress);
         }
         let state = changed.then(|| Arc::clone(&self.record.state));
-        let save = SaveJob { job_id: self.id(), new: None, state: state.clone(), chunks, patience: Patience::Endless };
+        let save = SaveJob {
+            job_id: self.id(),
+            new: None,
+            claim: None,
+            ending: state.as_ref().and_then(|state| ending::of(&self.record.new, state)),
+            state: state.clone(),
+            chunks,
+            patience: Patience::Endless,
+        };
         let write = self.services.persistence.send(save);
         context.spawn(write.into_actor(self).map(move |outcome, actor, context| {
             let outcome = outcome.map_err(|_| NotWritten::Stopping).and_then(|outcome| outcome.map_err(Into::into));

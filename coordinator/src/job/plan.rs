@@ -36,6 +36,11 @@ impl Objection {
     }
 }
 
+/// All that is wrong with a wish, for people.
+pub fn said(objections: &[Objection]) -> String {
+    objections.iter().map(|objection| objection.detail.as_str()).collect::<Vec<_>>().join("; ")
+}
+
 /// Who wants a job, and why.
 #[derive(Clone, Debug)]
 pub struct Cause {
@@ -94,6 +99,7 @@ pub fn plan(
         scheduled_at: None,
         attempt: 1,
         retry_of: None,
+        run_id: None,
         requested_by: Some(cause.requested_by),
         command: Json(run),
         created_at: cause.at,

@@ -10,10 +10,10 @@ use super::messages::{Patience, Save, SaveHello, SaveJob, SavePresence, Write};
 use crate::db::greetings::{self, Greeting, NewHello};
 use crate::db::jobs::Beginning;
 use crate::db::statement::statement;
-use crate::db::{jobs, logs, presence};
+use crate::db::{jobs, logs, presence, runs};
 use diesel::QueryResult;
 use diesel_async::{AnsiTransactionManager, AsyncConnection, AsyncPgConnection, RunQueryDsl, TransactionManager};
-use futures_util::future::{BoxFuture, join3, try_join5};
+use futures_util::future::{BoxFuture, join3, try_join, try_join3, try_join4};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -318,6 +318,8 @@ impl Batch {
         rejected: &mut Vec<(usize, diesel::result::Error)>,
     ) -> QueryResult<()> {
         let mut new = Vec::new();
+        let mut claims = Vec::new();
+        let mut endings = Vec::new();
         let mut states = HashMap::new();
         let mut chunks = Vec::new();
         let mut hosts = HashMap::new();
@@ -326,11 +328,16 @@ impl Batch {
                 Entry::Single(_) | Entry::Hello(_) => {}
                 Entry::Job(JobWrite { save, .. }) => {
                     match &save.new {
-                        Some(job) => new.push(Beginning { new: job, state: save.state.as_deref() }),
+                        Some(job) => {
+                            let claim = save.claim.as_deref();
+                            claims.extend(claim.map(|claim| (job.id, job.attempt, job.repository_id, claim)));
+                            new.push(Beginning { new: job, state: save.state.as_deref() });
+                        }
                         // A later state of the same job stands for the earlier one too.
                         None => states.extend(save.state.as_deref().map(|state| (save.job_id, state))),
                     }
                     chunks.extend(&save.chunks);
+                    endings.extend(&save.ending);
                 }
                 Entry::Presence(PresenceWrite { save, .. }) => {
                     hosts.extend(save.0.iter().map(|presence| (presence.host_id, presence)));
@@ -338,12 +345,19 @@ impl Batch {
             }
         }
         let ids: Vec<Uuid> = new.iter().map(|job| job.new.id).collect();
-        let ((), present, (), (), ()) = try_join5(
-            jobs::insert_many(connection, &new),
-            jobs::present(connection, &ids),
-            jobs::update_states(connection, &states),
-            logs::insert_chunks(connection, &chunks),
-            presence::update_many(connection, hosts.into_values()),
+        // Polled, and so sent, in this order.
+        let (((), (), present), _) = try_join(
+            try_join3(
+                runs::claim_many(connection, &claims),
+                jobs::insert_many(connection, &new),
+                jobs::present(connection, &ids),
+            ),
+            try_join4(
+                jobs::update_states(connection, &states),
+                runs::settle_many(connection, &endings),
+                logs::insert_chunks(connection, &chunks),
+                presence::update_many(connection, hosts.into_values()),
+            ),
         )
         .await?;
         for (index, queued) in self.0.iter().enumerate() {

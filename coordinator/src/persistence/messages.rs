@@ -5,6 +5,7 @@ use crate::db::greetings::{Greeting, NewHello};
 use crate::db::jobs::{JobState, NewJob};
 use crate::db::logs::LogChunk;
 use crate::db::presence::Presence;
+use crate::db::runs::{Claim, Ending};
 use actix::Message;
 use diesel::QueryResult;
 use diesel_async::AsyncPgConnection;
@@ -57,6 +58,10 @@ pub struct SaveJob {
     pub job_id: Uuid,
     /// The row to make, if the job is new.
     pub new: Option<Arc<NewJob>>,
+    /// The run that the new job claims: it is made only if it gets that.
+    pub claim: Option<Arc<Claim>>,
+    /// How it has ended, if it has.
+    pub ending: Option<Ending>,
     /// The state it is in now, if that changed; of a new job only its dispatch is taken.
     pub state: Option<Arc<JobState>>,
     /// New log lines.

@@ -9,6 +9,7 @@
 //! falls between; commands that come before the agent has its settings are held until it has them.
 
 mod courier;
+mod firing;
 mod fragments;
 mod frame_limit;
 mod frames;

@@ -46,7 +46,8 @@ pub(super) struct Item<T> {
     pub(super) news: T,
 }
 
-/// What is handed on together. Order matters within a job only.
+/// What is handed on together. Order matters within a job only, and for a firing, which is handed on alone: whether the
+/// last job of its group is over depends on what was said before.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Round {
     pub(super) jobs: HashMap<JobId, Vec<Item<JobNews>>>,
@@ -139,12 +140,21 @@ impl Protocol {
         self.bytes >= INBOX_BYTES || self.inbox.len() >= INBOX_MESSAGES
     }
 
+    fn round_messages(&self) -> usize {
+        let fires = |item: &Item<News>| matches!(item.news, News::Host(HostNews::ScheduleFired(_)));
+        let most = self.inbox.len().min(ROUND_MESSAGES);
+        match self.inbox[..most].iter().position(fires) {
+            None => most,
+            Some(before) => before.max(1),
+        }
+    }
+
     /// What to hand on next; `None` if there is nothing to do.
     pub(super) fn next_round(&mut self) -> Option<Round> {
         if self.inbox.is_empty() && self.last.is_none() {
             return None;
         }
-        let later = self.inbox.split_off(self.inbox.len().min(ROUND_MESSAGES));
+        let later = self.inbox.split_off(self.round_messages());
         let now = std::mem::replace(&mut self.inbox, later);
         let mut round = Round::default();
         if self.inbox.is_empty() {
@@ -206,6 +216,21 @@ mod tests {
         }
         assert_eq!(protocol.next_round().expect("first").up_to, Some((ROUND_MESSAGES as u64).into()));
         assert_eq!(protocol.next_round().expect("second").up_to, Some((ROUND_MESSAGES as u64 + 1).into()));
+    }
+
+    #[test]
+    fn a_firing_is_handed_on_alone() {
+        let mut protocol = Protocol::default();
+        let fire = ScheduleFire { schedule_id: "s".into(), scheduled_at: chrono::Utc::now(), job_ids: Vec::new() };
+        receive(&mut protocol, 1, &line("a", 0));
+        receive(&mut protocol, 2, &fire.clone().into());
+        receive(&mut protocol, 3, &fire.into());
+        receive(&mut protocol, 4, &line("a", 1));
+        let rounds: Vec<Round> = std::iter::from_fn(|| protocol.next_round()).collect();
+        let held: Vec<_> = rounds.iter().map(|round| (round.jobs.len(), round.host.len())).collect();
+        assert_eq!(held, [(1, 0), (0, 1), (0, 1), (1, 0)]);
+        let settled: Vec<_> = rounds.into_iter().map(|round| round.up_to).collect();
+        assert_eq!(settled, [1, 2, 3, 4].map(|id: u64| Some(id.into())));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Hands one round on: each job's news to its actor, the host's to the persistence actor, all at once; then says what
 //! is settled.
 
+use super::firing;
 use super::ledger::{SaveScheduleAck, SaveSnapshots, SaveStats};
 use super::protocol::{HostNews, Item, JobNews, Round};
 use crate::dispatcher::{FindJob, NoJob};
@@ -18,7 +19,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// The pause before a job is looked up again in a ledger that can't be read.
-const LOOK_UP_PAUSE: Duration = Duration::from_secs(1);
+pub(super) const LOOK_UP_PAUSE: Duration = Duration::from_secs(1);
 
 /// What became of a round: all of it is committed or refused for good.
 pub(super) struct Settled {
@@ -28,7 +29,7 @@ pub(super) struct Settled {
 }
 
 /// One part of the round has no outcome: the coordinator stops.
-struct Stopping;
+pub(super) struct Stopping;
 
 type Refused = Vec<(Option<EnvelopeId>, ErrorMessage)>;
 
@@ -157,10 +158,7 @@ async fn tell_ledger(item: Item<HostNews>, host_id: Uuid, services: &Services) -
             stored.map(|stored| (!stored).then_some(none))
         }
         HostNews::ScheduleApplied(ack) => write(SaveScheduleAck { host_id, ack }, services).await?.map(|()| None),
-        HostNews::ScheduleFired(fire) => {
-            let message = format!("there is no schedule {}", fire.schedule_id);
-            Ok(Some(ErrorMessage::new("unknown_schedule", message)))
-        }
+        HostNews::ScheduleFired(fire) => Ok(firing::tell(fire, host_id, services).await?),
     };
     Ok(refusal.unwrap_or_else(Some).map(|error| (item.id, error)).into_iter().collect())
 }

@@ -1,0 +1,162 @@
+//! An agent's cron has fired: each source group's backup becomes a job, or a row of the ledger that says why not.
+
+use super::{Dispatcher, Submit};
+use crate::db::jobs::{NewJob, Origin};
+use crate::db::planning::Planning;
+use crate::db::runs::{Claim, NoteRuns, Outcome, Run};
+use crate::db::schedules::Schedule;
+use crate::firing::{Verdict, judge};
+use crate::job::NotWritten;
+use crate::job::plan::{Cause, Wish, plan, said};
+use crate::persistence::{Patience, Save, SaveJob, WriteError};
+use crate::timetable::Timetable;
+use actix::{Context, Handler, Message, ResponseFuture};
+use chrono::Utc;
+use fleet_wire::{Cap, Kind, Timestamp};
+use futures_util::future::{LocalBoxFuture, join_all};
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// Who asks for what a schedule wants.
+const REQUESTED_BY_SCHEDULE: &str = "schedule";
+
+/// A schedule has fired. Answered when what comes of it is in the ledger; a repetition changes nothing.
+#[derive(Message)]
+#[rtype(result = "Result<(), NotWritten>")]
+pub struct Fire {
+    /// The schedule, of the host whose agent says so.
+    pub schedule: Arc<Schedule>,
+    /// What its jobs are planned with; absent if the host is gone.
+    pub planning: Option<Arc<Planning>>,
+    /// For when, as the agent says.
+    pub scheduled_at: Timestamp,
+    /// The ids of the jobs, in the order of the schedule's groups, if the agent makes them.
+    pub job_ids: Vec<Uuid>,
+}
+
+type Part = LocalBoxFuture<'static, Result<(), WriteError>>;
+
+impl Handler<Fire> for Dispatcher {
+    type Result = ResponseFuture<Result<(), NotWritten>>;
+
+    fn handle(&mut self, fire: Fire, context: &mut Self::Context) -> Self::Result {
+        let (now, due_at) = (Utc::now(), nominal(&fire.schedule, fire.scheduled_at));
+        let mut left = Vec::new();
+        let mut parts: Vec<Part> = Vec::new();
+        for (place, group) in fire.schedule.source_groups.0.iter().enumerate() {
+            let run = Run::of_schedule(fire.schedule.id, fire.schedule.host_id, group, due_at, now);
+            let run = Run { job_id: fire.job_ids.get(place).copied(), ..run };
+            match self.start_run(&fire, group, run, now, context) {
+                Ok(part) => parts.push(part),
+                Err(run) => left.push(run),
+            }
+        }
+        if !left.is_empty() {
+            let note = Save { write: NoteRuns(left), patience: Patience::Endless };
+            let note = self.services.persistence.send(note);
+            parts.push(Box::pin(async move { note.await.unwrap_or(Err(WriteError::Unknown)) }));
+        }
+        Box::pin(async move {
+            for outcome in join_all(parts).await {
+                match outcome {
+                    // Another job has the run already, or the host is gone since it was looked up.
+                    Ok(()) | Err(WriteError::Rejected(_)) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+impl Dispatcher {
+    /// Makes a run's job, or gives the run with the reason why not.
+    fn start_run(
+        &mut self,
+        fire: &Fire,
+        group: &str,
+        run: Run,
+        now: Timestamp,
+        context: &mut Context<Self>,
+    ) -> Result<Part, Run> {
+        let host_id = fire.schedule.host_id;
+        let known = run.job_id.and_then(|id| self.lanes.host_of(id));
+        if known.is_some_and(|host| host != host_id) {
+            let run = Run { job_id: None, ..run };
+            return Err(run.with(Outcome::Missed, "the id that its agent made for the job is another host's job"));
+        }
+        let repeated = known.is_some();
+        let open = self.open_backup(host_id, group).filter(|_| !repeated);
+        match judge(&fire.schedule, run.due_at, open, None, now) {
+            _ if repeated => {}
+            Verdict::Run => {}
+            Verdict::Skip(why) => return Err(run.with(Outcome::Skipped, why)),
+            Verdict::Miss(why) => return Err(run.with(Outcome::Missed, why)),
+        }
+        let new = match planned(fire, group, &run, now) {
+            Ok(new) => new,
+            Err(why) => return Err(run.with(Outcome::Missed, why)),
+        };
+        let claim = Claim { run: Run { job_id: None, ..run }, previous: None };
+        Ok(if repeated { self.wait_for(new, claim) } else { self.submit(new, claim, context) })
+    }
+
+    fn submit(&mut self, new: NewJob, claim: Claim, context: &mut Context<Self>) -> Part {
+        let submit = Submit { new, claim: Some(claim), patience: Patience::Endless };
+        let submitted = self.handle(submit, context);
+        Box::pin(async move { submitted.await.map(drop) })
+    }
+
+    /// Waits until a job is in the ledger that is known here: written once more behind the first time, it changes nothing.
+    fn wait_for(&self, new: NewJob, claim: Claim) -> Part {
+        let save = SaveJob {
+            job_id: new.id,
+            new: Some(Arc::new(new.as_stored())),
+            claim: Some(Arc::new(claim)),
+            ending: None,
+            state: None,
+            chunks: Vec::new(),
+            patience: Patience::Endless,
+        };
+        let write = self.services.persistence.send(save);
+        Box::pin(async move { write.await.unwrap_or(Err(WriteError::Unknown)) })
+    }
+
+    /// A backup of this group that is not over.
+    pub(super) fn open_backup(&self, host_id: Uuid, group: &str) -> Option<Uuid> {
+        // A lost one is over, although it keeps its lease.
+        let is_over = |id: &Uuid| {
+            let record = self.services.live.read(*id).or_else(|| self.resumed.get(id).cloned());
+            record.is_some_and(|job| job.state.status.is_terminal())
+        };
+        self.lanes.backups_of(host_id, group).find(|id| !is_over(id))
+    }
+}
+
+/// What a firing is for: agents that keep no journal say when they fired.
+fn nominal(schedule: &Schedule, scheduled_at: Timestamp) -> Timestamp {
+    let timetable = Timetable::parse(&schedule.cron, &schedule.timezone).ok();
+    // With an older version of the schedule it fires at other times.
+    timetable.and_then(|timetable| timetable.due_in_minute_to(scheduled_at)).unwrap_or(scheduled_at)
+}
+
+fn planned(fire: &Fire, group: &str, run: &Run, now: Timestamp) -> Result<NewJob, String> {
+    let Planning { host, repository, groups } =
+        fire.planning.as_deref().ok_or_else(|| "the host was taken out of service".to_owned())?;
+    let repository = repository.as_ref().ok_or_else(|| "the host has no repository".to_owned())?;
+    let cap = |limit: Option<i64>| limit.map_or(Cap::Unchanged, Cap::present);
+    let wish = Wish {
+        source_group: Some(group.to_owned()),
+        bandwidth_up_kbps: cap(fire.schedule.bandwidth_up_kbps),
+        bandwidth_down_kbps: cap(fire.schedule.bandwidth_down_kbps),
+        ..Wish::default()
+    };
+    let cause = Cause { origin: Origin::Schedule, requested_by: REQUESTED_BY_SCHEDULE.to_owned(), at: now };
+    let new = plan(Kind::Backup, &wish, host, repository, groups, cause).map_err(|wrong| said(&wrong))?;
+    let new =
+        NewJob { schedule_id: Some(fire.schedule.id), scheduled_at: Some(run.due_at), run_id: Some(run.id), ..new };
+    Ok(match run.job_id {
+        Some(id) => new.with_id(id),
+        None => new,
+    })
+}

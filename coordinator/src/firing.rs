@@ -1,0 +1,116 @@
+//! What is to become of a firing that an agent tells of. Pure.
+
+use crate::db::schedules::Schedule;
+use chrono::TimeDelta;
+use fleet_wire::Timestamp;
+use uuid::Uuid;
+
+/// A firing that is not later than this is run whatever the schedule says of catching up: messages take time.
+const ALWAYS_IN_TIME: TimeDelta = TimeDelta::minutes(15);
+
+/// See [`judge`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It becomes a job.
+    Run,
+    /// It does not, and is no failure.
+    Skip(String),
+    /// It comes too late.
+    Miss(String),
+}
+
+/// Decides about the backup of one group. The agent may have done it by itself all the same; then it is adopted.
+///
+/// `open` is a job of the group that is not over, `paused` why nothing of the host is to be started.
+pub fn judge(
+    schedule: &Schedule,
+    scheduled_at: Timestamp,
+    open: Option<Uuid>,
+    paused: Option<&str>,
+    now: Timestamp,
+) -> Verdict {
+    if schedule.deleted_at.is_some() {
+        return Verdict::Skip("the schedule was deleted".to_owned());
+    }
+    if !schedule.enabled {
+        return Verdict::Skip("the schedule is disabled".to_owned());
+    }
+    if let Some(why) = paused {
+        return Verdict::Skip(format!("paused: {why}"));
+    }
+    let late = now - scheduled_at;
+    if late > ALWAYS_IN_TIME.max(TimeDelta::seconds(schedule.catch_up_seconds)) {
+        return Verdict::Miss(format!("its agent told of it {} minutes late", late.num_minutes()));
+    }
+    match open {
+        Some(job) => Verdict::Skip(format!("still running: job {job}")),
+        None => Verdict::Run,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::json::Json;
+    use chrono::DateTime;
+
+    fn now() -> Timestamp {
+        DateTime::from_timestamp(1_790_000_000, 0).expect("a time")
+    }
+
+    fn schedule() -> Schedule {
+        Schedule {
+            id: Uuid::from_u128(1),
+            host_id: Uuid::from_u128(2),
+            cron: "@daily".to_owned(),
+            timezone: "UTC".to_owned(),
+            enabled: true,
+            source_groups: Json(vec!["docs".to_owned()]),
+            catch_up_seconds: 3600,
+            bandwidth_up_kbps: None,
+            bandwidth_down_kbps: None,
+            interval_seconds: 86400,
+            version: 1,
+            next_due_at: None,
+            created_at: now(),
+            updated_at: now(),
+            deleted_at: None,
+        }
+    }
+
+    fn skipped(schedule: &Schedule, open: Option<Uuid>, paused: Option<&str>) -> String {
+        match judge(schedule, now(), open, paused, now()) {
+            Verdict::Skip(why) => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_due_now_runs() {
+        assert_eq!(judge(&schedule(), now(), None, None, now()), Verdict::Run);
+        // An agent whose clock is ahead is not refused for it.
+        assert_eq!(judge(&schedule(), now() + TimeDelta::minutes(3), None, None, now()), Verdict::Run);
+    }
+
+    #[test]
+    fn nothing_is_caught_up_after_its_window() {
+        let late = |seconds| judge(&schedule(), now() - TimeDelta::seconds(seconds), None, None, now());
+        assert_eq!(late(3600), Verdict::Run);
+        assert!(matches!(late(3601), Verdict::Miss(_)));
+        let never = Schedule { catch_up_seconds: 0, ..schedule() };
+        assert_eq!(judge(&never, now() - TimeDelta::minutes(15), None, None, now()), Verdict::Run);
+        assert!(matches!(judge(&never, now() - TimeDelta::minutes(16), None, None, now()), Verdict::Miss(_)));
+    }
+
+    #[test]
+    fn a_group_whose_last_job_is_not_over_is_skipped() {
+        assert!(skipped(&schedule(), Some(Uuid::from_u128(7)), None).starts_with("still running"));
+    }
+
+    #[test]
+    fn what_is_not_wanted_is_skipped_with_the_reason() {
+        assert_eq!(skipped(&schedule(), None, Some("migration, by anna")), "paused: migration, by anna");
+        assert!(skipped(&Schedule { enabled: false, ..schedule() }, None, None).contains("disabled"));
+        assert!(skipped(&Schedule { deleted_at: Some(now()), ..schedule() }, None, None).contains("deleted"));
+    }
+}

@@ -1,0 +1,119 @@
+//! The ledger of expected runs, and the question of each morning: what is overdue?
+
+use super::check::path_id;
+use super::clock::now;
+use super::failures::read;
+use super::hosts::in_service;
+use super::page::{CURSOR, LIMIT, Page};
+use super::params::Params;
+use super::problem::Problem;
+use super::routes::resource;
+use crate::db::runs::{self, Run, Whose};
+use crate::db::source_groups::{self, Overdue};
+use crate::services::Services;
+use actix_web::{HttpResponse, web};
+use fleet_wire::Timestamp;
+use serde::Serialize;
+use uuid::Uuid;
+
+/// Adds the routes.
+pub fn configure(config: &mut web::ServiceConfig) {
+    config.service(resource("/hosts/{id}/runs", [web::get().to(of_host)], "GET"));
+    config.service(resource("/repositories/{id}/runs", [web::get().to(of_repository)], "GET"));
+    config.service(resource("/overdue", [web::get().to(overdue)], "GET"));
+}
+
+#[derive(Serialize)]
+struct RunView {
+    id: Uuid,
+    kind: String,
+    host_id: Option<Uuid>,
+    source_group: Option<String>,
+    schedule_id: Option<Uuid>,
+    repository_id: Option<Uuid>,
+    due_at: Timestamp,
+    outcome: String,
+    reason: Option<String>,
+    /// Of the latest attempt; none was made of what was missed or skipped.
+    job_id: Option<Uuid>,
+    attempts: i64,
+    changed_at: Timestamp,
+}
+
+impl From<Run> for RunView {
+    fn from(row: Run) -> Self {
+        let has_job = row.has_job();
+        Self {
+            id: row.id,
+            kind: row.kind,
+            host_id: row.host_id,
+            source_group: row.source_group,
+            schedule_id: row.schedule_id,
+            repository_id: row.repository_id,
+            due_at: row.due_at,
+            outcome: row.outcome,
+            reason: row.reason,
+            job_id: row.job_id.filter(|_| has_job),
+            attempts: if has_job { row.attempt } else { 0 },
+            changed_at: row.changed_at,
+        }
+    }
+}
+
+async fn of_host(
+    services: web::Data<Services>,
+    id: web::Path<String>,
+    params: Params,
+) -> Result<HttpResponse, Problem> {
+    let host = in_service(&services, &id).await?.id;
+    list(&services, Whose::Host(host), &params).await
+}
+
+async fn of_repository(
+    services: web::Data<Services>,
+    id: web::Path<String>,
+    params: Params,
+) -> Result<HttpResponse, Problem> {
+    let id = path_id("repository", &id)?;
+    let found = read(&services, async |reader| crate::db::repositories::find(reader, id).await).await?;
+    found.ok_or_else(|| super::check::no("repository"))?;
+    list(&services, Whose::Repository(id), &params).await
+}
+
+async fn list(services: &Services, whose: Whose, params: &Params) -> Result<HttpResponse, Problem> {
+    params.only(&[LIMIT, CURSOR])?;
+    let page: Page<(Timestamp, Uuid)> = Page::of(params)?;
+    let rows = read(services, async |reader| runs::list(reader, whose, page.after, page.rows()).await).await?;
+    Ok(HttpResponse::Ok().json(page.list(rows, |run| (run.due_at, run.id), RunView::from)))
+}
+
+#[derive(Serialize)]
+struct OverdueView {
+    host_id: Uuid,
+    source_group: String,
+    /// Within how long of the last one a backup must succeed.
+    rpo_seconds: Option<i64>,
+    last_success_at: Option<Timestamp>,
+    overdue_since: Timestamp,
+}
+
+impl From<Overdue> for OverdueView {
+    fn from(row: Overdue) -> Self {
+        Self {
+            host_id: row.host_id,
+            source_group: row.name,
+            rpo_seconds: row.success_within_seconds,
+            last_success_at: row.last_success_at,
+            overdue_since: row.overdue_at,
+        }
+    }
+}
+
+async fn overdue(services: web::Data<Services>, params: Params) -> Result<HttpResponse, Problem> {
+    params.only(&[LIMIT, CURSOR])?;
+    let page: Page<(Timestamp, Uuid, String)> = Page::of(&params)?;
+    let after = page.after.as_ref();
+    let rows = read(&services, async |reader| source_groups::overdue(reader, now(), after, page.rows()).await).await?;
+    let key = |row: &Overdue| (row.overdue_at, row.host_id, row.name.clone());
+    Ok(HttpResponse::Ok().json(page.list(rows, key, OverdueView::from)))
+}

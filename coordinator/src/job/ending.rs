@@ -1,0 +1,87 @@
+//! What the end of a job means for the run that it was an attempt at. Pure.
+
+use crate::db::jobs::{JobState, NewJob};
+use crate::db::runs::{Ending, Outcome};
+use chrono::Utc;
+use fleet_wire::Status;
+
+/// The ending of a job that is over; nothing for one that is not.
+pub(super) fn of(new: &NewJob, state: &JobState) -> Option<Ending> {
+    let outcome = match state.status {
+        Status::Queued | Status::Running => return None,
+        Status::Succeeded if state.partial => Outcome::Partial,
+        Status::Succeeded => Outcome::Succeeded,
+        Status::Failed => Outcome::Failed,
+        Status::Cancelled => Outcome::Cancelled,
+    };
+    let at = state.ended_at.unwrap_or_else(Utc::now);
+    Some(Ending {
+        job_id: new.id,
+        run_id: new.run_id,
+        host_id: new.host_id,
+        source_group: new.source_group.clone(),
+        outcome,
+        // What was refused, or never reached its agent, would come to the same again.
+        may_retry: outcome == Outcome::Failed && state.accepted_at.or(state.began_at).is_some(),
+        reason: state.error.clone(),
+        at,
+        // The agent's clock may be wrong; nothing was done later than when it was heard of.
+        done_at: state.finished_at.map_or(at, |finished| finished.min(at)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::json::Json;
+    use chrono::{DateTime, TimeDelta};
+    use fleet_wire::{CommandRun, Kind, Timestamp};
+    use uuid::Uuid;
+
+    fn now() -> Timestamp {
+        DateTime::from_timestamp(1_790_000_000, 0).expect("a time")
+    }
+
+    fn new() -> NewJob {
+        NewJob {
+            id: Uuid::from_u128(1),
+            host_id: Uuid::from_u128(2),
+            repository_id: Uuid::from_u128(3),
+            kind: "backup".to_owned(),
+            origin: "schedule".to_owned(),
+            source_group: Some("docs".to_owned()),
+            schedule_id: None,
+            scheduled_at: None,
+            attempt: 1,
+            retry_of: None,
+            run_id: Some(Uuid::from_u128(4)),
+            requested_by: None,
+            command: Json(CommandRun::new("j".into(), Kind::Backup)),
+            created_at: now(),
+        }
+    }
+
+    fn ended(status: Status) -> JobState {
+        JobState { status, accepted_at: Some(now()), ended_at: Some(now()), ..JobState::new() }
+    }
+
+    #[test]
+    fn only_what_was_taken_up_and_failed_is_tried_again() {
+        let may_retry = |state: &JobState| of(&new(), state).expect("an ending").may_retry;
+        assert!(may_retry(&ended(Status::Failed)));
+        assert!(!may_retry(&JobState { accepted_at: None, ..ended(Status::Failed) }), "refused");
+        assert!(!may_retry(&ended(Status::Cancelled)));
+        assert!(!may_retry(&JobState { partial: true, ..ended(Status::Succeeded) }));
+        assert_eq!(of(&new(), &JobState::new()), None);
+    }
+
+    #[test]
+    fn what_an_agent_tells_late_counts_from_when_it_was_done() {
+        let done = |finished: Timestamp| {
+            let state = JobState { finished_at: Some(finished), ..ended(Status::Succeeded) };
+            of(&new(), &state).expect("an ending").done_at
+        };
+        let hours = TimeDelta::hours(40);
+        assert_eq!((done(now() - hours), done(now() + hours)), (now() - hours, now()));
+    }
+}
