@@ -5,6 +5,7 @@ pub mod config;
 pub mod db;
 pub mod dispatcher;
 pub mod embedded_postgres;
+pub mod expected;
 pub mod firing;
 pub mod http;
 pub mod job;

@@ -245,3 +245,52 @@ fn a_job_that_an_agent_is_still_at_when_it_comes_back_holds_its_repository() {
     host.settled(last);
     assert_eq!(host.run("check"), check);
 }
+
+#[test]
+fn a_failed_backup_is_tried_again_and_each_attempt_is_a_job() {
+    let sandbox = Sandbox::start().unwrap();
+    let api = sandbox.api();
+    let mut host = Host::ready_as(&sandbox, "web-1", &repository(&sandbox), &journalling("j", &[]));
+    let docs = json!({"name": "docs", "includes": ["/srv"], "retry_max": 2, "retry_backoff_seconds": 0});
+    api.create_source_group(&host.id, &docs).unwrap();
+    let schedule = yearly(&api, &host.id, &["docs"]);
+    host.say("schedule.fire", json!({"schedule_id": schedule, "scheduled_at": now(), "job_ids": [id()]}));
+    let mut before = Value::Null;
+    for attempt in 1..=3 {
+        let job = host.run("backup");
+        host.accept(&job);
+        host.start(&job, "backup");
+        let last = host.finish(&job, "failed", 1);
+        host.settled(last);
+        let job = over(&api, &job);
+        assert_eq!((&job["attempt"], &job["retry_of"]), (&json!(attempt), &before), "{job}");
+        assert_eq!(job["origin"], if attempt == 1 { "schedule" } else { "retry" });
+        assert_eq!(job["scheduled_at"], over(&api, job["id"].as_str().unwrap())["scheduled_at"]);
+        before = job["id"].clone();
+    }
+    let run = run_when(&api, &host.id, "failed");
+    assert_eq!((&run["attempts"], &run["job_id"]), (&json!(3), &before), "{run}");
+}
+
+#[test]
+fn what_was_refused_or_cancelled_is_not_tried_again() {
+    let sandbox = Sandbox::start().unwrap();
+    let api = sandbox.api();
+    let mut host = Host::ready_as(&sandbox, "web-1", &repository(&sandbox), &journalling("j", &[]));
+    let docs = json!({"name": "docs", "includes": ["/srv"], "retry_max": 2, "retry_backoff_seconds": 0});
+    api.create_source_group(&host.id, &docs).unwrap();
+    let schedule = yearly(&api, &host.id, &["docs"]);
+    host.say("schedule.fire", json!({"schedule_id": schedule, "scheduled_at": now(), "job_ids": [id()]}));
+    let refused = host.run("backup");
+    let last = host.say("command.result", json!({"job_id": refused, "accepted": false, "error": "no restic"}));
+    host.settled(last);
+    let run = run_when(&api, &host.id, "failed");
+    assert!(run["reason"].as_str().unwrap().contains("no restic"), "{run}");
+    host.say("schedule.fire", json!({"schedule_id": schedule, "scheduled_at": ago(1), "job_ids": [id()]}));
+    let cancelled = host.run("backup");
+    host.accept(&cancelled);
+    let last = host.finish(&cancelled, "cancelled", 130);
+    host.settled(last);
+    let outcomes: Vec<_> = runs(&api, &host.id).iter().map(|run| run["outcome"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(outcomes, ["failed", "cancelled"]);
+}

@@ -44,6 +44,8 @@ CREATE TABLE runs (
     job_id uuid,
     attempt bigint NOT NULL DEFAULT 1,
     changed_at timestamptz NOT NULL,
+    -- When the next attempt is made, while it is retrying.
+    retry_at timestamptz,
     CONSTRAINT runs_outcome CHECK (outcome IN ('expected', 'running', 'retrying', 'succeeded', 'partial', 'failed',
         'cancelled', 'missed', 'skipped'))
 ) WITH (
@@ -56,7 +58,7 @@ CREATE INDEX runs_of_host ON runs (host_id, due_at DESC, id DESC) WHERE host_id 
 CREATE INDEX runs_of_repository ON runs (repository_id, due_at DESC, id DESC) WHERE schedule_id IS NULL;
 -- What the ticker looks at.
 CREATE INDEX runs_expected ON runs (due_at, id) WHERE outcome = 'expected';
-CREATE INDEX runs_retrying ON runs (changed_at, id) WHERE outcome = 'retrying';
+CREATE INDEX runs_retrying ON runs (retry_at, id) WHERE outcome = 'retrying';
 -- An agent may have run what was not wanted of it any more: then the job is made after all.
 CREATE INDEX runs_adoptable ON runs (job_id) WHERE job_id IS NOT NULL AND outcome IN ('missed', 'skipped');
 

@@ -10,7 +10,7 @@ use super::storable;
 use crate::persistence::Write;
 use chrono::SubsecRound;
 use diesel::prelude::*;
-use diesel::sql_types::{Array, BigInt, Bool, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Array, BigInt, Bool, Double, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use fleet_wire::{Kind, Timestamp};
 use sha2::{Digest, Sha256};
@@ -260,15 +260,25 @@ fn column<'a, T>(endings: &[&'a Ending], field: impl Fn(&'a Ending) -> T) -> Vec
     endings.iter().map(|ending| field(ending)).collect()
 }
 
+/// By how much the pause before an attempt is stretched, so that what fails together does not come back together: 0.8 to
+/// 1.2, the same whenever it is asked.
+fn spread(job_id: Uuid) -> f64 {
+    let digest = Sha256::digest(job_id.as_bytes());
+    0.8 + 0.4 * f64::from(digest[0]) / 255.0
+}
+
+/// At an end a run is settled, or waits for its next attempt: twice as long each time, a week at most.
 async fn settle_runs(mut connection: &AsyncPgConnection, endings: &[&Ending]) -> QueryResult<()> {
     if endings.is_empty() {
         return Ok(());
     }
     let query = statement(
         "UPDATE runs SET reason = ended.reason, changed_at = ended.at, outcome =
-             CASE WHEN ended.may_retry AND runs.attempt <= groups.retry_max THEN 'retrying' ELSE ended.outcome END
-         FROM unnest($1, $2, $3, $4, $5, $6, $7, $8)
-             AS ended (run_id, job_id, host_id, source_group, outcome, may_retry, reason, at)
+             CASE WHEN ended.may_retry AND runs.attempt <= groups.retry_max THEN 'retrying' ELSE ended.outcome END,
+             retry_at = ended.at + ended.spread * interval '1 second'
+                 * least(groups.retry_backoff_seconds * power(2, runs.attempt - 1), 604800)
+         FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9)
+             AS ended (run_id, job_id, host_id, source_group, outcome, may_retry, reason, at, spread)
          LEFT JOIN source_groups groups ON groups.host_id = ended.host_id AND groups.name = ended.source_group
          WHERE runs.id = ended.run_id AND runs.job_id = ended.job_id AND runs.outcome = 'running'",
     );
@@ -281,6 +291,7 @@ async fn settle_runs(mut connection: &AsyncPgConnection, endings: &[&Ending]) ->
         .bind::<Array<Bool>, _>(column(endings, |ending| ending.may_retry))
         .bind::<Array<Nullable<Text>>, _>(column(endings, |ending| ending.reason.as_deref()))
         .bind::<Array<Timestamptz>, _>(column(endings, |ending| ending.at))
+        .bind::<Array<Double>, _>(column(endings, |ending| spread(ending.job_id)))
         .execute(&mut connection)
         .await?;
     Ok(())
@@ -347,6 +358,107 @@ pub async fn list(
     query.order((runs::due_at.desc(), runs::id.desc())).limit(limit).load(connection).await
 }
 
+/// At most `limit` runs whose next attempt is to be made, the longest due first.
+///
+/// # Errors
+/// The database's.
+pub async fn to_retry(connection: &mut AsyncPgConnection, now: Timestamp, limit: i64) -> QueryResult<Vec<Run>> {
+    let retrying = diesel::dsl::sql::<Bool>("runs.outcome = 'retrying'");
+    runs::table
+        .filter(runs::retry_at.le(now).and(retrying))
+        .order((runs::retry_at, runs::id))
+        .limit(limit)
+        .select(Run::as_select())
+        .load(connection)
+        .await
+}
+
+/// Notes that there will be no more attempts at these runs: (run, job of the last attempt, why).
+#[derive(Clone, Debug)]
+pub struct GiveUpRetries(pub Vec<(Uuid, Option<Uuid>, String)>);
+
+impl Write for GiveUpRetries {
+    type Output = ();
+
+    async fn apply(&self, connection: &mut AsyncPgConnection) -> QueryResult<()> {
+        let query = statement(
+            "UPDATE runs SET outcome = 'failed', reason = concat_ws('; ', runs.reason, given_up.why)
+             FROM unnest($1, $2, $3) AS given_up (run_id, job_id, why)
+             WHERE runs.id = given_up.run_id AND runs.job_id = given_up.job_id AND runs.outcome = 'retrying'",
+        );
+        query
+            .bind::<Array<SqlUuid>, _>(self.0.iter().map(|given_up| given_up.0).collect::<Vec<_>>())
+            .bind::<Array<Nullable<SqlUuid>>, _>(self.0.iter().map(|given_up| given_up.1).collect::<Vec<_>>())
+            .bind::<Array<Text>, _>(self.0.iter().map(|given_up| storable(&given_up.2)).collect::<Vec<_>>())
+            .execute(connection)
+            .await?;
+        Ok(())
+    }
+}
+
+/// Notes what is due: makes rows, and moves schedules on to what is due next.
+#[derive(Clone, Debug)]
+pub struct Expect {
+    /// What is due. One that is there already is left as it is.
+    pub rows: Vec<Run>,
+    /// (schedule, what was due next, what is due next after the rows).
+    pub moved: Vec<(Uuid, Timestamp, Option<Timestamp>)>,
+}
+
+impl Write for Expect {
+    type Output = ();
+
+    async fn apply(&self, connection: &mut AsyncPgConnection) -> QueryResult<()> {
+        let rows: Vec<&Run> = self.rows.iter().collect();
+        put(connection, INSERT, &rows).await?;
+        // One that was changed meanwhile has another next time.
+        let query = statement(
+            "UPDATE schedules SET next_due_at = moved.next FROM unnest($1, $2, $3) AS moved (id, last, next)
+             WHERE schedules.id = moved.id AND schedules.next_due_at = moved.last",
+        );
+        query
+            .bind::<Array<SqlUuid>, _>(self.moved.iter().map(|moved| moved.0).collect::<Vec<_>>())
+            .bind::<Array<Timestamptz>, _>(self.moved.iter().map(|moved| moved.1).collect::<Vec<_>>())
+            .bind::<Array<Nullable<Timestamptz>>, _>(self.moved.iter().map(|moved| moved.2).collect::<Vec<_>>())
+            .execute(connection)
+            .await?;
+        Ok(())
+    }
+}
+
+/// Notes that nothing came of what was due before a time; a batch of it at once.
+#[derive(Clone, Copy, Debug)]
+pub struct MarkMissed {
+    /// What was due before this.
+    pub due_before: Timestamp,
+    /// Now.
+    pub at: Timestamp,
+    /// At most so many.
+    pub most: i64,
+}
+
+impl Write for MarkMissed {
+    /// How many there were.
+    type Output = usize;
+
+    async fn apply(&self, connection: &mut AsyncPgConnection) -> QueryResult<usize> {
+        let query = statement(
+            "UPDATE runs SET outcome = 'missed', changed_at = $1,
+                 reason = CASE WHEN hosts.online THEN 'its agent did not fire' ELSE 'its host was offline' END
+             FROM (SELECT id, host_id FROM runs WHERE outcome = 'expected' AND schedule_id IS NOT NULL AND due_at < $2
+                 ORDER BY due_at, id LIMIT $3) AS late
+             LEFT JOIN hosts ON hosts.id = late.host_id
+             WHERE runs.id = late.id AND runs.outcome = 'expected'",
+        );
+        query
+            .bind::<Timestamptz, _>(self.at)
+            .bind::<Timestamptz, _>(self.due_before)
+            .bind::<BigInt, _>(self.most)
+            .execute(connection)
+            .await
+    }
+}
+
 /// Notes that runs were skipped or missed. One of which more is known already is left as it is.
 #[derive(Clone, Debug)]
 pub struct NoteRuns(pub Vec<Run>);
@@ -364,6 +476,15 @@ impl Write for NoteRuns {
 mod tests {
     use super::*;
     use chrono::DateTime;
+
+    #[test]
+    fn attempts_are_spread_and_come_when_they_were_said_to_come() {
+        let spreads: Vec<f64> = (0..1000).map(|job| spread(Uuid::from_u128(job))).collect();
+        assert!(spreads.iter().all(|spread| (0.8..=1.2).contains(spread)));
+        let mean = spreads.iter().sum::<f64>() / 1000.0;
+        assert!((0.97..1.03).contains(&mean), "{mean}");
+        assert_eq!(spread(Uuid::from_u128(5)).to_bits(), spreads[5].to_bits());
+    }
 
     #[test]
     fn what_is_due_has_one_id_and_nothing_else_has_it() {

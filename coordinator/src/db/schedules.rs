@@ -3,8 +3,10 @@
 
 use super::json::Json;
 use super::lookup::Source;
+use super::runs::Expect;
 use super::schema::{hosts, schedules, source_groups};
 use super::statement::statement;
+use crate::expected;
 use crate::persistence::Write;
 use diesel::prelude::*;
 use diesel::sql_types::{Array, Uuid as SqlUuid};
@@ -80,6 +82,20 @@ pub async fn of_hosts(connection: &mut AsyncPgConnection, hosts: &[Uuid]) -> Que
         .await
 }
 
+/// At most `limit` schedules that have something due by `now`, the longest due first.
+///
+/// # Errors
+/// The database's.
+pub async fn due(connection: &mut AsyncPgConnection, now: Timestamp, limit: i64) -> QueryResult<Vec<Schedule>> {
+    schedules::table
+        .filter(schedules::next_due_at.le(now))
+        .order(schedules::next_due_at)
+        .limit(limit)
+        .select(Schedule::as_select())
+        .load(connection)
+        .await
+}
+
 /// Schedules by their ids, deleted ones too.
 #[derive(Debug)]
 pub struct ById;
@@ -148,6 +164,12 @@ pub async fn end_all(connection: &mut AsyncPgConnection, host_id: Uuid, at: Time
     Ok(())
 }
 
+/// Notes what a schedule had due until it is changed, which the ticker may not have come to.
+async fn expect_until(connection: &mut AsyncPgConnection, before: &Schedule, until: Timestamp) -> QueryResult<()> {
+    let (rows, _) = expected::of(before, until, usize::MAX);
+    Expect { rows, moved: Vec::new() }.apply(connection).await
+}
+
 /// What came of a [`Put`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Stored {
@@ -203,7 +225,10 @@ impl Write for Put {
             Some(before) if !self.replace || before.updated_at == row.updated_at => {
                 return Ok(Stored::Done(Box::new(before)));
             }
-            Some(before) => row.created_at = before.created_at,
+            Some(before) => {
+                row.created_at = before.created_at;
+                expect_until(connection, &before, row.updated_at).await?;
+            }
         }
         diesel::insert_into(schedules::table)
             .values(&row)

@@ -133,6 +133,7 @@ diesel::table! {
         job_id -> Nullable<Uuid>,
         attempt -> Int8,
         changed_at -> Timestamptz,
+        retry_at -> Nullable<Timestamptz>,
     }
 }
 

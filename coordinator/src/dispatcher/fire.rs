@@ -93,7 +93,8 @@ impl Dispatcher {
             Verdict::Skip(why) => return Err(run.with(Outcome::Skipped, why)),
             Verdict::Miss(why) => return Err(run.with(Outcome::Missed, why)),
         }
-        let new = match planned(fire, group, &run, now) {
+        let planning = fire.planning.as_deref();
+        let new = match planned(&fire.schedule, planning, &run, Origin::Schedule, now) {
             Ok(new) => new,
             Err(why) => return Err(run.with(Outcome::Missed, why)),
         };
@@ -140,21 +141,27 @@ fn nominal(schedule: &Schedule, scheduled_at: Timestamp) -> Timestamp {
     timetable.and_then(|timetable| timetable.due_in_minute_to(scheduled_at)).unwrap_or(scheduled_at)
 }
 
-fn planned(fire: &Fire, group: &str, run: &Run, now: Timestamp) -> Result<NewJob, String> {
+/// The job of a run.
+pub(super) fn planned(
+    schedule: &Schedule,
+    planning: Option<&Planning>,
+    run: &Run,
+    origin: Origin,
+    now: Timestamp,
+) -> Result<NewJob, String> {
     let Planning { host, repository, groups } =
-        fire.planning.as_deref().ok_or_else(|| "the host was taken out of service".to_owned())?;
+        planning.ok_or_else(|| "the host was taken out of service".to_owned())?;
     let repository = repository.as_ref().ok_or_else(|| "the host has no repository".to_owned())?;
     let cap = |limit: Option<i64>| limit.map_or(Cap::Unchanged, Cap::present);
     let wish = Wish {
-        source_group: Some(group.to_owned()),
-        bandwidth_up_kbps: cap(fire.schedule.bandwidth_up_kbps),
-        bandwidth_down_kbps: cap(fire.schedule.bandwidth_down_kbps),
+        source_group: run.source_group.clone(),
+        bandwidth_up_kbps: cap(schedule.bandwidth_up_kbps),
+        bandwidth_down_kbps: cap(schedule.bandwidth_down_kbps),
         ..Wish::default()
     };
-    let cause = Cause { origin: Origin::Schedule, requested_by: REQUESTED_BY_SCHEDULE.to_owned(), at: now };
+    let cause = Cause { origin, requested_by: REQUESTED_BY_SCHEDULE.to_owned(), at: now };
     let new = plan(Kind::Backup, &wish, host, repository, groups, cause).map_err(|wrong| said(&wrong))?;
-    let new =
-        NewJob { schedule_id: Some(fire.schedule.id), scheduled_at: Some(run.due_at), run_id: Some(run.id), ..new };
+    let new = NewJob { schedule_id: Some(schedule.id), scheduled_at: Some(run.due_at), run_id: Some(run.id), ..new };
     Ok(match run.job_id {
         Some(id) => new.with_id(id),
         None => new,

@@ -10,9 +10,11 @@ mod adopt;
 mod fire;
 mod lanes;
 mod requests;
+mod retry;
 
 pub use fire::Fire;
 pub use requests::{CancelJob, Explain, FindJob, HostRemoved, LookAtDeadlines, NoJob, Overrule};
+pub use retry::{NoRetry, Retry};
 
 use crate::db::jobs;
 use crate::db::jobs::{Job as JobRecord, JobState, NewJob, Origin};

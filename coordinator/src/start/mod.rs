@@ -18,7 +18,7 @@ use crate::http::waiting_room::WaitingRoom;
 use crate::persistence::{Drain, LockError, Persistence};
 use crate::registry::CloseAll;
 use crate::services::Services;
-use crate::ticker::{Ticker, TickerServices};
+use crate::ticker::Ticker;
 use crate::vault::{self, Vault};
 use actix::Actor;
 use fleet_wire::Secret;
@@ -26,7 +26,6 @@ use listening::Listening;
 use opening::Ledger;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -143,14 +142,7 @@ fn start_actors(
     for host_id in removed {
         services.dispatcher.do_send(HostRemoved { host_id });
     }
-    let ticker = TickerServices {
-        persistence: services.persistence.clone(),
-        dispatcher: services.dispatcher.clone(),
-        registry: services.registry.clone(),
-        board: Arc::clone(&services.board),
-        history: config.history.clone(),
-    };
-    Ticker::new(ticker, &online).start();
+    Ticker::new(services.clone(), config.history.clone(), &online).start();
     services
 }
 

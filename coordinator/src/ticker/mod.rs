@@ -3,16 +3,17 @@
 
 mod history;
 mod presence;
+pub mod runs;
 
-use crate::board::Board;
 use crate::config::History;
-use crate::dispatcher::{Dispatcher, LookAtDeadlines};
-use crate::persistence::{Persistence, SavePresence};
-use crate::registry::{Registry, Silent};
-use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, WrapFuture};
+use crate::dispatcher::LookAtDeadlines;
+use crate::persistence::SavePresence;
+use crate::registry::Silent;
+use crate::services::Services;
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, WrapFuture};
+use chrono::Utc;
 use fleet_wire::Timestamp;
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -25,37 +26,30 @@ const HISTORY_INTERVAL: Duration = Duration::from_secs(5);
 /// How often it is looked which jobs have waited too long.
 const DEADLINES_INTERVAL: Duration = Duration::from_secs(2);
 
-/// What the ticker needs of the coordinator.
-pub struct TickerServices {
-    /// The one writer.
-    pub persistence: Addr<Persistence>,
-    /// Who ends jobs.
-    pub dispatcher: Addr<Dispatcher>,
-    /// Who ends the sessions of silent hosts.
-    pub registry: Addr<Registry>,
-    /// Signs of life.
-    pub board: Arc<Board>,
-    /// How long history is kept.
-    pub history: History,
-}
+/// How often it is looked what is due, was missed, or is to be tried again.
+const RUNS_INTERVAL: Duration = Duration::from_secs(2);
 
 /// See the module's text.
 pub struct Ticker {
-    services: TickerServices,
+    services: Services,
+    /// How long history is kept.
+    history: History,
     /// What was last written of each host that counts as online.
     written: HashMap<Uuid, Timestamp>,
     /// A write is under way: the next one waits for it, however long the database is away.
     writing: bool,
     /// Old history is being deleted.
     forgetting: bool,
+    /// It is being looked at the ledger of runs.
+    looking: bool,
 }
 
 impl Ticker {
     /// A ticker that takes the hosts in `online` as heard of just now: after a start they get the time that any
     /// silent host gets.
-    pub fn new(services: TickerServices, online: &[Uuid]) -> Self {
+    pub fn new(services: Services, history: History, online: &[Uuid]) -> Self {
         online.iter().for_each(|host| services.board.see(*host));
-        Self { services, written: HashMap::new(), writing: false, forgetting: false }
+        Self { services, history, written: HashMap::new(), writing: false, forgetting: false, looking: false }
     }
 
     fn note_presence(&mut self, context: &mut Context<Self>) {
@@ -91,8 +85,19 @@ impl Ticker {
             return;
         }
         self.forgetting = true;
-        let pass = history::pass(self.services.persistence.clone(), self.services.history.clone());
+        let pass = history::pass(self.services.persistence.clone(), self.history.clone());
         context.spawn(pass.into_actor(self).map(|(), actor, _| actor.forgetting = false));
+    }
+}
+
+impl Ticker {
+    fn look_at_runs(&mut self, context: &mut Context<Self>) {
+        if self.looking {
+            return;
+        }
+        self.looking = true;
+        let pass = runs::pass(self.services.clone(), Utc::now());
+        context.spawn(pass.into_actor(self).map(|(), actor, _| actor.looking = false));
     }
 }
 
@@ -101,7 +106,8 @@ impl Actor for Ticker {
 
     fn started(&mut self, context: &mut Self::Context) {
         context.run_interval(PRESENCE_INTERVAL, |actor, context| actor.note_presence(context));
-        if self.services.history.is_limited() {
+        context.run_interval(RUNS_INTERVAL, |actor, context| actor.look_at_runs(context));
+        if self.history.is_limited() {
             context.run_interval(HISTORY_INTERVAL, |actor, context| actor.forget_history(context));
         }
         context.run_interval(DEADLINES_INTERVAL, |actor, _| {

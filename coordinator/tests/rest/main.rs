@@ -6,6 +6,7 @@ mod hosts;
 mod projections;
 mod repositories;
 mod rig;
+mod runs;
 mod schedules;
 mod slow;
 mod source_groups;

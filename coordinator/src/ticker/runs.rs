@@ -1,0 +1,116 @@
+//! One look at the ledger of runs: what has come due is noted, what nobody has done is missed, and what has failed is
+//! tried again. All of it is recomputed from the rows each time, so a restart neither forgets nor repeats.
+
+use crate::db::DatabaseError;
+use crate::db::runs::{self, Expect, GiveUpRetries, MarkMissed, Run};
+use crate::db::schedules;
+use crate::dispatcher::{NoRetry, Retry};
+use crate::expected;
+use crate::persistence::{Patience, Save, Write, WriteError};
+use crate::services::Services;
+use chrono::TimeDelta;
+use fleet_wire::Timestamp;
+use futures_util::future::join_all;
+use std::time::Duration;
+use thiserror::Error;
+use uuid::Uuid;
+
+/// How long an agent may be in firing before a run counts as missed. What it tells later is still believed.
+const GRACE: TimeDelta = TimeDelta::minutes(10);
+/// Schedules that are looked at together.
+const SCHEDULES: i64 = 256;
+/// Rows that one schedule makes at once, about.
+const ROWS_OF_ONE: usize = 64;
+/// Rows that are changed at once.
+const ROWS: i64 = 1_024;
+/// Attempts that are made at once.
+const ATTEMPTS: i64 = 256;
+/// How long a write may wait. What is not done is still due in the next look.
+const PATIENCE: Patience = Patience::Within(Duration::from_secs(30));
+
+#[derive(Debug, Error)]
+enum NoLook {
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+/// See the module's text; `now` is the time that it is.
+pub async fn pass(services: Services, now: Timestamp) {
+    if let Err(error) = look(&services, now).await {
+        log::warn!("the ledger of runs could not be looked at, it is tried again: {error}");
+    }
+}
+
+async fn look(services: &Services, now: Timestamp) -> Result<(), NoLook> {
+    while expect(services, now).await? {}
+    while write(services, MarkMissed { due_before: now - GRACE, at: now, most: ROWS }).await? > 0 {}
+    while retry(services, now).await? {}
+    Ok(())
+}
+
+async fn write<W: Write>(services: &Services, write: W) -> Result<W::Output, WriteError> {
+    services.persistence.send(Save { write, patience: PATIENCE }).await.unwrap_or(Err(WriteError::Unknown))
+}
+
+/// Notes what has come due; false if there is no more.
+async fn expect(services: &Services, now: Timestamp) -> Result<bool, NoLook> {
+    let due = services.database.read(async |reader| schedules::due(reader, now, SCHEDULES).await).await?;
+    if due.is_empty() {
+        return Ok(false);
+    }
+    let (mut rows, mut moved) = (Vec::new(), Vec::new());
+    for schedule in &due {
+        let (of_one, next) = expected::of(schedule, now, ROWS_OF_ONE);
+        rows.extend(of_one);
+        moved.extend(schedule.next_due_at.map(|last| (schedule.id, last, next)));
+    }
+    write(services, Expect { rows, moved }).await?;
+    Ok(true)
+}
+
+/// Makes the attempts that are due; false if there are no more.
+async fn retry(services: &Services, now: Timestamp) -> Result<bool, NoLook> {
+    let due = services.database.read(async |reader| runs::to_retry(reader, now, ATTEMPTS).await).await?;
+    if due.is_empty() {
+        return Ok(false);
+    }
+    let mut given_up = Vec::new();
+    for outcome in join_all(due.into_iter().map(|run| attempt(services, run))).await {
+        given_up.extend(outcome?);
+    }
+    if !given_up.is_empty() {
+        write(services, GiveUpRetries(given_up)).await?;
+    }
+    Ok(true)
+}
+
+type GivenUp = (Uuid, Option<Uuid>, String);
+
+/// Makes the next attempt at a run, or says why there will be none.
+async fn attempt(services: &Services, run: Run) -> Result<Option<GivenUp>, NoLook> {
+    let (id, last) = (run.id, run.job_id);
+    let (schedule, planning) = futures_util::future::try_join(
+        async {
+            match run.schedule_id {
+                Some(id) => services.schedules.get(id).await,
+                None => Ok(None),
+            }
+        },
+        async {
+            match run.host_id {
+                Some(id) => services.planning.get(id).await,
+                None => Ok(None),
+            }
+        },
+    )
+    .await?;
+    let retry = Retry { run, schedule, planning };
+    match services.dispatcher.send(retry).await {
+        Ok(Ok(())) => Ok(None),
+        Ok(Err(error @ NoRetry::GivenUp(_))) => Ok(Some((id, last, error.to_string()))),
+        Ok(Err(NoRetry::NotWritten(error))) => Err(error.into()),
+        Err(_) => Err(WriteError::Unknown.into()),
+    }
+}

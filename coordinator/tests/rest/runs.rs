@@ -1,0 +1,116 @@
+//! The ledger of runs, and what is overdue. The clock is an input: what the ticker does is done at any time.
+
+use crate::rig::{Rig, with_rig};
+use chrono::{DateTime, TimeDelta, Utc};
+use diesel_async::RunQueryDsl;
+use fleet_coordinator::ticker::runs;
+use serde_json::{Value, json};
+
+/// A host with the groups docs and etc, and a schedule of both.
+async fn scheduled(rig: &Rig, name: &str, cron: &str) -> (String, Value) {
+    let (host, _) = rig.host(name, json!({})).await;
+    for group in ["docs", "etc"] {
+        let groups = format!("/v1/hosts/{host}/source-groups");
+        rig.post(&groups, json!({"name": group, "includes": ["/srv"]})).await.is(201);
+    }
+    let schedule = json!({"cron": cron, "source_groups": ["docs", "etc"]});
+    let schedule = rig.post(&format!("/v1/hosts/{host}/schedules"), schedule).await.is(201).body;
+    (host, schedule)
+}
+
+fn time(value: &Value) -> DateTime<Utc> {
+    value.as_str().expect("a time").parse().expect("a time")
+}
+
+async fn all_runs(rig: &Rig, host: &str) -> Vec<Value> {
+    let mut found = Vec::new();
+    let mut path = format!("/v1/hosts/{host}/runs?limit=500");
+    loop {
+        let page = rig.get(&path).await.is(200).body;
+        found.extend(page["items"].as_array().expect("a list").iter().cloned());
+        match page["next_cursor"].as_str() {
+            Some(cursor) => path = format!("/v1/hosts/{host}/runs?limit=500&cursor={cursor}"),
+            None => return found,
+        }
+    }
+}
+
+async fn sql(rig: &Rig, text: &str) {
+    diesel::sql_query(text).execute(&mut rig.reader().await).await.expect("done");
+}
+
+#[test]
+fn what_comes_due_is_expected_and_then_missed_once_however_often_it_is_looked() {
+    with_rig(async |rig| {
+        let (host, schedule) = scheduled(&rig, "one", "0 2 * * *").await;
+        let first = time(&schedule["next_runs"][0]);
+        runs::pass(rig.services.clone(), first - TimeDelta::seconds(1)).await;
+        assert_eq!(all_runs(&rig, &host).await, Vec::<Value>::new());
+        runs::pass(rig.services.clone(), first).await;
+        let outcomes = |found: &[Value]| -> Vec<String> {
+            found.iter().map(|run| run["outcome"].as_str().expect("an outcome").to_owned()).collect()
+        };
+        assert_eq!(outcomes(&all_runs(&rig, &host).await), ["expected", "expected"]);
+        // A month in which nobody looked.
+        let later = first + TimeDelta::days(30) + TimeDelta::minutes(11);
+        runs::pass(rig.services.clone(), later).await;
+        let found = all_runs(&rig, &host).await;
+        assert_eq!(outcomes(&found), vec!["missed"; 62]);
+        assert!(found.iter().all(|run| run["reason"] == "its host was offline"), "{:?}", found[0]);
+        let days: Vec<_> = found.iter().step_by(2).map(|run| time(&run["due_at"])).collect();
+        let expected: Vec<_> = (0..31).rev().map(|day| first + TimeDelta::days(day)).collect();
+        assert_eq!(days, expected);
+        runs::pass(rig.services.clone(), later).await;
+        assert_eq!(all_runs(&rig, &host).await, found);
+    });
+}
+
+#[test]
+fn what_was_due_before_a_change_is_accounted_for_by_the_old_times() {
+    with_rig(async |rig| {
+        let (host, schedule) = scheduled(&rig, "one", "0 2 * * *").await;
+        let path = format!("/v1/hosts/{host}/schedules/{}", schedule["id"].as_str().expect("an id"));
+        // Three days ago it was due next, and nobody has looked since.
+        sql(&rig, "UPDATE schedules SET next_due_at = date_trunc('minute', now()) - interval '3 days'").await;
+        let changed = json!({"cron": "0 3 * * *", "source_groups": ["docs"], "enabled": false});
+        rig.put(&path, changed).await.is(200);
+        let found = all_runs(&rig, &host).await;
+        assert_eq!(found.len(), 2 * 4, "the first, and those at two o'clock of three days: {found:?}");
+        runs::pass(rig.services.clone(), Utc::now() + TimeDelta::days(9)).await;
+        assert_eq!(all_runs(&rig, &host).await.len(), found.len(), "disabled, so nothing more is due");
+    });
+}
+
+#[test]
+fn what_has_not_succeeded_within_its_time_is_overdue() {
+    with_rig(async |rig| {
+        let overdue = async |rig: &Rig| rig.get("/v1/overdue").await.is(200).body["items"].clone();
+        let (host, _) = scheduled(&rig, "one", "0 2 * * *").await;
+        let (other, _) = rig.host("never-scheduled", json!({})).await;
+        rig.post(&format!("/v1/hosts/{other}/source-groups"), json!({"name": "docs", "includes": ["/srv"]}))
+            .await
+            .is(201);
+        let etc = format!("/v1/hosts/{host}/source-groups/etc");
+        assert_eq!(overdue(&rig).await, json!([]));
+        // Twice the interval of the schedule, or what the group says.
+        sql(&rig, "UPDATE schedules SET created_at = now() - interval '47 hours'").await;
+        rig.put(&etc, json!({"includes": ["/srv"], "rpo_seconds": 3600})).await.is(200);
+        let found = overdue(&rig).await;
+        assert_eq!(found.as_array().map(Vec::len), Some(1), "{found}");
+        assert_eq!((&found[0]["source_group"], &found[0]["rpo_seconds"]), (&json!("etc"), &json!(3600)));
+        assert_eq!(found[0]["last_success_at"], Value::Null);
+        sql(&rig, "UPDATE schedules SET created_at = now() - interval '49 hours'").await;
+        rig.put(&etc, json!({"includes": ["/srv"], "rpo_seconds": 3600})).await.is(200);
+        let names = |found: &Value| -> Vec<String> {
+            let items = found.as_array().expect("a list").iter();
+            items.map(|item| item["source_group"].as_str().expect("a name").to_owned()).collect()
+        };
+        assert_eq!(names(&overdue(&rig).await), ["etc", "docs"], "the longest first");
+        let page = rig.get("/v1/overdue?limit=1").await.is(200).body;
+        let next = page["next_cursor"].as_str().expect("another page");
+        let second = rig.get(&format!("/v1/overdue?limit=1&cursor={next}")).await.is(200).body;
+        assert_eq!((names(&page["items"]), names(&second["items"])), (vec!["etc".to_owned()], vec!["docs".to_owned()]));
+        rig.delete(&format!("/v1/hosts/{host}")).await.is(204);
+        assert_eq!(overdue(&rig).await, json!([]));
+    });
+}
