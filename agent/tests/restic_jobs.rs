@@ -12,7 +12,7 @@ use std::process::Command;
 
 fn keep_last(tag: &str, keep_last: i64) -> ForgetGroup {
     let policy = RetentionPolicy { keep_last: Some(keep_last), keep_daily: Some(0), ..RetentionPolicy::default() };
-    ForgetGroup { tag: tag.into(), policy }
+    ForgetGroup { tag: tag.into(), policy, host: None }
 }
 
 #[tokio::test]

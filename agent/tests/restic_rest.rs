@@ -80,7 +80,7 @@ async fn an_append_only_server_keeps_what_restic_says_is_gone() {
         }
         let policy = RetentionPolicy { keep_last: Some(1), ..RetentionPolicy::default() };
         let mut forget = sandbox.job(Kind::Forget);
-        forget.forget_groups = vec![ForgetGroup { tag: "docs".into(), policy }];
+        forget.forget_groups = vec![ForgetGroup { tag: "docs".into(), policy, host: None }];
         // restic 0.14 says the truth here, after 42 s of tries that add nothing to this test.
         if is_at_least(&restic, 17) {
             let ran = sandbox.run(forget.clone()).await;

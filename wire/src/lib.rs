@@ -32,8 +32,8 @@ pub use retention::{GroupNameError, RetentionError, RetentionPolicy, check_group
 pub use secret::Secret;
 pub use time::Timestamp;
 pub use to_agent::{
-    Ack, AgentUpdateAvailable, Cap, CommandCancel, CommandRun, ConfigField, ConfigUpdate, ForgetGroup, Schedule,
-    ScheduleSet, ScheduledGroup, ToAgent,
+    Ack, AgentUpdateAvailable, Cap, CommandCancel, CommandRun, ConfigField, ConfigUpdate, ForgetGroup, ForgetLimit,
+    Schedule, ScheduleSet, ScheduledGroup, ToAgent,
 };
 pub use to_coordinator::{
     CommandResult, Heartbeat, Hello, JobFinished, JobProgress, JobStarted, LogLine, RepoStats, ScheduleAck,
@@ -48,6 +48,10 @@ pub const PROTOCOL_VERSION: i64 = 1;
 
 /// The capability (in `hello.capabilities`) of an agent that keeps a journal and understands `ack`.
 pub const CAPABILITY_ACK: &str = "ack";
+
+/// The capability of an agent that heeds `forget_groups[].host`, `dry_run` and `forget_limit` of a `command.run`. One
+/// without it must never be given any of them: it would delete.
+pub const CAPABILITY_FORGET_GUARD: &str = "forget-guard";
 
 /// The largest message that is accepted, in bytes; a larger one closes the connection with [`close::TOO_BIG`].
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;

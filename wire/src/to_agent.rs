@@ -96,6 +96,12 @@ pub struct CommandRun {
     /// For `forget`: one entry a source group.
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     pub forget_groups: Vec<ForgetGroup>,
+    /// For `forget`: report what would go, and delete nothing (ours).
+    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "is_false")]
+    pub dry_run: bool,
+    /// For `forget`: how much it may delete (ours).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forget_limit: Option<ForgetLimit>,
     /// Use the admin slot, and only then.
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "is_false")]
     pub requires_admin_creds: bool,
@@ -124,6 +130,8 @@ impl CommandRun {
             excludes: Vec::new(),
             tag: None,
             forget_groups: Vec::new(),
+            dry_run: false,
+            forget_limit: None,
             requires_admin_creds: false,
             bandwidth_up_kbps: Cap::Unchanged,
             bandwidth_down_kbps: Cap::Unchanged,
@@ -141,6 +149,38 @@ pub struct ForgetGroup {
     /// What to keep of it.
     #[serde(default, deserialize_with = "null_is_default")]
     pub policy: RetentionPolicy,
+    /// Whose snapshots are judged: the name under which that host makes them (ours); absent is the agent's own.
+    #[serde(default, deserialize_with = "empty_is_none", skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+}
+
+/// How much one `forget` may delete, of all its groups together. Over any of these it deletes nothing and fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ForgetLimit {
+    /// So many snapshots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshots: Option<i64>,
+    /// Such a part of the snapshots that the groups have, from 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<f64>,
+}
+
+impl ForgetLimit {
+    /// Whether it makes sense.
+    ///
+    /// # Errors
+    /// What is wrong with it, for people.
+    pub fn check(&self) -> Result<(), String> {
+        match (self.snapshots, self.share) {
+            (Some(snapshots), _) if snapshots < 0 => {
+                Err(format!("a limit of {snapshots} snapshots: it can't be negative"))
+            }
+            (_, Some(share)) if !(0.0..=1.0).contains(&share) => {
+                Err(format!("a limit of {share} of the snapshots: give a share from 0 to 1"))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// `command.cancel`.

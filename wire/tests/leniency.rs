@@ -65,7 +65,7 @@ fn a_null_list_is_an_empty_one() {
     let set = read!(ToAgent::ScheduleSet, "schedule.set", one);
     assert!(set.schedules[0].source_groups.is_empty() && !set.schedules[0].enabled);
     let nulls = r#"{"job_id":"j","kind":"backup","args":null,"includes":null,"excludes":null,"forget_groups":null,
-                    "tag":null,"requires_admin_creds":null,"bandwidth_up_kbps":null,"pre_hook":null}"#;
+                    "tag":null,"requires_admin_creds":null,"dry_run":null,"forget_limit":null,"bandwidth_up_kbps":null,"pre_hook":null}"#;
     assert_eq!(run(nulls), CommandRun::new("j".into(), fleet_wire::Kind::Backup));
     let hello = hello(r#"{"protocol_version":1,"capabilities":null,"jobs":null,"journal":null}"#);
     assert!(hello.capabilities.is_empty() && hello.jobs.is_empty() && hello.journal.is_none());

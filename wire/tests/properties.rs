@@ -3,10 +3,10 @@
 use chrono::{DateTime, Utc};
 use fleet_wire::{
     Ack, AgentUpdateAvailable, Cap, CommandCancel, CommandResult, CommandRun, ConfigField, ConfigUpdate, Decoded,
-    EnvelopeId, ErrorMessage, ForgetGroup, Heartbeat, Hello, JobFinished, JobProgress, JobStarted, Kind, LogLine,
-    LogStream, MaybeKnown, Message, Os, RawJson, RepoStats, RetentionPolicy, Schedule, ScheduleAck, ScheduleFire,
-    ScheduleSet, ScheduledGroup, Secret, Slot, Snapshot, SnapshotsReport, Status, Timestamp, ToAgent, ToCoordinator,
-    decode, encode,
+    EnvelopeId, ErrorMessage, ForgetGroup, ForgetLimit, Heartbeat, Hello, JobFinished, JobProgress, JobStarted, Kind,
+    LogLine, LogStream, MaybeKnown, Message, Os, RawJson, RepoStats, RetentionPolicy, Schedule, ScheduleAck,
+    ScheduleFire, ScheduleSet, ScheduledGroup, Secret, Slot, Snapshot, SnapshotsReport, Status, Timestamp, ToAgent,
+    ToCoordinator, decode, encode,
 };
 use proptest::collection::vec;
 use proptest::option::of;
@@ -204,12 +204,18 @@ fn policy() -> impl Strategy<Value = RetentionPolicy> {
 }
 
 fn command_run() -> impl Strategy<Value = CommandRun> {
-    let groups = vec((text(), policy()).prop_map(|(tag, policy)| ForgetGroup { tag, policy }), 0..3);
+    let groups =
+        vec((text(), policy(), of(filled())).prop_map(|(tag, policy, host)| ForgetGroup { tag, policy, host }), 0..3);
     let sources = (texts(), texts(), texts(), of(filled()));
     let hooks = (of(filled()), of(filled()));
-    (id(), word(Kind::ALL), sources, groups, any::<bool>(), (cap(), cap()), hooks).prop_map(
-        |(job_id, kind, sources, forget_groups, requires_admin_creds, caps, hooks)| {
+    // Shares as JSON can write them exactly.
+    let limit = (of(any::<i64>()), of((0..=1024_u32).prop_map(|part| f64::from(part) / 1024.0)))
+        .prop_map(|(snapshots, share)| ForgetLimit { snapshots, share });
+    let forget = (groups, any::<bool>(), of(limit));
+    (id(), word(Kind::ALL), sources, forget, any::<bool>(), (cap(), cap()), hooks).prop_map(
+        |(job_id, kind, sources, forget, requires_admin_creds, caps, hooks)| {
             let (args, includes, excludes, tag) = sources;
+            let (forget_groups, dry_run, forget_limit) = forget;
             CommandRun {
                 job_id,
                 kind,
@@ -218,6 +224,8 @@ fn command_run() -> impl Strategy<Value = CommandRun> {
                 excludes,
                 tag,
                 forget_groups,
+                dry_run,
+                forget_limit,
                 requires_admin_creds,
                 bandwidth_up_kbps: caps.0,
                 bandwidth_down_kbps: caps.1,

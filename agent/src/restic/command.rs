@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn a_forget_touches_one_group_of_one_host_and_leaves_zero_rules_out() {
         let policy = RetentionPolicy { keep_last: Some(0), keep_daily: Some(7), ..RetentionPolicy::default() };
-        let group = ForgetGroup { tag: "docs".into(), policy };
+        let group = ForgetGroup { tag: "docs".into(), policy, host: None };
         assert_eq!(line(&forget(&group, "h1")), "forget --json --group-by=host --host=h1 --tag=docs --keep-daily=7");
     }
 

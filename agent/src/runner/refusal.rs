@@ -95,7 +95,7 @@ mod tests {
         run.tag = Some("docs".into());
         run.requires_admin_creds = kind == Kind::Prune;
         let policy = RetentionPolicy { keep_last: Some(1), ..RetentionPolicy::default() };
-        run.forget_groups = vec![ForgetGroup { tag: "docs".into(), policy }];
+        run.forget_groups = vec![ForgetGroup { tag: "docs".into(), policy, host: None }];
         run
     }
 
@@ -131,7 +131,7 @@ mod tests {
         let with = |groups| CommandRun { forget_groups: groups, ..job(Kind::Forget) };
         let group = |tag: &str, keep_last| {
             let policy = RetentionPolicy { keep_last, ..RetentionPolicy::default() };
-            ForgetGroup { tag: tag.into(), policy }
+            ForgetGroup { tag: tag.into(), policy, host: None }
         };
         refused(&with(vec![]), "at least one source group");
         refused(

@@ -153,7 +153,7 @@ fn fill_forget(run: &mut CommandRun, wish: &Wish, groups: &[SourceGroup]) -> Res
         .iter()
         .filter_map(|group| {
             let policy = group.retention.as_ref()?.0;
-            policy.check().is_ok().then(|| ForgetGroup { tag: group.name.clone(), policy })
+            policy.check().is_ok().then(|| ForgetGroup { tag: group.name.clone(), policy, host: None })
         })
         .collect();
     if run.forget_groups.is_empty() {

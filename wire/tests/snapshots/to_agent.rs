@@ -3,7 +3,7 @@
 use super::{raw, strings};
 use fleet_wire::{
     Ack, AgentUpdateAvailable, Cap, CommandCancel, CommandRun, ConfigField, ConfigUpdate, ErrorMessage, ForgetGroup,
-    Kind, RetentionPolicy, Schedule, ScheduleSet, ScheduledGroup, Secret, Slot, ToAgent,
+    ForgetLimit, Kind, RetentionPolicy, Schedule, ScheduleSet, ScheduledGroup, Secret, Slot, ToAgent,
 };
 use insta::assert_snapshot;
 
@@ -29,7 +29,9 @@ fn command_run() {
         includes: strings(&["/etc"]),
         excludes: strings(&["*.tmp"]),
         tag: Some("etc".into()),
-        forget_groups: vec![ForgetGroup { tag: "etc".into(), policy: policy() }],
+        forget_groups: vec![ForgetGroup { tag: "etc".into(), policy: policy(), host: Some("web-1".into()) }],
+        dry_run: true,
+        forget_limit: Some(ForgetLimit { snapshots: Some(20), share: Some(0.25) }),
         requires_admin_creds: true,
         bandwidth_up_kbps: Cap::KibPerSecond(512),
         bandwidth_down_kbps: Cap::Unlimited,
@@ -37,11 +39,14 @@ fn command_run() {
         post_hook: Some("true".into()),
         ..CommandRun::new("job-1".into(), Kind::Forget)
     };
-    assert_snapshot!(written(full), @r#"{"type":"command.run","payload":{"job_id":"job-1","kind":"forget","args":["5%"],"includes":["/etc"],"excludes":["*.tmp"],"tag":"etc","forget_groups":[{"tag":"etc","policy":{"keep_last":0,"keep_hourly":1,"keep_daily":7,"keep_weekly":4,"keep_monthly":12,"keep_yearly":3}}],"requires_admin_creds":true,"bandwidth_up_kbps":512,"bandwidth_down_kbps":0,"pre_hook":"sync","post_hook":"true"},"id":"42"}"#);
+    assert_snapshot!(written(full), @r#"{"type":"command.run","payload":{"job_id":"job-1","kind":"forget","args":["5%"],"includes":["/etc"],"excludes":["*.tmp"],"tag":"etc","forget_groups":[{"tag":"etc","policy":{"keep_last":0,"keep_hourly":1,"keep_daily":7,"keep_weekly":4,"keep_monthly":12,"keep_yearly":3},"host":"web-1"}],"dry_run":true,"forget_limit":{"snapshots":20,"share":0.25},"requires_admin_creds":true,"bandwidth_up_kbps":512,"bandwidth_down_kbps":0,"pre_hook":"sync","post_hook":"true"},"id":"42"}"#);
     assert_snapshot!(written(CommandRun::new("job-1".into(), Kind::Init)), @r#"{"type":"command.run","payload":{"job_id":"job-1","kind":"init"},"id":"42"}"#);
-    let empty = ForgetGroup { tag: "etc".into(), policy: RetentionPolicy::default() };
+    let empty = ForgetGroup { tag: "etc".into(), policy: RetentionPolicy::default(), host: None };
     let bare = CommandRun { forget_groups: vec![empty], ..CommandRun::new("job-1".into(), Kind::Forget) };
     assert_snapshot!(written(bare), @r#"{"type":"command.run","payload":{"job_id":"job-1","kind":"forget","forget_groups":[{"tag":"etc","policy":{}}]},"id":"42"}"#);
+    let unlimited =
+        CommandRun { forget_limit: Some(ForgetLimit::default()), ..CommandRun::new("j".into(), Kind::Forget) };
+    assert_snapshot!(written(unlimited), @r#"{"type":"command.run","payload":{"job_id":"j","kind":"forget","forget_limit":{}},"id":"42"}"#);
 }
 
 #[test]
