@@ -57,6 +57,23 @@ pub struct Config {
     /// How long history is kept.
     #[command(flatten)]
     pub history: History,
+
+    /// How repositories are maintained.
+    #[command(flatten)]
+    pub maintenance: Maintenance,
+}
+
+/// How repositories are maintained. Each is given in seconds, or with a unit.
+#[derive(Clone, Debug, Args)]
+pub struct Maintenance {
+    /// Maintenance starts up to this long after it is due (and up to a tenth of its interval), each repository's always by
+    /// the same time, so that those with one timetable do not start together.
+    #[arg(long = "maintenance-jitter", env = "FLEET_MAINTENANCE_JITTER", value_name = "TIME", value_parser = parse_duration, default_value = "10m")]
+    pub jitter: Duration,
+
+    /// A repository whose runner is offline for longer than this is not healthy.
+    #[arg(long = "runner-offline-limit", env = "FLEET_RUNNER_OFFLINE_LIMIT", value_name = "TIME", value_parser = parse_duration, default_value = "1h")]
+    pub runner_offline: Duration,
 }
 
 /// How long history is kept; without a time, for ever. Each is given in seconds, or with a unit: 24h, 400d.

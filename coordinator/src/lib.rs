@@ -10,6 +10,7 @@ pub mod firing;
 pub mod http;
 pub mod job;
 pub mod live;
+pub mod maintenance;
 pub mod persistence;
 pub mod registry;
 pub mod services;

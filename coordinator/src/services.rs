@@ -1,7 +1,7 @@
 //! What sessions and REST handlers share: the addresses of the actors and the few things that are not actors.
 
 use crate::board::Board;
-use crate::config::Deadlines;
+use crate::config::{Deadlines, Maintenance};
 use crate::db::jobs::Job;
 use crate::db::lookup::Lookup;
 use crate::db::{Database, hosts, jobs, planning, schedules};
@@ -40,6 +40,8 @@ pub struct Services {
     pub schedules: Arc<Lookup<schedules::ById>>,
     /// The jobs that have an actor.
     pub live: Arc<LiveJobs>,
+    /// How repositories are maintained.
+    pub maintenance: Arc<Maintenance>,
     /// The hash of the token that may do everything.
     pub admin_token_hash: Arc<[u8]>,
 }
@@ -53,6 +55,7 @@ impl Services {
         persistence: Addr<Persistence>,
         admin: &Secret,
         limits: Deadlines,
+        maintenance: Maintenance,
     ) -> Self {
         let registry = Registry::default().start();
         let (board, live) = (Arc::new(Board::default()), Arc::new(LiveJobs::default()));
@@ -77,6 +80,7 @@ impl Services {
             dispatcher,
             board,
             live,
+            maintenance: Arc::new(maintenance),
             admin_token_hash: hash_token(admin.expose()).into(),
         }
     }

@@ -3,6 +3,7 @@
 use super::jobs::{is_open, matters};
 use super::json::Json;
 use super::lookup::Source;
+use super::maintenance;
 use super::schedules;
 use super::schema::{enrollment_tokens, hosts, jobs};
 use crate::persistence::Write;
@@ -111,6 +112,42 @@ pub async fn find_many(connection: &mut AsyncPgConnection, ids: &[Uuid]) -> Quer
         .select(Host::as_select())
         .load(connection)
         .await
+}
+
+#[cfg(test)]
+impl Host {
+    /// A host for tests, of which nothing is known.
+    pub(crate) fn sample(id: Uuid) -> Self {
+        Self {
+            id,
+            hostname: "web1".to_owned(),
+            os: "linux".to_owned(),
+            arch: "amd64".to_owned(),
+            labels: Json::default(),
+            repository_id: None,
+            agent_version: None,
+            restic_version: None,
+            protocol_version: None,
+            capabilities: Json::default(),
+            journal: None,
+            previous_journal: None,
+            cloned_at: None,
+            boot_time: None,
+            online: true,
+            last_seen_at: None,
+            hook_shell: None,
+            pre_hook: None,
+            post_hook: None,
+            bandwidth_up_kbps: None,
+            bandwidth_down_kbps: None,
+            schedule_version: 1,
+            applied_schedule_version: None,
+            initialized_repository_id: None,
+            snapshots_as_of: None,
+            created_at: Timestamp::UNIX_EPOCH,
+            decommissioned_at: None,
+        }
+    }
 }
 
 /// Which hosts a list holds. Absent means any. Decommissioned ones are in no list.
@@ -260,6 +297,9 @@ impl Write for Change {
             .get_result(connection)
             .await
             .optional()?;
+        if moves {
+            maintenance::dismiss_runner(connection, self.id).await?;
+        }
         Ok(changed.map_or(Changed::NotFound, |host| Changed::Done(Box::new(host))))
     }
 }
@@ -285,6 +325,7 @@ impl Write for Decommission {
             .execute(connection)
             .await?;
         schedules::end_all(connection, self.id, self.at).await?;
+        maintenance::dismiss_runner(connection, self.id).await?;
         diesel::delete(enrollment_tokens::table.filter(enrollment_tokens::host_id.eq(self.id)))
             .execute(connection)
             .await?;

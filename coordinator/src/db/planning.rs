@@ -23,6 +23,34 @@ pub struct Planning {
     pub groups: Vec<SourceGroup>,
 }
 
+/// The hosts of repositories, by the repositories' ids; for what concerns a whole repository.
+#[derive(Debug)]
+pub struct OfRepositories;
+
+impl OfRepositories {
+    /// What jobs of these repositories are planned with, for each of their hosts in service.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn find(
+        connection: &mut AsyncPgConnection,
+        ids: &[Uuid],
+    ) -> QueryResult<HashMap<Uuid, Vec<Arc<Planning>>>> {
+        let of_repositories = hosts::repository_id.eq_any(ids).and(hosts::decommissioned_at.is_null());
+        let of_repositories: Vec<Uuid> =
+            hosts::table.filter(of_repositories).select(hosts::id).load(connection).await?;
+        let mut found: HashMap<Uuid, Vec<Arc<Planning>>> = HashMap::new();
+        for planning in OfHost::find(connection, &of_repositories).await?.into_values() {
+            if let Some(repository) = planning.host.repository_id {
+                found.entry(repository).or_default().push(planning);
+            }
+        }
+        // In the same order whenever they are asked for.
+        found.values_mut().for_each(|hosts| hosts.sort_by_key(|planning| planning.host.id));
+        Ok(found)
+    }
+}
+
 /// Hosts that are in service, by their ids.
 #[derive(Debug)]
 pub struct OfHost;

@@ -52,6 +52,9 @@ pub struct Repository {
     /// Whether there is an admin credential of its own; what it leaves open it shares with the everyday one.
     pub has_admin: bool,
     pub append_only: bool,
+    pub runner_host_id: Option<Uuid>,
+    pub forget_max_snapshots: Option<i64>,
+    pub forget_max_share: Option<f64>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }

@@ -4,15 +4,19 @@
 //! due when, so both make the same. It follows the job of its latest attempt, and is written in the transactions that
 //! make that job and end it.
 
+use super::jobs::NewJob;
+use super::maintenance;
 use super::schema::runs;
 use super::statement::statement;
 use super::storable;
+use crate::maintenance::KINDS;
 use crate::persistence::Write;
 use chrono::SubsecRound;
 use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt, Bool, Double, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use fleet_wire::{Kind, Timestamp};
+use futures_util::future::{join, try_join3};
 use sha2::{Digest, Sha256};
 use std::fmt;
 use uuid::{Builder, Uuid};
@@ -115,6 +119,32 @@ impl Run {
         }
     }
 
+    /// A repository's maintenance of a kind that is due at `due_at`; one host's part of it if each does its own.
+    pub fn of_maintenance(
+        repository_id: Uuid,
+        kind: &str,
+        host_id: Option<Uuid>,
+        due_at: Timestamp,
+        now: Timestamp,
+    ) -> Self {
+        let due_at = due_at.trunc_subsecs(6);
+        let host = host_id.map(Uuid::into_bytes).unwrap_or_default();
+        Self {
+            id: id_of(&[repository_id.as_bytes(), kind.as_bytes(), &host], due_at),
+            kind: kind.to_owned(),
+            host_id,
+            source_group: None,
+            schedule_id: None,
+            repository_id: Some(repository_id),
+            due_at,
+            outcome: Outcome::Expected.as_str().to_owned(),
+            reason: None,
+            job_id: None,
+            attempt: 1,
+            changed_at: now.trunc_subsecs(6),
+        }
+    }
+
     /// Whether its `job_id` is that of a job.
     pub fn has_job(&self) -> bool {
         let none = [Outcome::Expected, Outcome::Missed, Outcome::Skipped];
@@ -150,36 +180,38 @@ pub struct Claim {
     pub previous: Option<Uuid>,
 }
 
-/// Gives runs to their jobs, but none to an id that is another job's already: `claims` are (the job's id, its attempt, its repository, its claim).
+/// Gives runs to their jobs, but none to an id that is another job's already.
 ///
 /// # Errors
 /// The database's.
-pub async fn claim_many(connection: &AsyncPgConnection, claims: &[(Uuid, i64, Uuid, &Claim)]) -> QueryResult<()> {
+pub async fn claim_many(connection: &AsyncPgConnection, claims: &[(&NewJob, &Claim)]) -> QueryResult<()> {
     if claims.is_empty() {
         return Ok(());
     }
     let mut again = connection;
-    let rows: Vec<&Run> = claims.iter().map(|(.., claim)| &claim.run).collect();
+    let rows: Vec<&Run> = claims.iter().map(|(_, claim)| &claim.run).collect();
     let query = statement(
         "UPDATE runs SET outcome = 'running', reason = NULL, job_id = claims.job_id, attempt = claims.attempt,
              repository_id = claims.repository_id, changed_at = claims.at
-         FROM unnest($1, $2, $3, $4, $5, $6) AS claims (run_id, job_id, attempt, repository_id, previous, at)
+         FROM unnest($1, $2, $3, $4, $5, $6, $7)
+             AS claims (run_id, job_id, host_id, attempt, repository_id, previous, at)
          WHERE runs.id = claims.run_id AND (runs.outcome IN ('expected', 'missed')
              OR (runs.outcome = 'retrying' AND runs.job_id = claims.previous)
              OR (runs.outcome = 'skipped' AND runs.job_id = claims.job_id))
-             AND EXISTS (SELECT FROM hosts WHERE hosts.id = runs.host_id AND hosts.decommissioned_at IS NULL
+             AND EXISTS (SELECT FROM hosts WHERE hosts.id = claims.host_id AND hosts.decommissioned_at IS NULL
                  AND hosts.repository_id = claims.repository_id)
              AND NOT EXISTS (SELECT FROM jobs
                  WHERE jobs.id = claims.job_id AND jobs.run_id IS DISTINCT FROM claims.run_id)",
     );
     let claim = query
         .bind::<Array<SqlUuid>, _>(rows.iter().map(|run| run.id).collect::<Vec<_>>())
-        .bind::<Array<SqlUuid>, _>(claims.iter().map(|claim| claim.0).collect::<Vec<_>>())
-        .bind::<Array<BigInt>, _>(claims.iter().map(|claim| claim.1).collect::<Vec<_>>())
-        .bind::<Array<SqlUuid>, _>(claims.iter().map(|claim| claim.2).collect::<Vec<_>>())
-        .bind::<Array<Nullable<SqlUuid>>, _>(claims.iter().map(|claim| claim.3.previous).collect::<Vec<_>>())
+        .bind::<Array<SqlUuid>, _>(claims.iter().map(|(job, _)| job.id).collect::<Vec<_>>())
+        .bind::<Array<SqlUuid>, _>(claims.iter().map(|(job, _)| job.host_id).collect::<Vec<_>>())
+        .bind::<Array<BigInt>, _>(claims.iter().map(|(job, _)| job.attempt).collect::<Vec<_>>())
+        .bind::<Array<SqlUuid>, _>(claims.iter().map(|(job, _)| job.repository_id).collect::<Vec<_>>())
+        .bind::<Array<Nullable<SqlUuid>>, _>(claims.iter().map(|(_, claim)| claim.previous).collect::<Vec<_>>())
         .bind::<Array<Timestamptz>, _>(rows.iter().map(|run| run.changed_at).collect::<Vec<_>>());
-    let (made, claimed) = futures_util::future::join(put(connection, INSERT, &rows), claim.execute(&mut again)).await;
+    let (made, claimed) = join(put(connection, INSERT, &rows), claim.execute(&mut again)).await;
     made?;
     claimed.map(drop)
 }
@@ -197,6 +229,15 @@ const NOTE: &str =
      SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
      ON CONFLICT (id) DO UPDATE SET outcome = excluded.outcome, reason = excluded.reason, job_id = excluded.job_id,
          changed_at = excluded.changed_at WHERE runs.outcome IN ('expected', 'missed')";
+
+/// Makes rows of what is due; one that is there already is left as it is.
+///
+/// # Errors
+/// The database's.
+pub(super) async fn expect_all(connection: &AsyncPgConnection, rows: &[Run]) -> QueryResult<()> {
+    let rows: Vec<&Run> = rows.iter().collect();
+    put(connection, INSERT, &rows).await
+}
 
 async fn put(mut connection: &AsyncPgConnection, sql: &'static str, rows: &[&Run]) -> QueryResult<()> {
     fn column<'a, T>(rows: &[&'a Run], field: impl Fn(&'a Run) -> T) -> Vec<T> {
@@ -229,8 +270,14 @@ pub struct Ending {
     pub run_id: Option<Uuid>,
     /// Where.
     pub host_id: Uuid,
+    /// In which repository.
+    pub repository_id: Uuid,
+    /// What it was to do.
+    pub kind: String,
     /// The group, of a backup.
     pub source_group: Option<String>,
+    /// What a check has read of the data.
+    pub subset: Option<String>,
     /// What became of it.
     pub outcome: Outcome,
     /// A failure that another attempt may mend.
@@ -250,10 +297,19 @@ pub struct Ending {
 pub async fn settle_many(connection: &AsyncPgConnection, endings: &[&Ending]) -> QueryResult<()> {
     let of_runs: Vec<_> = endings.iter().copied().filter(|ending| ending.run_id.is_some()).collect();
     let done = |ending: &&&Ending| matches!(ending.outcome, Outcome::Succeeded | Outcome::Partial);
-    let backups: Vec<_> = endings.iter().filter(done).copied().filter(|ending| ending.source_group.is_some()).collect();
-    let (runs, groups) =
-        futures_util::future::join(settle_runs(connection, &of_runs), note_success(connection, &backups)).await;
-    runs.and(groups)
+    let (backups, others): (Vec<&Ending>, Vec<&Ending>) =
+        endings.iter().filter(done).copied().partition(|ending| ending.kind == Kind::Backup.as_str());
+    let of_maintenance = others.into_iter().filter(|ending| KINDS.iter().any(|kind| kind.as_str() == ending.kind));
+    let of_maintenance: Vec<_> = of_maintenance
+        .map(|ending| (ending.repository_id, ending.kind.as_str(), ending.subset.as_deref(), ending.done_at))
+        .collect();
+    try_join3(
+        settle_runs(connection, &of_runs),
+        note_success(connection, &backups),
+        maintenance::note_success(connection, &of_maintenance),
+    )
+    .await?;
+    Ok(())
 }
 
 fn column<'a, T>(endings: &[&'a Ending], field: impl Fn(&'a Ending) -> T) -> Vec<T> {
@@ -264,7 +320,7 @@ fn column<'a, T>(endings: &[&'a Ending], field: impl Fn(&'a Ending) -> T) -> Vec
 /// 1.2, the same whenever it is asked.
 fn spread(job_id: Uuid) -> f64 {
     let digest = Sha256::digest(job_id.as_bytes());
-    0.8 + 0.4 * f64::from(digest[0]) / 255.0
+    0.8 + 0.4 * f64::from(digest[0]) / 256.0
 }
 
 /// At an end a run is settled, or waits for its next attempt: twice as long each time, a week at most.
@@ -358,6 +414,31 @@ pub async fn list(
     query.order((runs::due_at.desc(), runs::id.desc())).limit(limit).load(connection).await
 }
 
+/// Maintenance that is not over, of at most about `limit` runs: of whole repositories, from behind the repository `after`.
+///
+/// # Errors
+/// The database's.
+pub async fn open_maintenance(connection: &mut AsyncPgConnection, after: Uuid, limit: i64) -> QueryResult<Vec<Run>> {
+    let open = || {
+        let open = diesel::dsl::sql::<Bool>("runs.schedule_id IS NULL AND runs.outcome IN ('expected', 'running')");
+        runs::table.filter(open).select(Run::as_select())
+    };
+    let mut found: Vec<Run> = open()
+        .filter(runs::repository_id.gt(after))
+        .order((runs::repository_id, runs::due_at))
+        .limit(limit)
+        .load(connection)
+        .await?;
+    // The last repository may be cut off.
+    if i64::try_from(found.len()).is_ok_and(|count| count == limit) {
+        let last = found.last().and_then(|run| run.repository_id);
+        found.retain(|run| run.repository_id != last);
+        let rest = open().filter(runs::repository_id.eq(last)).order(runs::due_at);
+        found.extend(rest.load::<Run>(connection).await?);
+    }
+    Ok(found)
+}
+
 /// At most `limit` runs whose next attempt is to be made, the longest due first.
 ///
 /// # Errors
@@ -409,8 +490,7 @@ impl Write for Expect {
     type Output = ();
 
     async fn apply(&self, connection: &mut AsyncPgConnection) -> QueryResult<()> {
-        let rows: Vec<&Run> = self.rows.iter().collect();
-        put(connection, INSERT, &rows).await?;
+        expect_all(connection, &self.rows).await?;
         // One that was changed meanwhile has another next time.
         let query = statement(
             "UPDATE schedules SET next_due_at = moved.next FROM unnest($1, $2, $3) AS moved (id, last, next)

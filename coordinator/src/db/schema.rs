@@ -91,6 +91,24 @@ diesel::table! {
 }
 
 diesel::table! {
+    maintenance (repository_id, kind) {
+        repository_id -> Uuid,
+        kind -> Text,
+        cron -> Text,
+        timezone -> Text,
+        enabled -> Bool,
+        subset -> Nullable<Text>,
+        interval_seconds -> Int8,
+        next_due_at -> Nullable<Timestamptz>,
+        last_success_at -> Nullable<Timestamptz>,
+        last_subset -> Nullable<Text>,
+        overdue_at -> Nullable<Timestamptz>,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
     repositories (id) {
         id -> Uuid,
         name -> Text,
@@ -106,6 +124,9 @@ diesel::table! {
         append_only -> Bool,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
+        runner_host_id -> Nullable<Uuid>,
+        forget_max_snapshots -> Nullable<Int8>,
+        forget_max_share -> Nullable<Float8>,
     }
 }
 
@@ -200,10 +221,10 @@ diesel::table! {
 
 diesel::joinable!(enrollment_tokens -> hosts (host_id));
 diesel::joinable!(enrollment_tokens -> repositories (repository_id));
-diesel::joinable!(hosts -> repositories (repository_id));
 diesel::joinable!(jobs -> hosts (host_id));
 diesel::joinable!(jobs -> repositories (repository_id));
 diesel::joinable!(log_chunks -> jobs (job_id));
+diesel::joinable!(maintenance -> repositories (repository_id));
 diesel::joinable!(repository_stats -> hosts (host_id));
 diesel::joinable!(repository_stats -> repositories (repository_id));
 diesel::joinable!(runs -> hosts (host_id));
@@ -217,6 +238,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     hosts,
     jobs,
     log_chunks,
+    maintenance,
     repositories,
     repository_stats,
     runs,

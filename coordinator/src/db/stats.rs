@@ -8,6 +8,7 @@ use diesel::sql_types::{Array, BigInt, Jsonb, Text, Timestamptz, Uuid as SqlUuid
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use fleet_wire::{RepoStats, Timestamp};
 use serde_json::Value;
+use std::collections::HashMap;
 use uuid::Uuid;
 
 /// The fields of `repo.stats`, in the order of the contract.
@@ -47,6 +48,25 @@ pub async fn newest(connection: &mut AsyncPgConnection, repository_id: Uuid) -> 
     .bind::<SqlUuid, _>(repository_id)
     .load(connection)
     .await
+}
+
+/// The newest value of one field of each of these repositories.
+///
+/// # Errors
+/// The database's.
+pub async fn newest_of(
+    connection: &mut AsyncPgConnection,
+    repositories: &[Uuid],
+    field: &str,
+) -> QueryResult<HashMap<Uuid, Value>> {
+    let rows: Vec<(Uuid, Json<Value>)> = repository_stats::table
+        .filter(repository_stats::repository_id.eq_any(repositories).and(repository_stats::field.eq(field)))
+        .distinct_on(repository_stats::repository_id)
+        .order((repository_stats::repository_id, repository_stats::as_of.desc(), repository_stats::host_id))
+        .select((repository_stats::repository_id, repository_stats::value))
+        .load(connection)
+        .await?;
+    Ok(rows.into_iter().map(|(id, Json(value))| (id, value)).collect())
 }
 
 /// The fields that a report has news of.

@@ -17,7 +17,7 @@ use crate::services::Services;
 use actix_web::http::header;
 use actix_web::{HttpResponse, HttpResponseBuilder, web};
 use chrono::{DateTime, Utc};
-use fleet_wire::{Cap, JobProgress, Kind, RawJson, Status, Timestamp};
+use fleet_wire::{Cap, ForgetLimit, JobProgress, Kind, RawJson, Status, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -192,11 +192,19 @@ struct RunRequest {
     args: Vec<String>,
     bandwidth_up_kbps: Option<i64>,
     bandwidth_down_kbps: Option<i64>,
+    /// A forget only reports what it would delete.
+    #[serde(default)]
+    dry_run: bool,
+    /// A forget that was refused for what it would delete: a person wants it all the same.
+    confirm: Option<String>,
 }
 
 impl RunRequest {
-    fn wish(self) -> Wish {
+    fn wish(self, limit: Option<ForgetLimit>) -> Wish {
         Wish {
+            dry_run: self.dry_run,
+            limit,
+            forget_groups: Vec::new(),
             source_group: self.source_group,
             args: self.args,
             bandwidth_up_kbps: self.bandwidth_up_kbps.map_or(Cap::Unchanged, Cap::present),
@@ -214,7 +222,8 @@ async fn run(
     let host_id: Uuid = host_id.parse().map_err(|_| no_host())?;
     let cause = Cause { origin: Origin::Operator, requested_by: OPERATOR.to_owned(), at: Utc::now() };
     let kind = request.kind;
-    let wish = request.wish();
+    let limit = confirmed(&services, host_id, &request).await?;
+    let wish = request.wish(limit);
     let known = services.planning.get(host_id).await?.ok_or_else(no_host)?;
     let Planning { host, repository, groups } = &*known;
     let repository =
@@ -227,6 +236,36 @@ async fn run(
     let location = (header::LOCATION, format!("/v1/jobs/{}", job.new.id));
     let waiting_for = waiting_for.or_else(|| waits_at_agent(&job));
     Ok(HttpResponse::Accepted().insert_header(location).json(JobView::new(&job, waiting_for, None)))
+}
+
+/// What a person allows a forget to delete by confirming one that was refused: as much as that would have deleted.
+async fn confirmed(services: &Services, host_id: Uuid, request: &RunRequest) -> Result<Option<ForgetLimit>, Problem> {
+    let Some(confirm) = &request.confirm else { return Ok(None) };
+    let wrong = |detail: &str| Problem::invalid_field("/confirm", detail);
+    if request.kind != Kind::Forget || request.dry_run {
+        return Err(wrong("only a forget that deletes can be confirmed"));
+    }
+    let refused = find(services, confirm).await.map_err(|_| wrong("there is no such job"))?;
+    let over = refused.state.stats.as_deref().and_then(would_remove);
+    let over = over.filter(|_| refused.state.status == Status::Failed && refused.new.command.0.forget_limit.is_some());
+    if refused.new.host_id != host_id || refused.new.kind != Kind::Forget.as_str() {
+        return Err(wrong("that job is no forget of this host"));
+    }
+    let snapshots = over.ok_or_else(|| wrong("that job was not refused for what it would delete"))?;
+    Ok(Some(ForgetLimit { snapshots: Some(snapshots), share: None }))
+}
+
+/// How many snapshots restic says that a forget would delete.
+fn would_remove(stats: &str) -> Option<i64> {
+    #[derive(Deserialize)]
+    struct Group {
+        remove: Option<Vec<serde::de::IgnoredAny>>,
+        /// Of an answer that was too long to keep.
+        removed: Option<usize>,
+    }
+    let groups: Vec<Group> = serde_json::from_str(stats).ok()?;
+    let of_one = |group: &Group| group.remove.as_ref().map(Vec::len).or(group.removed).unwrap_or(0);
+    i64::try_from(groups.iter().map(of_one).sum::<usize>()).ok()
 }
 
 async fn submit(services: &Services, new: NewJob) -> Result<Submitted, Problem> {

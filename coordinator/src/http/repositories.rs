@@ -8,6 +8,7 @@ use super::page::{CURSOR, LIMIT, Page};
 use super::params::Params;
 use super::patch::Patch;
 use super::problem::Problem;
+use super::repository_health::{self, Health};
 use super::repository_url;
 use super::routes::resource;
 use crate::db::repositories::{self, Change, Changed, Changes, Create, Delete, Deleted, Repository, SecretColumn};
@@ -15,7 +16,7 @@ use crate::persistence::WriteError;
 use crate::services::Services;
 use crate::vault::Vault;
 use actix_web::http::header::LOCATION;
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpResponse, HttpResponseBuilder, web};
 use fleet_wire::{Secret, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -48,8 +49,17 @@ struct RepositoryView {
     has_credential: bool,
     admin: Option<AdminView>,
     append_only: bool,
+    runner_host_id: Option<Uuid>,
     created_at: Timestamp,
     updated_at: Timestamp,
+}
+
+/// One repository, with how it is.
+#[derive(Serialize)]
+struct Detail {
+    #[serde(flatten)]
+    repository: RepositoryView,
+    health: Health,
 }
 
 impl From<Repository> for RepositoryView {
@@ -69,6 +79,7 @@ impl From<Repository> for RepositoryView {
             has_credential: row.credential.is_some(),
             admin,
             append_only: row.append_only,
+            runner_host_id: row.runner_host_id,
             created_at: row.created_at,
             updated_at: row.updated_at,
         }
@@ -240,20 +251,26 @@ async fn create(services: web::Data<Services>, Body(new): Body<NewRepository>) -
         admin_credential: changes.admin_credential.flatten(),
         has_admin: changes.has_admin.unwrap_or(false),
         append_only: changes.append_only.unwrap_or(false),
+        runner_host_id: None,
+        forget_max_snapshots: None,
+        forget_max_share: None,
         created_at: now,
         updated_at: now,
     };
     try_write(&services, Create(row.clone())).await?.map_err(refused)?;
     let location = format!("/v1/repositories/{id}");
-    Ok(HttpResponse::Created().insert_header((LOCATION, location)).json(RepositoryView::from(row)))
+    let mut answer = HttpResponse::Created();
+    answer.insert_header((LOCATION, location));
+    show(&services, answer, row).await
 }
 
 async fn list(services: web::Data<Services>, params: Params) -> Result<HttpResponse, Problem> {
     params.only(&[LIMIT, CURSOR])?;
     let page = Page::of(&params)?;
     let rows = read(&services, async |reader| repositories::list(reader, page.after, page.rows()).await).await?;
-    let key = |row: &Repository| (row.created_at, row.id);
-    Ok(HttpResponse::Ok().json(page.list(rows, key, RepositoryView::from)))
+    let rows = details(&services, rows).await?;
+    let key = |row: &Detail| (row.repository.created_at, row.repository.id);
+    Ok(HttpResponse::Ok().json(page.list(rows, key, |row| row)))
 }
 
 /// The repository of a path.
@@ -267,7 +284,23 @@ pub async fn existing(services: &Services, id: &str) -> Result<Repository, Probl
 }
 
 async fn get(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
-    Ok(HttpResponse::Ok().json(RepositoryView::from(existing(&services, &id).await?)))
+    show(&services, HttpResponse::Ok(), existing(&services, &id).await?).await
+}
+
+/// The answer that shows a repository.
+async fn show(services: &Services, mut answer: HttpResponseBuilder, row: Repository) -> Result<HttpResponse, Problem> {
+    Ok(answer.json(details(services, vec![row]).await?.pop()))
+}
+
+/// Repositories, with how they are.
+async fn details(services: &Services, rows: Vec<Repository>) -> Result<Vec<Detail>, Problem> {
+    let known = read(services, async |reader| repository_health::known(reader, &rows).await).await?;
+    let health = |known| repository_health::judge(known, &services.maintenance, now());
+    Ok(rows
+        .into_iter()
+        .zip(&known)
+        .map(|(row, known)| Detail { repository: row.into(), health: health(known) })
+        .collect())
 }
 
 async fn change(
@@ -281,7 +314,7 @@ async fn change(
         match write_for_sure(&services, Change { id, changes }).await?.map_err(refused)? {
             Changed::Done(row, hosts) => {
                 settings_changed(&services, hosts).await;
-                Ok(HttpResponse::Ok().json(RepositoryView::from(*row)))
+                show(&services, HttpResponse::Ok(), *row).await
             }
             Changed::NotFound => Err(no("repository")),
             Changed::Busy => {

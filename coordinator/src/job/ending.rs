@@ -3,7 +3,7 @@
 use crate::db::jobs::{JobState, NewJob};
 use crate::db::runs::{Ending, Outcome};
 use chrono::Utc;
-use fleet_wire::Status;
+use fleet_wire::{Kind, Status};
 
 /// The ending of a job that is over; nothing for one that is not.
 pub(super) fn of(new: &NewJob, state: &JobState) -> Option<Ending> {
@@ -19,6 +19,9 @@ pub(super) fn of(new: &NewJob, state: &JobState) -> Option<Ending> {
         job_id: new.id,
         run_id: new.run_id,
         host_id: new.host_id,
+        repository_id: new.repository_id,
+        kind: new.kind.clone(),
+        subset: new.command.0.args.first().filter(|_| new.kind == Kind::Check.as_str()).cloned(),
         source_group: new.source_group.clone(),
         outcome,
         // What was refused, or never reached its agent, would come to the same again.
@@ -35,7 +38,7 @@ mod tests {
     use super::*;
     use crate::db::json::Json;
     use chrono::{DateTime, TimeDelta};
-    use fleet_wire::{CommandRun, Kind, Timestamp};
+    use fleet_wire::{CommandRun, Timestamp};
     use uuid::Uuid;
 
     fn now() -> Timestamp {

@@ -5,7 +5,8 @@ use crate::db::jobs::{NewJob, Origin};
 use crate::db::json::Json;
 use crate::db::repositories::Repository;
 use crate::db::source_groups::SourceGroup;
-use fleet_wire::{Cap, CommandRun, ForgetGroup, Kind, Timestamp, is_check_subset};
+use crate::maintenance::{forget_limit, guards};
+use fleet_wire::{Cap, CommandRun, ForgetGroup, ForgetLimit, Kind, Timestamp, is_check_subset};
 use uuid::Uuid;
 
 /// What somebody asks a host to do.
@@ -15,6 +16,12 @@ pub struct Wish {
     pub source_group: Option<String>,
     /// Arguments of the kind.
     pub args: Vec<String>,
+    /// Only report what a forget would delete.
+    pub dry_run: bool,
+    /// What a forget may delete, where a person has said so; otherwise what the repository allows.
+    pub limit: Option<ForgetLimit>,
+    /// The groups of a forget that are not just the host's own.
+    pub forget_groups: Vec<ForgetGroup>,
     /// Upload limit of this job.
     pub bandwidth_up_kbps: Cap,
     /// Download limit of this job.
@@ -70,6 +77,11 @@ pub fn plan(
     run.bandwidth_down_kbps = wish.bandwidth_down_kbps;
     run.requires_admin_creds = kind == Kind::Prune || (kind == Kind::Forget && repository.append_only);
     let mut objections = objections_to_arguments(kind, wish);
+    if matches!(kind, Kind::Forget | Kind::Prune) && repository.runner_host_id.is_some_and(|runner| runner != host.id) {
+        let name = &repository.name;
+        let detail = format!("the repository {name:?} has a runner: no other host may {kind}");
+        objections.push(Objection::new("/kind", detail));
+    }
     if run.requires_admin_creds && repository.append_only && !repository.has_admin {
         let name = &repository.name;
         let detail = format!("{kind} needs an admin credential, and the append-only repository {name:?} has none");
@@ -77,7 +89,7 @@ pub fn plan(
     }
     let filled = match kind {
         Kind::Backup => fill_backup(&mut run, wish, host, groups),
-        Kind::Forget => fill_forget(&mut run, wish, groups),
+        Kind::Forget => fill_forget(&mut run, wish, host, repository, groups),
         Kind::Check => {
             run.args.clone_from(&wish.args);
             Ok(())
@@ -108,6 +120,9 @@ pub fn plan(
 
 fn objections_to_arguments(kind: Kind, wish: &Wish) -> Vec<Objection> {
     let mut objections = Vec::new();
+    if wish.dry_run && kind != Kind::Forget {
+        objections.push(Objection::new("/dry_run", format!("a {kind} can't be tried dry")));
+    }
     if wish.source_group.is_some() && !matches!(kind, Kind::Backup | Kind::Forget) {
         objections.push(Objection::new("/source_group", format!("a {kind} has no source group")));
     }
@@ -144,7 +159,26 @@ fn fill_backup(run: &mut CommandRun, wish: &Wish, host: &Host, groups: &[SourceG
     Ok(())
 }
 
-fn fill_forget(run: &mut CommandRun, wish: &Wish, groups: &[SourceGroup]) -> Result<(), Objection> {
+fn fill_forget(
+    run: &mut CommandRun,
+    wish: &Wish,
+    host: &Host,
+    repository: &Repository,
+    groups: &[SourceGroup],
+) -> Result<(), Objection> {
+    run.dry_run = wish.dry_run;
+    run.forget_limit = wish.limit.or_else(|| forget_limit(repository)).filter(|_| !wish.dry_run);
+    if (run.dry_run || run.forget_limit.is_some()) && !guards(host) {
+        let (pointer, what) = match wish.dry_run {
+            true => ("/dry_run", "try a forget dry"),
+            false => ("/kind", "keep the repository's limit on what a forget may delete"),
+        };
+        return Err(Objection::new(pointer, format!("the agent of this host is too old to {what}")));
+    }
+    if !wish.forget_groups.is_empty() {
+        run.forget_groups.clone_from(&wish.forget_groups);
+        return Ok(());
+    }
     let wanted = match wish.source_group.as_deref() {
         Some(name) => std::slice::from_ref(find(name, groups)?),
         None => groups,
@@ -173,34 +207,12 @@ mod tests {
     use fleet_wire::RetentionPolicy;
 
     fn host() -> Host {
+        let hooks = (Some("host pre".to_owned()), Some("host post".to_owned()));
         Host {
-            id: Uuid::from_u128(1),
-            hostname: "web1".to_owned(),
-            os: "linux".to_owned(),
-            arch: "amd64".to_owned(),
-            labels: Json::default(),
             repository_id: Some(Uuid::from_u128(2)),
-            agent_version: None,
-            restic_version: None,
-            protocol_version: None,
-            capabilities: Json::default(),
-            journal: None,
-            previous_journal: None,
-            cloned_at: None,
-            boot_time: None,
-            online: true,
-            last_seen_at: None,
-            hook_shell: None,
-            pre_hook: Some("host pre".to_owned()),
-            post_hook: Some("host post".to_owned()),
-            bandwidth_up_kbps: None,
-            bandwidth_down_kbps: None,
-            schedule_version: 1,
-            applied_schedule_version: None,
-            initialized_repository_id: None,
-            snapshots_as_of: None,
-            created_at: Utc::now(),
-            decommissioned_at: None,
+            pre_hook: hooks.0,
+            post_hook: hooks.1,
+            ..Host::sample(Uuid::from_u128(1))
         }
     }
 
@@ -218,6 +230,9 @@ mod tests {
             admin_credential: None,
             has_admin,
             append_only,
+            runner_host_id: None,
+            forget_max_snapshots: None,
+            forget_max_share: None,
             created_at: Utc::now(),
             updated_at: Utc::now(),
         }

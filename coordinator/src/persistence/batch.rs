@@ -330,7 +330,7 @@ impl Batch {
                     match &save.new {
                         Some(job) => {
                             let claim = save.claim.as_deref();
-                            claims.extend(claim.map(|claim| (job.id, job.attempt, job.repository_id, claim)));
+                            claims.extend(claim.map(|claim| (&**job, claim)));
                             new.push(Beginning { new: job, state: save.state.as_deref() });
                         }
                         // A later state of the same job stands for the earlier one too.

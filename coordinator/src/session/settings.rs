@@ -77,8 +77,11 @@ pub(super) fn burst(greeting: &Greeting, vault: &Vault, ack: bool) -> Result<Vec
     let repository = repository.as_ref();
     let everyday = repository.map(|repository| Credentials::everyday(repository, vault)).transpose()?;
     let admin = match repository.zip(everyday.clone()) {
-        Some((repository, everyday)) => Credentials::admin(repository, everyday, vault)?,
-        None => None,
+        Some((repository, everyday)) if repository.runner_host_id.is_none_or(|runner| runner == host.id) => {
+            Credentials::admin(repository, everyday, vault)?
+        }
+        // The one that may delete goes to the runner only.
+        _ => None,
     };
     let mut messages = Vec::new();
     if admin.is_some() || ack {
@@ -128,6 +131,9 @@ mod tests {
             admin_credential: admin.then(|| seal(SecretColumn::AdminCredential, "boss-login")),
             has_admin: admin,
             append_only,
+            runner_host_id: None,
+            forget_max_snapshots: None,
+            forget_max_share: None,
             created_at: Utc::now(),
             updated_at: Utc::now(),
         }

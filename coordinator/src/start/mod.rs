@@ -138,7 +138,8 @@ fn start_actors(
 ) -> Services {
     let Ledger { lock, open, online, removed } = ledger;
     let persistence = Persistence::new(database.clone(), lock, lost).start();
-    let services = Services::start(open, database, vault, persistence, admin_token, config.deadlines.clone());
+    let (limits, maintenance) = (config.deadlines.clone(), config.maintenance.clone());
+    let services = Services::start(open, database, vault, persistence, admin_token, limits, maintenance);
     for host_id in removed {
         services.dispatcher.do_send(HostRemoved { host_id });
     }

@@ -2,8 +2,12 @@
 //! What is due is computed from the ledger and the board, so a restart neither forgets nor repeats anything.
 
 mod history;
+mod look;
+mod maintenance;
 mod presence;
-pub mod runs;
+mod runs;
+
+pub use look::look;
 
 use crate::config::History;
 use crate::dispatcher::LookAtDeadlines;
@@ -96,7 +100,7 @@ impl Ticker {
             return;
         }
         self.looking = true;
-        let pass = runs::pass(self.services.clone(), Utc::now());
+        let pass = look(self.services.clone(), Utc::now());
         context.spawn(pass.into_actor(self).map(|(), actor, _| actor.looking = false));
     }
 }

@@ -1,18 +1,16 @@
-//! One look at the ledger of runs: what has come due is noted, what nobody has done is missed, and what has failed is
-//! tried again. All of it is recomputed from the rows each time, so a restart neither forgets nor repeats.
+//! One look at what schedules want: what has come due is noted, what nobody has done is missed, and what has failed is
+//! tried again.
 
-use crate::db::DatabaseError;
+use super::look::{NoLook, write};
 use crate::db::runs::{self, Expect, GiveUpRetries, MarkMissed, Run};
 use crate::db::schedules;
 use crate::dispatcher::{NoRetry, Retry};
 use crate::expected;
-use crate::persistence::{Patience, Save, Write, WriteError};
+use crate::persistence::WriteError;
 use crate::services::Services;
 use chrono::TimeDelta;
 use fleet_wire::Timestamp;
 use futures_util::future::join_all;
-use std::time::Duration;
-use thiserror::Error;
 use uuid::Uuid;
 
 /// How long an agent may be in firing before a run counts as missed. What it tells later is still believed.
@@ -25,33 +23,13 @@ const ROWS_OF_ONE: usize = 64;
 const ROWS: i64 = 1_024;
 /// Attempts that are made at once.
 const ATTEMPTS: i64 = 256;
-/// How long a write may wait. What is not done is still due in the next look.
-const PATIENCE: Patience = Patience::Within(Duration::from_secs(30));
-
-#[derive(Debug, Error)]
-enum NoLook {
-    #[error(transparent)]
-    Database(#[from] DatabaseError),
-    #[error(transparent)]
-    Write(#[from] WriteError),
-}
 
 /// See the module's text; `now` is the time that it is.
-pub async fn pass(services: Services, now: Timestamp) {
-    if let Err(error) = look(&services, now).await {
-        log::warn!("the ledger of runs could not be looked at, it is tried again: {error}");
-    }
-}
-
-async fn look(services: &Services, now: Timestamp) -> Result<(), NoLook> {
+pub(super) async fn look(services: &Services, now: Timestamp) -> Result<(), NoLook> {
     while expect(services, now).await? {}
     while write(services, MarkMissed { due_before: now - GRACE, at: now, most: ROWS }).await? > 0 {}
     while retry(services, now).await? {}
     Ok(())
-}
-
-async fn write<W: Write>(services: &Services, write: W) -> Result<W::Output, WriteError> {
-    services.persistence.send(Save { write, patience: PATIENCE }).await.unwrap_or(Err(WriteError::Unknown))
 }
 
 /// Notes what has come due; false if there is no more.

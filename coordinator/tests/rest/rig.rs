@@ -8,7 +8,7 @@ use actix_web::{test, web};
 use diesel::QueryableByName;
 use diesel::sql_types::Text;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use fleet_coordinator::config::Deadlines;
+use fleet_coordinator::config::{Deadlines, Maintenance};
 use fleet_coordinator::db::Database;
 use fleet_coordinator::http;
 use fleet_coordinator::persistence::{CoordinatorLock, Patience, Persistence, Save, Write};
@@ -28,6 +28,8 @@ const LIMITS: Deadlines = {
     let hour = Duration::from_secs(3600);
     Deadlines { queued: hour, accept: hour, agent_lost: hour, cancel: hour, backup: hour, maintenance: hour }
 };
+
+const MAINTENANCE: Maintenance = Maintenance { jitter: Duration::ZERO, runner_offline: Duration::from_secs(3600) };
 
 /// Runs `test` with an application over a fresh database.
 pub(crate) fn with_rig(test: impl AsyncFnOnce(Rig)) {
@@ -96,7 +98,8 @@ impl Rig {
         let (lost, _) = tokio::sync::mpsc::unbounded_channel();
         let persistence = Persistence::new(database.clone(), lock, lost).start();
         let vault = Vault::with_key([7; 32]);
-        let services = Services::start(Vec::new(), database, vault, persistence, &Secret::new(ADMIN), LIMITS);
+        let services =
+            Services::start(Vec::new(), database, vault, persistence, &Secret::new(ADMIN), LIMITS, MAINTENANCE);
         Self { services }
     }
 

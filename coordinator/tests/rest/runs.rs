@@ -3,7 +3,7 @@
 use crate::rig::{Rig, with_rig};
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel_async::RunQueryDsl;
-use fleet_coordinator::ticker::runs;
+use fleet_coordinator::ticker::look;
 use serde_json::{Value, json};
 
 /// A host with the groups docs and etc, and a schedule of both.
@@ -44,23 +44,23 @@ fn what_comes_due_is_expected_and_then_missed_once_however_often_it_is_looked() 
     with_rig(async |rig| {
         let (host, schedule) = scheduled(&rig, "one", "0 2 * * *").await;
         let first = time(&schedule["next_runs"][0]);
-        runs::pass(rig.services.clone(), first - TimeDelta::seconds(1)).await;
+        look(rig.services.clone(), first - TimeDelta::seconds(1)).await;
         assert_eq!(all_runs(&rig, &host).await, Vec::<Value>::new());
-        runs::pass(rig.services.clone(), first).await;
+        look(rig.services.clone(), first).await;
         let outcomes = |found: &[Value]| -> Vec<String> {
             found.iter().map(|run| run["outcome"].as_str().expect("an outcome").to_owned()).collect()
         };
         assert_eq!(outcomes(&all_runs(&rig, &host).await), ["expected", "expected"]);
         // A month in which nobody looked.
         let later = first + TimeDelta::days(30) + TimeDelta::minutes(11);
-        runs::pass(rig.services.clone(), later).await;
+        look(rig.services.clone(), later).await;
         let found = all_runs(&rig, &host).await;
         assert_eq!(outcomes(&found), vec!["missed"; 62]);
         assert!(found.iter().all(|run| run["reason"] == "its host was offline"), "{:?}", found[0]);
         let days: Vec<_> = found.iter().step_by(2).map(|run| time(&run["due_at"])).collect();
         let expected: Vec<_> = (0..31).rev().map(|day| first + TimeDelta::days(day)).collect();
         assert_eq!(days, expected);
-        runs::pass(rig.services.clone(), later).await;
+        look(rig.services.clone(), later).await;
         assert_eq!(all_runs(&rig, &host).await, found);
     });
 }
@@ -76,7 +76,7 @@ fn what_was_due_before_a_change_is_accounted_for_by_the_old_times() {
         rig.put(&path, changed).await.is(200);
         let found = all_runs(&rig, &host).await;
         assert_eq!(found.len(), 2 * 4, "the first, and those at two o'clock of three days: {found:?}");
-        runs::pass(rig.services.clone(), Utc::now() + TimeDelta::days(9)).await;
+        look(rig.services.clone(), Utc::now() + TimeDelta::days(9)).await;
         assert_eq!(all_runs(&rig, &host).await.len(), found.len(), "disabled, so nothing more is due");
     });
 }

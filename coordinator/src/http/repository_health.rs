@@ -1,0 +1,118 @@
+//! What is wrong with a repository, as far as the coordinator knows: the part of it that no job fails for.
+
+use crate::config::Maintenance;
+use crate::db::hosts::Host;
+use crate::db::maintenance::Entry;
+use crate::db::repositories::Repository;
+use crate::db::{hosts, maintenance, stats};
+use chrono::TimeDelta;
+use diesel_async::AsyncPgConnection;
+use fleet_wire::Timestamp;
+use serde::Serialize;
+use uuid::Uuid;
+
+/// How a repository is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Health {
+    status: &'static str,
+    problems: Vec<Trouble>,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Trouble {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    detail: String,
+}
+
+/// What is known of one repository.
+pub(super) struct Known {
+    runner: Option<Host>,
+    entries: Vec<Entry>,
+    /// What the last check has come to.
+    check: Option<String>,
+}
+
+/// The field of the stats that tells.
+const CHECK_STATUS: &str = "last_check_status";
+/// What it says of a sound repository.
+const SOUND: &str = "ok";
+
+/// Reads what is known of repositories, in their order.
+///
+/// # Errors
+/// The database's.
+pub(super) async fn known(reader: &mut AsyncPgConnection, rows: &[Repository]) -> diesel::QueryResult<Vec<Known>> {
+    let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
+    let runners: Vec<Uuid> = rows.iter().filter_map(|row| row.runner_host_id).collect();
+    let runners = if runners.is_empty() { Vec::new() } else { hosts::find_many(reader, &runners).await? };
+    let entries = maintenance::of_repositories(reader, &ids).await?;
+    let checks = stats::newest_of(reader, &ids, CHECK_STATUS).await?;
+    let of = |row: &Repository| Known {
+        runner: runners.iter().find(|host| Some(host.id) == row.runner_host_id).cloned(),
+        entries: entries.iter().filter(|entry| entry.repository_id == row.id).cloned().collect(),
+        check: checks.get(&row.id).and_then(|value| value.as_str()).map(str::to_owned),
+    };
+    Ok(rows.iter().map(of).collect())
+}
+
+/// Judges what is known. Pure.
+pub(super) fn judge(known: &Known, rules: &Maintenance, now: Timestamp) -> Health {
+    let mut problems = Vec::new();
+    let mut wrong = |kind, detail: String| problems.push(Trouble { kind, detail });
+    if let Some(runner) = known.runner.as_ref().filter(|runner| !runner.online) {
+        let away = now - runner.last_seen_at.unwrap_or(runner.created_at);
+        if away > TimeDelta::from_std(rules.runner_offline).unwrap_or(TimeDelta::MAX) {
+            let minutes = away.num_minutes();
+            wrong("runner_offline", format!("its runner {} is offline for {minutes} minutes", runner.hostname));
+        }
+    }
+    for entry in &known.entries {
+        if let Some(since) = entry.overdue_at.filter(|overdue| *overdue <= now) {
+            wrong(
+                "maintenance_overdue",
+                format!("no {} has succeeded in time; it is overdue since {since}", entry.kind),
+            );
+        }
+    }
+    if let Some(found) = known.check.as_deref().filter(|found| *found != SOUND) {
+        wrong("check_failed", format!("the last check found: {found}"));
+    }
+    Health { status: if problems.is_empty() { "ok" } else { "degraded" }, problems }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::DateTime;
+    use std::time::Duration;
+
+    fn at(minutes: i64) -> Timestamp {
+        DateTime::from_timestamp(1_790_000_000 + minutes * 60, 0).expect("a time")
+    }
+
+    fn kinds(known: &Known) -> Vec<&'static str> {
+        let rules = Maintenance { jitter: Duration::ZERO, runner_offline: Duration::from_secs(3600) };
+        judge(known, &rules, at(0)).problems.into_iter().map(|problem| problem.kind).collect()
+    }
+
+    fn runner(online: bool, seen: Timestamp) -> Known {
+        let host = Host { online, last_seen_at: Some(seen), ..Host::sample(Uuid::from_u128(1)) };
+        Known { runner: Some(host), entries: Vec::new(), check: None }
+    }
+
+    #[test]
+    fn a_runner_may_be_away_for_a_while() {
+        assert_eq!(kinds(&runner(false, at(-60))), Vec::<&str>::new());
+        assert_eq!(kinds(&runner(false, at(-61))), ["runner_offline"]);
+        assert_eq!(kinds(&runner(true, at(-900))), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn a_check_that_found_errors_is_told() {
+        let known = |check: &str| Known { runner: None, entries: Vec::new(), check: Some(check.to_owned()) };
+        assert_eq!(kinds(&known("ok")), Vec::<&str>::new());
+        assert_eq!(kinds(&known("errors")), ["check_failed"]);
+    }
+}

@@ -1,0 +1,180 @@
+//! What a repository's maintenance comes to: which run starts now, on which host, and which waits or will not be. Pure.
+//!
+//! forget goes before prune, which has nothing to do before it. Of several runs of a kind that are due only the latest is
+//! done: one makes up for all. Each starts somewhat after it is due, always by the same time, so that a hundred
+//! repositories with one timetable do not start together.
+
+use crate::db::hosts::Host;
+use crate::db::maintenance::Entry;
+use crate::db::repositories::Repository;
+use crate::db::runs::{Outcome, Run};
+use crate::db::source_groups::SourceGroup;
+use crate::timetable::Timetable;
+use chrono::TimeDelta;
+use fleet_wire::{CAPABILITY_FORGET_GUARD, ForgetGroup, ForgetLimit, Kind, Timestamp};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+/// The kinds, in the order in which they go.
+pub const KINDS: [Kind; 3] = [Kind::Forget, Kind::Prune, Kind::Check];
+
+/// A host of the repository, as far as it matters here.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// The host.
+    pub host_id: Uuid,
+    /// It can take jobs, and has the repository at hand.
+    pub ready: bool,
+    /// Its agent can forget for other hosts, and keeps limits.
+    pub guards: bool,
+}
+
+impl Candidate {
+    /// What is known of a host; `connected` if it can take jobs.
+    pub fn of(host: &Host, connected: bool) -> Self {
+        Self {
+            host_id: host.id,
+            ready: connected && host.initialized_repository_id == host.repository_id,
+            guards: guards(host),
+        }
+    }
+}
+
+/// Whether a host's agent can forget for other hosts, and keeps limits.
+pub fn guards(host: &Host) -> bool {
+    host.capabilities.0.iter().any(|capability| capability == CAPABILITY_FORGET_GUARD)
+}
+
+/// What is to be done about one run.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// It becomes a job of this host.
+    Start(Run, Uuid),
+    /// It becomes a run of each host: none of them can forget for the others.
+    Split(Run),
+    /// It will not be.
+    Leave(Run),
+}
+
+/// What is to be done about the runs of one repository: all that are not over, the earliest due first.
+pub fn decide(
+    open: &[Run],
+    repository: &Repository,
+    entries: &[Entry],
+    candidates: &[Candidate],
+    paused: Option<&str>,
+    longest_jitter: TimeDelta,
+    now: Timestamp,
+) -> Vec<Action> {
+    let mut actions = Vec::new();
+    let mut forget_is_open = false;
+    for kind in KINDS {
+        let of_kind: Vec<&Run> = open.iter().filter(|run| run.kind == kind.as_str()).collect();
+        let (expected, running): (Vec<&Run>, Vec<&Run>) =
+            of_kind.iter().partition(|run| run.outcome == Outcome::Expected.as_str());
+        for run in &expected {
+            let newer = expected.iter().find(|other| other.due_at > run.due_at && other.host_id == run.host_id);
+            if let Some(newer) = newer {
+                let why = format!("nobody did it in time; the one that was due at {} makes up for it", newer.due_at);
+                actions.push(Action::Leave((*run).clone().with(Outcome::Missed, why)));
+            } else if let Some(why) = paused {
+                actions.push(Action::Leave((*run).clone().with(Outcome::Skipped, format!("paused: {why}"))));
+            } else if let Some(other) = running.iter().find(|other| other.host_id == run.host_id) {
+                let job = other.job_id.map(|job| job.to_string()).unwrap_or_default();
+                actions.push(Action::Leave((*run).clone().with(Outcome::Skipped, format!("still running: job {job}"))));
+            } else if now >= run.due_at + jitter(run, entries, longest_jitter)
+                && !(kind == Kind::Prune && forget_is_open)
+            {
+                actions.extend(start(run, kind, repository, candidates));
+            }
+        }
+        forget_is_open |= kind == Kind::Forget && !(expected.is_empty() && running.is_empty());
+    }
+    actions
+}
+
+/// On which host a run starts; nothing if none can do it now.
+fn start(run: &Run, kind: Kind, repository: &Repository, candidates: &[Candidate]) -> Option<Action> {
+    let may = |candidate: &&Candidate| {
+        let its_own = run.host_id.is_none_or(|host| host == candidate.host_id);
+        its_own && repository.runner_host_id.is_none_or(|runner| runner == candidate.host_id)
+    };
+    let alone = kind != Kind::Forget || run.host_id.is_some();
+    let may: Vec<&Candidate> = candidates.iter().filter(may).collect();
+    let ready = may.iter().filter(|candidate| candidate.ready && (alone || candidate.guards));
+    // Another host each time, and the same one whenever it is asked.
+    let chosen = ready.min_by_key(|candidate| weight(&[run.id.as_bytes(), candidate.host_id.as_bytes()]));
+    match chosen {
+        Some(chosen) => Some(Action::Start(run.clone(), chosen.host_id)),
+        None if !alone && !may.is_empty() && may.iter().all(|candidate| !candidate.guards) => {
+            Some(Action::Split(run.clone()))
+        }
+        None => None,
+    }
+}
+
+/// How long after it is due a run starts: `longest` at most, and a tenth of the interval at most.
+fn jitter(run: &Run, entries: &[Entry], longest: TimeDelta) -> TimeDelta {
+    let Some(entry) = entries.iter().find(|entry| entry.kind == run.kind) else { return TimeDelta::zero() };
+    let most = longest.min(TimeDelta::seconds(entry.interval_seconds / 10)).num_seconds().max(1);
+    let place = weight(&[entry.repository_id.as_bytes(), entry.kind.as_bytes()]) % most.unsigned_abs();
+    TimeDelta::seconds(i64::try_from(place).unwrap_or(0))
+}
+
+fn weight(parts: &[&[u8]]) -> u64 {
+    let mut digest = Sha256::new();
+    parts.iter().for_each(|part| digest.update(part));
+    let mut first = [0; 8];
+    first.copy_from_slice(&digest.finalize()[..8]);
+    u64::from_be_bytes(first)
+}
+
+/// The rows of what an entry has due up to `until`, hardly more than `most`, and when it is due next after those.
+pub fn expected(entry: &Entry, until: Timestamp, most: usize) -> (Vec<Run>, Option<Timestamp>) {
+    let Ok(timetable) = Timetable::parse(&entry.cron, &entry.timezone) else { return (Vec::new(), None) };
+    let mut rows = Vec::new();
+    let mut next = entry.next_due_at;
+    while let Some(due_at) = next.filter(|due_at| *due_at <= until && rows.len() < most) {
+        rows.push(Run::of_maintenance(entry.repository_id, &entry.kind, None, due_at, until));
+        next = timetable.next_after(due_at);
+    }
+    (rows, next)
+}
+
+/// What a check reads this time. `1/n` stands for the part after the one that the last success has read, so that n checks
+/// read everything; anything else is read each time.
+pub fn part_of_check(subset: Option<&str>, last: Option<&str>) -> Option<String> {
+    let subset = subset?;
+    let part = |text: &str| {
+        let (part, of) = text.split_once('/')?;
+        Some((part.parse::<u64>().ok()?, of.parse::<u64>().ok().filter(|of| *of > 0)?))
+    };
+    let Some((first, of)) = part(subset) else { return Some(subset.to_owned()) };
+    let next = match last.and_then(part) {
+        Some((last, last_of)) if last_of == of => last % of + 1,
+        _ => first,
+    };
+    Some(format!("{next}/{of}"))
+}
+
+/// The groups of a forget that covers every host of a repository, each with its own policy and its own snapshots.
+pub fn forget_groups<'a>(hosts: impl IntoIterator<Item = (&'a Host, &'a [SourceGroup])>) -> Vec<ForgetGroup> {
+    let mut all = Vec::new();
+    for (host, groups) in hosts {
+        for group in groups {
+            let policy = group.retention.as_ref().map(|policy| policy.0).filter(|policy| policy.check().is_ok());
+            let of_host = |policy| ForgetGroup { tag: group.name.clone(), policy, host: Some(host.hostname.clone()) };
+            all.extend(policy.map(of_host));
+        }
+    }
+    all
+}
+
+/// How much one forget in this repository may delete, if that is limited.
+pub fn forget_limit(repository: &Repository) -> Option<ForgetLimit> {
+    let limit = ForgetLimit { snapshots: repository.forget_max_snapshots, share: repository.forget_max_share };
+    (limit != ForgetLimit::default()).then_some(limit)
+}
+
+#[cfg(test)]
+mod tests;

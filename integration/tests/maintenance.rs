@@ -1,0 +1,181 @@
+//! Maintenance of repositories that several hosts share: what is due becomes jobs of the right host, one after the other.
+
+mod support;
+
+use fleet_integration::{Api, Sandbox};
+use serde_json::{Value, json};
+use support::{Host, group, journalling, over, repository, until};
+
+/// A coordinator without jitter.
+fn sandbox() -> Sandbox {
+    Sandbox::start_with(&[("FLEET_MAINTENANCE_JITTER", "0s")]).unwrap()
+}
+
+/// Our own agent, which can forget for other hosts.
+fn guarding(journal: &str) -> Value {
+    json!({"capabilities": ["ack", "forget-guard"], "journal": journal, "jobs": []})
+}
+
+/// Maintenance that does not come due by itself while a test runs.
+fn maintain(api: &Api, repository: &str, more: &Value) {
+    let mut body = json!({"forget": {"cron": "0 0 1 1 *"}, "prune": {"cron": "0 0 1 1 *"}, "check": {"cron": "0 0 1 1 *", "subset": "1/7"}});
+    for (field, value) in more.as_object().into_iter().flatten() {
+        body[field] = value.clone();
+    }
+    let path = format!("/v1/repositories/{repository}/maintenance");
+    api.call("PUT", &path, Some(&body), &[]).unwrap().ok().unwrap();
+}
+
+/// These kinds are due now.
+fn due(sandbox: &Sandbox, kinds: &str) {
+    let sql = format!(
+        "UPDATE maintenance SET next_due_at = date_trunc('second', now()) WHERE kind IN ({kinds}) RETURNING kind"
+    );
+    assert!(!sandbox.database.query(&sql).unwrap().is_empty());
+}
+
+/// The outcomes of the repository's runs, by kind, once nothing is open.
+fn settled(api: &Api, repository: &str, count: usize) -> Vec<(String, String)> {
+    let path = format!("/v1/repositories/{repository}/runs");
+    let is_open = |run: &Value| run["outcome"] == "expected" || run["outcome"] == "running";
+    let list = until(api, &path, |list| {
+        list["items"].as_array().is_some_and(|items| items.len() == count && !items.iter().any(is_open))
+    });
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let runs = list["items"].as_array().unwrap().iter();
+    let mut found: Vec<_> = runs.map(|run| (text(&run["kind"]), text(&run["outcome"]))).collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn one_forget_covers_every_host_and_prune_follows_it() {
+    let sandbox = sandbox();
+    let api = sandbox.api();
+    let repository = repository(&sandbox);
+    let mut web = Host::ready_as(&sandbox, "web-1", &repository, &guarding("a"));
+    let db = Host::ready_as(&sandbox, "db-1", &repository, &journalling("b", &[]));
+    group(&api, &web.id, "docs", json!({"keep_last": 3}));
+    group(&api, &db.id, "docs", json!({"keep_daily": 7}));
+    group(&api, &db.id, "tmp", Value::Null);
+    maintain(&api, &repository, &json!({"forget_limit": {"share": 0.5}}));
+    due(&sandbox, "'forget', 'prune'");
+
+    // Only web's agent can do it for all.
+    let forget = web.take("command.run");
+    assert_eq!((&forget["kind"], &forget["forget_limit"]), (&json!("forget"), &json!({"share": 0.5})));
+    let mut groups = forget["forget_groups"].as_array().unwrap().clone();
+    groups.sort_by_key(|group| group["host"].to_string());
+    assert_eq!(
+        groups,
+        [
+            json!({"tag": "docs", "policy": {"keep_daily": 7}, "host": "db-1"}),
+            json!({"tag": "docs", "policy": {"keep_last": 3}, "host": "web-1"}),
+        ]
+    );
+    let forget = forget["job_id"].as_str().unwrap().to_owned();
+    web.accept(&forget);
+    web.start(&forget, "forget");
+    assert_eq!(web.runs_so_far(&api), Vec::<String>::new(), "prune waits");
+    let last = web.finish(&forget, "succeeded", 0);
+    web.settled(last);
+    // Whichever host it is, it comes after the forget.
+    let prune =
+        until(&api, "/v1/jobs?kind=prune", |list| list["items"].as_array().is_some_and(|items| items.len() == 1));
+    let prune = &prune["items"][0];
+    let (at, forgot) = (prune["created_at"].as_str().unwrap(), over(&api, &forget));
+    assert!(at > forgot["dispatched_at"].as_str().unwrap(), "{prune} {forgot}");
+    assert_eq!((&prune["origin"], &prune["requested_by"]), (&json!("maintenance"), &json!("maintenance")));
+}
+
+#[test]
+fn the_runner_alone_gets_the_admin_credential_and_the_work() {
+    let sandbox = sandbox();
+    let api = sandbox.api();
+    let body = json!({
+        "name": "main", "url": "/srv/repository", "password": "pw", "append_only": true,
+        "admin": {"username": "admin", "credential": "secret"},
+    });
+    let repository = api.post("/v1/repositories", &body).unwrap()["id"].as_str().unwrap().to_owned();
+    let mut runner = Host::ready_as(&sandbox, "trusted", &repository, &guarding("a"));
+    let mut web = Host::ready_as(&sandbox, "web-1", &repository, &guarding("b"));
+    group(&api, &web.id, "docs", json!({"keep_last": 3}));
+    maintain(&api, &repository, &json!({"runner_host_id": runner.id}));
+
+    // What web's agent had of it is taken away again.
+    let admin = loop {
+        let update = web.take("config.update");
+        if update["slot"] == "admin" && update["clear"].is_array() {
+            break update;
+        }
+    };
+    assert!(admin["repo_credential"].is_null(), "{admin}");
+    assert!(admin["clear"].as_array().unwrap().contains(&json!("repo_credential")), "{admin}");
+    web.connect(&sandbox, &guarding("b"));
+
+    for part in ["1/7", "2/7"] {
+        due(&sandbox, "'check'");
+        let check = runner.take("command.run");
+        assert_eq!((&check["kind"], &check["args"]), (&json!("check"), &json!([part])));
+        let check = check["job_id"].as_str().unwrap().to_owned();
+        runner.accept(&check);
+        let last = runner.finish(&check, "succeeded", 0);
+        runner.settled(last);
+    }
+    assert_eq!(settled(&api, &repository, 2), vec![("check".to_owned(), "succeeded".to_owned()); 2]);
+
+    // While it is away the work waits for it, and nobody else does it.
+    runner.disconnect();
+    due(&sandbox, "'prune'");
+    let path = format!("/v1/repositories/{repository}/runs");
+    until(&api, &path, |list| list["items"][0]["kind"] == "prune" && list["items"][0]["outcome"] == "expected");
+    assert_eq!(web.runs_so_far(&api), Vec::<String>::new());
+    runner.connect(&sandbox, &guarding("a"));
+    let prune = runner.take("command.run");
+    assert_eq!((&prune["kind"], &prune["requires_admin_creds"]), (&json!("prune"), &json!(true)));
+}
+
+#[test]
+fn hosts_whose_agents_can_not_forget_for_others_forget_each_for_itself() {
+    let sandbox = sandbox();
+    let api = sandbox.api();
+    let repository = repository(&sandbox);
+    let mut hosts = ["web-1", "db-1"].map(|name| Host::ready(&sandbox, name, &repository));
+    for host in &hosts {
+        group(&api, &host.id, "docs", json!({"keep_last": 3}));
+    }
+    maintain(&api, &repository, &json!({}));
+    due(&sandbox, "'forget'");
+    for host in &mut hosts {
+        let forget = host.take("command.run");
+        assert_eq!(forget["forget_groups"], json!([{"tag": "docs", "policy": {"keep_last": 3}}]));
+        let forget = forget["job_id"].as_str().unwrap().to_owned();
+        host.finish(&forget, "succeeded", 0);
+    }
+    let outcomes = settled(&api, &repository, 3);
+    let of = |outcome: &str| ("forget".to_owned(), outcome.to_owned());
+    assert_eq!(outcomes, [of("skipped"), of("succeeded"), of("succeeded")]);
+}
+
+#[test]
+fn a_restart_neither_forgets_nor_repeats_what_is_due() {
+    let mut sandbox = sandbox();
+    let api = sandbox.api();
+    let repository = repository(&sandbox);
+    let mut host = Host::ready_as(&sandbox, "web-1", &repository, &guarding("a"));
+    maintain(&api, &repository, &json!({}));
+    host.disconnect();
+    due(&sandbox, "'check'");
+    let path = format!("/v1/repositories/{repository}/runs");
+    until(&api, &path, |list| list["items"][0]["outcome"] == "expected");
+    sandbox.restart_with(&[("FLEET_MAINTENANCE_JITTER", "0s")]).unwrap();
+    host.connect(&sandbox, &guarding("a"));
+    let check = host.run("check");
+    host.accept(&check);
+    sandbox.restart_with(&[("FLEET_MAINTENANCE_JITTER", "0s")]).unwrap();
+    host.connect(&sandbox, &json!({"capabilities": ["ack", "forget-guard"], "journal": "a", "jobs": [check]}));
+    let last = host.finish(&check, "succeeded", 0);
+    host.settled(last);
+    assert_eq!(settled(&sandbox.api(), &repository, 1), [("check".to_owned(), "succeeded".to_owned())]);
+    assert_eq!(host.runs_so_far(&sandbox.api()), Vec::<String>::new());
+}
