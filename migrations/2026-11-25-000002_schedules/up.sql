@@ -56,6 +56,8 @@ CREATE TABLE runs (
 );
 CREATE INDEX runs_of_host ON runs (host_id, due_at DESC, id DESC) WHERE host_id IS NOT NULL;
 CREATE INDEX runs_of_repository ON runs (repository_id, due_at DESC, id DESC) WHERE schedule_id IS NULL;
+-- Counted in it, for the metrics.
+CREATE INDEX runs_by_time ON runs (due_at, outcome);
 -- What the ticker looks at.
 CREATE INDEX runs_expected ON runs (due_at, id) WHERE outcome = 'expected';
 CREATE INDEX runs_retrying ON runs (retry_at, id) WHERE outcome = 'retrying';

@@ -12,6 +12,7 @@ pub mod json;
 pub mod logs;
 pub mod lookup;
 pub mod maintenance;
+pub mod overdue;
 pub mod planning;
 pub mod presence;
 pub mod repositories;

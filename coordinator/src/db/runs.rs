@@ -414,6 +414,19 @@ pub async fn list(
     query.order((runs::due_at.desc(), runs::id.desc())).limit(limit).load(connection).await
 }
 
+/// How many runs that were due since a time came to what.
+///
+/// # Errors
+/// The database's.
+pub async fn count_since(connection: &mut AsyncPgConnection, since: Timestamp) -> QueryResult<Vec<(String, i64)>> {
+    runs::table
+        .filter(runs::due_at.ge(since))
+        .group_by(runs::outcome)
+        .select((runs::outcome, diesel::dsl::count_star()))
+        .load(connection)
+        .await
+}
+
 /// Maintenance that is not over, of at most about `limit` runs: of whole repositories, from behind the repository `after`.
 ///
 /// # Errors

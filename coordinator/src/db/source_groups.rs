@@ -5,7 +5,6 @@ use super::schedules;
 use super::schema::{hosts, schedules as of_schedules, source_groups};
 use crate::persistence::Write;
 use diesel::prelude::*;
-use diesel::sql_types::{Bool, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use fleet_wire::{RetentionPolicy, Timestamp};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -66,47 +65,6 @@ pub async fn of_hosts(connection: &mut AsyncPgConnection, hosts: &[Uuid]) -> Que
     }
     let of_hosts = source_groups::table.filter(source_groups::host_id.eq_any(hosts));
     of_hosts.select(SourceGroup::as_select()).load(connection).await
-}
-
-/// A source group whose backup has not succeeded within its time.
-#[derive(Clone, Debug, PartialEq, Queryable, Selectable)]
-#[diesel(table_name = source_groups)]
-#[allow(missing_docs, reason = "the columns; the migration says what they mean")]
-pub struct Overdue {
-    pub host_id: Uuid,
-    pub name: String,
-    pub success_within_seconds: Option<i64>,
-    pub last_success_at: Option<Timestamp>,
-    #[diesel(select_expression = source_groups::overdue_at.assume_not_null())]
-    pub overdue_at: Timestamp,
-}
-
-/// At most `limit` of those that are overdue at `now`, the longest first, from behind `after`.
-///
-/// # Errors
-/// The database's.
-pub async fn overdue(
-    connection: &mut AsyncPgConnection,
-    now: Timestamp,
-    after: Option<&(Timestamp, Uuid, String)>,
-    limit: i64,
-) -> QueryResult<Vec<Overdue>> {
-    let since = source_groups::overdue_at.assume_not_null();
-    let mut query = source_groups::table
-        .filter(source_groups::overdue_at.is_not_null().and(since.le(now)))
-        .select(Overdue::as_select())
-        .into_boxed();
-    if let Some((overdue_at, host_id, name)) = after {
-        let place =
-            diesel::dsl::sql::<Bool>("(source_groups.overdue_at, source_groups.host_id, source_groups.name) > (");
-        let place = place.bind::<Timestamptz, _>(overdue_at).sql(", ").bind::<SqlUuid, _>(host_id);
-        query = query.filter(place.sql(", ").bind::<Text, _>(name).sql(")"));
-    }
-    query
-        .order((source_groups::overdue_at, source_groups::host_id, source_groups::name))
-        .limit(limit)
-        .load(connection)
-        .await
 }
 
 /// What came of a [`Put`].

@@ -2,9 +2,11 @@
 
 use super::problem::Problem;
 use super::routes::resource;
-use crate::db::{DatabaseError, hosts};
+use crate::db::runs::{self, Outcome};
+use crate::db::{DatabaseError, hosts, overdue};
 use crate::services::Services;
 use actix_web::{HttpResponse, web};
+use chrono::{TimeDelta, Utc};
 use fleet_wire::Status;
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -46,6 +48,9 @@ struct Counts {
     offline: i64,
     open: Vec<(String, i64)>,
     ended: Vec<(String, i64)>,
+    runs: Vec<(String, i64)>,
+    /// Backups, and maintenance.
+    overdue: (i64, i64),
 }
 
 async fn count(services: &Services) -> Result<Counts, DatabaseError> {
@@ -53,7 +58,10 @@ async fn count(services: &Services) -> Result<Counts, DatabaseError> {
         let (online, offline) = hosts::count(reader).await?;
         let open = crate::db::stats::count_open_jobs(reader).await?;
         let ended = crate::db::stats::count_jobs_of_last_day(reader).await?;
-        Ok(Counts { online, offline, open, ended })
+        let now = Utc::now();
+        let runs = runs::count_since(reader, now - TimeDelta::days(1)).await?;
+        let overdue = overdue::count(reader, now).await?;
+        Ok(Counts { online, offline, open, ended, runs, overdue })
     });
     counting.await
 }
@@ -103,6 +111,18 @@ fn text(counts: Option<&Counts>) -> String {
     };
     family("fleet_jobs", "Jobs that are not over.", &all(false, &counts.open));
     family("fleet_jobs_ended_last_day", "Jobs made in the last 24 hours that are over.", &all(true, &counts.ended));
+    let of_outcome = |outcome: Outcome| {
+        let found = counts.runs.iter().find(|(name, _)| name == outcome.as_str());
+        (format!("{{outcome=\"{outcome}\"}}"), found.map_or(0, |(_, count)| *count))
+    };
+    family("fleet_runs_last_day", "Runs that were due in the last 24 hours.", &Outcome::ALL.map(of_outcome));
+    let of_what = |what: &str, count: i64| (format!("{{what=\"{what}\"}}"), count);
+    let (backups, maintenance) = counts.overdue;
+    family(
+        "fleet_overdue",
+        "What has not succeeded within its time.",
+        &[of_what("backup", backups), of_what("maintenance", maintenance)],
+    );
     text
 }
 
@@ -112,7 +132,8 @@ mod tests {
 
     #[test]
     fn every_status_is_there_even_with_no_jobs() {
-        let counts = Counts { online: 2, open: vec![("running".to_owned(), 3)], ..Counts::default() };
+        let open = vec![("running".to_owned(), 3)];
+        let counts = Counts { online: 2, open, overdue: (4, 0), ..Counts::default() };
         let text = text(Some(&counts));
         for line in [
             "fleet_up 1",
@@ -122,10 +143,13 @@ mod tests {
             "fleet_jobs{status=\"queued\"} 0",
             "fleet_jobs{status=\"running\"} 3",
             "fleet_jobs_ended_last_day{status=\"cancelled\"} 0",
+            "fleet_runs_last_day{outcome=\"missed\"} 0",
+            "fleet_overdue{what=\"backup\"} 4",
+            "fleet_overdue{what=\"maintenance\"} 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
-        assert_eq!(text.lines().filter(|line| line.starts_with("# TYPE ")).count(), 5);
+        assert_eq!(text.lines().filter(|line| line.starts_with("# TYPE ")).count(), 7);
     }
 
     #[test]

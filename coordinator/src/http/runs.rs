@@ -8,8 +8,8 @@ use super::page::{CURSOR, LIMIT, Page};
 use super::params::Params;
 use super::problem::Problem;
 use super::routes::resource;
+use crate::db::overdue::{self, Overdue, Place};
 use crate::db::runs::{self, Run, Whose};
-use crate::db::source_groups::{self, Overdue};
 use crate::services::Services;
 use actix_web::{HttpResponse, web};
 use fleet_wire::Timestamp;
@@ -20,7 +20,7 @@ use uuid::Uuid;
 pub fn configure(config: &mut web::ServiceConfig) {
     config.service(resource("/hosts/{id}/runs", [web::get().to(of_host)], "GET"));
     config.service(resource("/repositories/{id}/runs", [web::get().to(of_repository)], "GET"));
-    config.service(resource("/overdue", [web::get().to(overdue)], "GET"));
+    config.service(resource("/overdue", [web::get().to(what_is_overdue)], "GET"));
 }
 
 #[derive(Serialize)]
@@ -89,9 +89,13 @@ async fn list(services: &Services, whose: Whose, params: &Params) -> Result<Http
 
 #[derive(Serialize)]
 struct OverdueView {
-    host_id: Uuid,
-    source_group: String,
-    /// Within how long of the last one a backup must succeed.
+    kind: String,
+    /// Of a backup, as its source group.
+    host_id: Option<Uuid>,
+    source_group: Option<String>,
+    /// Of maintenance.
+    repository_id: Option<Uuid>,
+    /// Within how long of the last time it must succeed.
     rpo_seconds: Option<i64>,
     last_success_at: Option<Timestamp>,
     overdue_since: Timestamp,
@@ -100,20 +104,21 @@ struct OverdueView {
 impl From<Overdue> for OverdueView {
     fn from(row: Overdue) -> Self {
         Self {
+            kind: row.kind,
             host_id: row.host_id,
-            source_group: row.name,
-            rpo_seconds: row.success_within_seconds,
+            source_group: row.source_group,
+            repository_id: row.repository_id,
+            rpo_seconds: row.within_seconds,
             last_success_at: row.last_success_at,
             overdue_since: row.overdue_at,
         }
     }
 }
 
-async fn overdue(services: web::Data<Services>, params: Params) -> Result<HttpResponse, Problem> {
+async fn what_is_overdue(services: web::Data<Services>, params: Params) -> Result<HttpResponse, Problem> {
     params.only(&[LIMIT, CURSOR])?;
-    let page: Page<(Timestamp, Uuid, String)> = Page::of(&params)?;
+    let page: Page<Place> = Page::of(&params)?;
     let after = page.after.as_ref();
-    let rows = read(&services, async |reader| source_groups::overdue(reader, now(), after, page.rows()).await).await?;
-    let key = |row: &Overdue| (row.overdue_at, row.host_id, row.name.clone());
-    Ok(HttpResponse::Ok().json(page.list(rows, key, OverdueView::from)))
+    let rows = read(&services, async |reader| overdue::list(reader, now(), after, page.rows()).await).await?;
+    Ok(HttpResponse::Ok().json(page.list(rows, Overdue::place, OverdueView::from)))
 }

@@ -110,7 +110,18 @@ fn what_has_not_succeeded_within_its_time_is_overdue() {
         let next = page["next_cursor"].as_str().expect("another page");
         let second = rig.get(&format!("/v1/overdue?limit=1&cursor={next}")).await.is(200).body;
         assert_eq!((names(&page["items"]), names(&second["items"])), (vec!["etc".to_owned()], vec!["docs".to_owned()]));
+        // Maintenance too, between them by how long it is overdue.
+        let repository = rig.repository("main").await;
+        rig.put(&format!("/v1/repositories/{repository}/maintenance"), json!({"check": {"cron": "@daily"}}))
+            .await
+            .is(200);
+        sql(&rig, "UPDATE maintenance SET overdue_at = now() - interval '2 hours'").await;
+        let found = overdue(&rig).await;
+        let kinds: Vec<_> =
+            found.as_array().expect("a list").iter().map(|item| item["kind"].as_str().expect("a kind")).collect();
+        assert_eq!(kinds, ["backup", "check", "backup"], "{found}");
+        assert_eq!((&found[1]["repository_id"], &found[1]["rpo_seconds"]), (&json!(repository), &json!(2 * 86400)));
         rig.delete(&format!("/v1/hosts/{host}")).await.is(204);
-        assert_eq!(overdue(&rig).await, json!([]));
+        assert_eq!(overdue(&rig).await.as_array().map(Vec::len), Some(1));
     });
 }
