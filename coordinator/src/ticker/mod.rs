@@ -2,6 +2,7 @@
 //! What is due is computed from the ledger and the board, so a restart neither forgets nor repeats anything.
 
 mod history;
+mod pace;
 mod presence;
 
 use crate::board::Board;
