@@ -150,6 +150,8 @@ CREATE TABLE log_chunks (
     job_id uuid NOT NULL REFERENCES jobs ON DELETE CASCADE,
     first_seq bigint NOT NULL,
     last_seq bigint NOT NULL,
+    -- Made of the chunks that came in, once the job was over.
+    compacted boolean NOT NULL DEFAULT false,
     data bytea NOT NULL,
     PRIMARY KEY (job_id, first_seq)
 ) WITH (
@@ -157,6 +159,8 @@ CREATE TABLE log_chunks (
     autovacuum_vacuum_insert_scale_factor = 0.05,
     autovacuum_analyze_scale_factor = 0.02
 );
+-- What is still to be compacted. The order of NULLs, of which there are none, tells the planner this index from the key.
+CREATE INDEX log_chunks_loose ON log_chunks (job_id NULLS FIRST, first_seq) WHERE NOT compacted;
 -- The coordinator has compressed it already.
 ALTER TABLE log_chunks ALTER COLUMN data SET STORAGE EXTERNAL;
 

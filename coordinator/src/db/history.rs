@@ -23,6 +23,8 @@ macro_rules! is_over_since {
     };
 }
 
+pub(super) use is_over_since;
+
 /// Whether a row of `jobs` is the newest success of a source group that there is.
 macro_rules! is_newest_success {
     () => {
@@ -153,7 +155,7 @@ impl Write for ForgetJobs {
 }
 
 /// The ids of jobs begin with the time at which they were made (UUID version 7): the first that one made then can have.
-fn first_id_of(time: Timestamp) -> Uuid {
+pub fn first_id_of(time: Timestamp) -> Uuid {
     let millis = u64::try_from(time.timestamp_millis()).unwrap_or(0);
     Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid()
 }

@@ -85,6 +85,7 @@ diesel::table! {
         job_id -> Uuid,
         first_seq -> Int8,
         last_seq -> Int8,
+        compacted -> Bool,
         data -> Bytea,
     }
 }

@@ -144,6 +144,7 @@ fn start_actors(
         services.dispatcher.do_send(HostRemoved { host_id });
     }
     let ticker = TickerServices {
+        database: services.database.clone(),
         persistence: services.persistence.clone(),
         dispatcher: services.dispatcher.clone(),
         registry: services.registry.clone(),

@@ -1,16 +1,19 @@
 //! The maintenance ticker: takes no input, but looks at intervals what is due and does it, or asks whoever knows to look.
 //! What is due is computed from the ledger and the board, so a restart neither forgets nor repeats anything.
 
+mod compaction;
 mod history;
 mod pace;
 mod presence;
 
 use crate::board::Board;
 use crate::config::History;
+use crate::db::Database;
 use crate::dispatcher::{Dispatcher, LookAtDeadlines};
 use crate::persistence::{Persistence, SavePresence};
 use crate::registry::{Registry, Silent};
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, WrapFuture};
+use compaction::Compaction;
 use fleet_wire::Timestamp;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,11 +26,16 @@ const PRESENCE_INTERVAL: Duration = Duration::from_secs(10);
 /// How often old history is looked for. A look that finds none takes a few microseconds.
 const HISTORY_INTERVAL: Duration = Duration::from_secs(5);
 
+/// How often it is looked for logs of jobs that are over and not compacted yet. A look that finds none takes as little.
+const COMPACTION_INTERVAL: Duration = Duration::from_secs(10);
+
 /// How often it is looked which jobs have waited too long.
 const DEADLINES_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What the ticker needs of the coordinator.
 pub struct TickerServices {
+    /// For reading.
+    pub database: Database,
     /// The one writer.
     pub persistence: Addr<Persistence>,
     /// Who ends jobs.
@@ -49,6 +57,8 @@ pub struct Ticker {
     writing: bool,
     /// Old history is being deleted.
     forgetting: bool,
+    /// Logs are being compacted.
+    compacting: bool,
 }
 
 impl Ticker {
@@ -56,7 +66,7 @@ impl Ticker {
     /// silent host gets.
     pub fn new(services: TickerServices, online: &[Uuid]) -> Self {
         online.iter().for_each(|host| services.board.see(*host));
-        Self { services, written: HashMap::new(), writing: false, forgetting: false }
+        Self { services, written: HashMap::new(), writing: false, forgetting: false, compacting: false }
     }
 
     fn note_presence(&mut self, context: &mut Context<Self>) {
@@ -95,6 +105,17 @@ impl Ticker {
         let pass = history::pass(self.services.persistence.clone(), self.services.history.clone());
         context.spawn(pass.into_actor(self).map(|(), actor, _| actor.forgetting = false));
     }
+
+    fn compact_logs(&mut self, context: &mut Context<Self>) {
+        if self.compacting {
+            return;
+        }
+        self.compacting = true;
+        let TickerServices { database, persistence, history, .. } = &self.services;
+        let (database, persistence, history) = (database.clone(), persistence.clone(), history.clone());
+        let pass = Compaction { database, persistence, history }.pass();
+        context.spawn(pass.into_actor(self).map(|(), actor, _| actor.compacting = false));
+    }
 }
 
 impl Actor for Ticker {
@@ -105,6 +126,7 @@ impl Actor for Ticker {
         if self.services.history.is_limited() {
             context.run_interval(HISTORY_INTERVAL, |actor, context| actor.forget_history(context));
         }
+        context.run_interval(COMPACTION_INTERVAL, |actor, context| actor.compact_logs(context));
         context.run_interval(DEADLINES_INTERVAL, |actor, _| {
             actor.services.dispatcher.do_send(LookAtDeadlines);
         });
