@@ -94,7 +94,7 @@ impl Logged {
         };
         eventually("the log to be compacted", LIMIT, done).unwrap();
         assert!(self.log() == expected, "the log is not what it was");
-        assert_eq!(self.stored(), expected.len().try_into().unwrap());
+        assert_eq!(self.stored(), i64::try_from(expected.len()).unwrap());
     }
 }
 

@@ -26,7 +26,7 @@ const LOGS: i64 = 200;
 /// Chunks in a window: deleting them is part of a transaction in which others wait for theirs.
 const ROWS: i64 = 500;
 /// Packed data in a window, and the rest of its last chunk.
-const WINDOW_BYTES: i64 = 256 * 1024;
+const WINDOW_BYTES: i64 = 128 * 1024;
 /// Text in a chunk, unless one line has more. Twice as much would save 1 %, and make reading a page dearer.
 const CHUNK_BYTES: usize = 512 * 1024;
 /// A chunk with more text than this is left as it is: compressing it would take a thread for long.
