@@ -76,18 +76,31 @@ pub struct Maintenance {
     pub runner_offline: Duration,
 }
 
-/// How long history is kept; without a time, for ever. Each is given in seconds, or with a unit: 24h, 400d.
+/// How long history is kept; without a time, for ever. Each is given with a unit, and is an hour at least: 24h, 400d.
 #[derive(Clone, Debug, Default, Args)]
 pub struct History {
-    /// Jobs that are over and were made longer ago than this are deleted, and their logs; but for the newest success of
-    /// each source group. Without it they are kept for ever.
-    #[arg(long = "keep-jobs", env = "FLEET_KEEP_JOBS", value_name = "TIME", value_parser = parse_duration)]
+    /// Jobs that ended longer ago than this are deleted, and their logs; but for the newest success of each source
+    /// group. Without it they are kept for ever.
+    #[arg(long = "keep-jobs", env = "FLEET_KEEP_JOBS", value_name = "TIME", value_parser = parse_keep)]
     pub jobs: Option<Duration>,
 
-    /// The logs of jobs that are over and were made longer ago than this are deleted. Without it they are kept as long
-    /// as the jobs.
-    #[arg(long = "keep-logs", env = "FLEET_KEEP_LOGS", value_name = "TIME", value_parser = parse_duration)]
+    /// The logs of jobs that ended longer ago than this are deleted. Without it they are kept as long as the jobs.
+    #[arg(long = "keep-logs", env = "FLEET_KEEP_LOGS", value_name = "TIME", value_parser = parse_keep)]
     pub logs: Option<Duration>,
+}
+
+/// History is kept for this long at least: less is a slip (`90` for 90 days), and what it takes does not come back.
+const SHORTEST_KEEP: Duration = Duration::from_secs(3_600);
+
+fn parse_keep(text: &str) -> Result<Duration, String> {
+    let time = parse_duration(text)?;
+    if time < SHORTEST_KEEP {
+        return Err(format!(
+            "history is kept for 1h at least, and this is {} s: give a unit, such as 90d",
+            time.as_secs()
+        ));
+    }
+    Ok(time)
 }
 
 impl History {
@@ -163,6 +176,18 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn history_is_not_deleted_by_a_slip() {
+        for variable in ["--keep-jobs", "--keep-logs"] {
+            let with = |time| Cli::try_parse_from(["fleet-coordinator", "serve", variable, time]);
+            for short in ["0s", "0", "90", "59m"] {
+                let error = with(short).expect_err(short).to_string();
+                assert!(error.contains(variable) && error.contains("1h at least"), "{error}");
+            }
+            assert!(with("1h").is_ok() && with("400d").is_ok());
+        }
     }
 
     #[test]

@@ -3,7 +3,6 @@
 
 use super::schema::log_chunks;
 use super::statement::statement;
-use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt, Binary, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
@@ -31,7 +30,7 @@ pub struct StoredLine {
 }
 
 /// Lines with consecutive `seq`.
-#[derive(Clone, Debug, PartialEq, Queryable, Selectable)]
+#[derive(Clone, Debug, PartialEq, QueryableByName)]
 #[diesel(table_name = log_chunks)]
 pub struct LogChunk {
     /// Whose lines.
@@ -40,6 +39,8 @@ pub struct LogChunk {
     pub first_seq: i64,
     /// The last line's.
     pub last_seq: i64,
+    /// Whether it was made of the chunks that came in, once the job was over.
+    pub compacted: bool,
     /// The lines, packed.
     pub data: Vec<u8>,
 }
@@ -57,7 +58,13 @@ impl LogChunk {
             text.push(b'\n');
         }
         let data = zstd::bulk::compress(&text, COMPRESSION_LEVEL)?;
-        Ok(Some(Self { job_id, first_seq: first.seq, last_seq: last.seq, data }))
+        Ok(Some(Self { job_id, first_seq: first.seq, last_seq: last.seq, compacted: false, data }))
+    }
+
+    /// How many bytes [`unpack`](Self::unpack) gives, as the row says; no more than it may give.
+    pub fn unpacked_size(&self) -> usize {
+        let size = zstd::zstd_safe::get_frame_content_size(&self.data).ok().flatten().unwrap_or(0);
+        usize::try_from(size).unwrap_or(usize::MAX).min(LARGEST_CHUNK_BYTES)
     }
 
     /// The lines as JSON lines, each with its `\n`.
@@ -65,13 +72,12 @@ impl LogChunk {
     /// # Errors
     /// The row is damaged.
     pub fn unpack(&self) -> io::Result<Vec<u8>> {
-        let size = zstd::zstd_safe::get_frame_content_size(&self.data).ok().flatten().unwrap_or(0);
-        let size = usize::try_from(size).unwrap_or(usize::MAX).min(LARGEST_CHUNK_BYTES);
-        zstd::bulk::decompress(&self.data, size)
+        zstd::bulk::decompress(&self.data, self.unpacked_size())
     }
 }
 
-/// Stores chunks. One that is there already, from an attempt whose commit was not answered, is left as it is.
+/// Stores chunks. One whose lines are there already, from an attempt whose commit was not answered, is left as it is: as
+/// it came, or as a part of what it was compacted to since.
 ///
 /// # Errors
 /// The database's.
@@ -84,7 +90,13 @@ pub async fn insert_chunks(mut connection: &AsyncPgConnection, chunks: &[&LogChu
     let last: Vec<i64> = chunks.iter().map(|chunk| chunk.last_seq).collect();
     let data: Vec<&[u8]> = chunks.iter().map(|chunk| chunk.data.as_slice()).collect();
     statement(
-        "INSERT INTO log_chunks (job_id, first_seq, last_seq, data) SELECT * FROM unnest($1, $2, $3, $4)
+        "INSERT INTO log_chunks (job_id, first_seq, last_seq, data)
+         SELECT * FROM unnest($1, $2, $3, $4) AS new (job_id, first_seq, last_seq, data)
+         WHERE coalesce((
+             SELECT before.last_seq < new.first_seq FROM log_chunks AS before
+             WHERE before.job_id = new.job_id AND before.first_seq <= new.first_seq
+             ORDER BY before.first_seq DESC LIMIT 1
+         ), true)
          ON CONFLICT (job_id, first_seq) DO NOTHING",
     )
     .bind::<Array<SqlUuid>, _>(jobs)
@@ -123,7 +135,8 @@ pub async fn stored_ranges(connection: &mut AsyncPgConnection, job_id: Uuid) -> 
     Ok(ranges.into_iter().map(|range| (range.first, range.last)).collect())
 }
 
-/// The first `limit` chunks of a job that hold lines after `after_seq`, in order.
+/// The next chunks of a job that hold lines after `after_seq`, in order: at most `rows`, and only as many as it takes to
+/// have `bytes` of packed data.
 ///
 /// # Errors
 /// The database's.
@@ -131,18 +144,38 @@ pub async fn chunks_after(
     connection: &mut AsyncPgConnection,
     job_id: Uuid,
     after_seq: Option<i64>,
-    limit: i64,
+    rows: i64,
+    bytes: i64,
 ) -> QueryResult<Vec<LogChunk>> {
-    let mut query = log_chunks::table.filter(log_chunks::job_id.eq(job_id)).into_boxed();
-    if let Some(after) = after_seq {
-        // A line is in one chunk only: none that begins before the one that has this line, or is the last before it, has
-        // a later line. They are not read.
-        let start = sql::<BigInt>("coalesce((SELECT max(first_seq) FROM log_chunks WHERE job_id = ");
-        let start = start.bind::<SqlUuid, _>(job_id).sql(" AND first_seq <= ").bind::<BigInt, _>(after).sql("), ");
-        let start = start.bind::<BigInt, _>(after).sql(")");
-        query = query.filter(log_chunks::first_seq.ge(start)).filter(log_chunks::last_seq.gt(after));
-    }
-    query.order(log_chunks::first_seq).limit(limit).select(LogChunk::as_select()).load(connection).await
+    // A line is in one chunk only: none that begins before the one that has this line, or is the last before it, has a
+    // later line. They are not read. Nor is the data of those that are too much: their size stands in the row.
+    let query = statement(
+        "SELECT job_id, first_seq, last_seq, compacted, data FROM (
+             SELECT *, sum(octet_length(data)) OVER (ORDER BY first_seq ROWS UNBOUNDED PRECEDING) - octet_length(data)
+                 AS before
+             FROM (
+                 SELECT * FROM log_chunks WHERE job_id = $1
+                     AND first_seq >= coalesce(
+                         (SELECT max(first_seq) FROM log_chunks WHERE job_id = $2 AND first_seq <= $3), $4)
+                     AND last_seq >= $5
+                 ORDER BY first_seq LIMIT $6
+             ) AS next
+         ) AS sized WHERE before < $7 ORDER BY first_seq",
+    );
+    let after = after_seq.unwrap_or(i64::MIN);
+    // There is no place before the first number.
+    let first_wanted = after_seq.map_or(Some(i64::MIN), |after| after.checked_add(1));
+    let Some(first_wanted) = first_wanted else { return Ok(Vec::new()) };
+    query
+        .bind::<SqlUuid, _>(job_id)
+        .bind::<SqlUuid, _>(job_id)
+        .bind::<BigInt, _>(after)
+        .bind::<BigInt, _>(after)
+        .bind::<BigInt, _>(first_wanted)
+        .bind::<BigInt, _>(rows)
+        .bind::<BigInt, _>(bytes)
+        .load(connection)
+        .await
 }
 
 #[cfg(test)]
@@ -169,7 +202,8 @@ mod tests {
     #[test]
     fn no_lines_make_no_chunk_and_damage_is_an_error() {
         assert_eq!(LogChunk::pack(Uuid::nil(), &[]).expect("packs"), None);
-        let damaged = LogChunk { job_id: Uuid::nil(), first_seq: 0, last_seq: 0, data: vec![1, 2, 3] };
+        let damaged =
+            LogChunk { job_id: Uuid::nil(), first_seq: 0, last_seq: 0, compacted: false, data: vec![1, 2, 3] };
         assert!(damaged.unpack().is_err());
     }
 }

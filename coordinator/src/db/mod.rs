@@ -1,6 +1,7 @@
 //! The database: connections, migrations, and one module of queries for each table. Queries return
 //! [`diesel::QueryResult`]; what an error means is decided by who asked.
 
+pub mod compaction;
 pub mod enrollment;
 mod error;
 pub mod greetings;
@@ -53,8 +54,9 @@ const MIGRATION_LOCK: i64 = 0x66_6c_65_65_74_6d;
 /// How long connecting may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// What every connection tells the planner. All statements are made for an index and keep their plan; one that was made
-/// while a table was small, or before it was analysed, must not go on reading the whole of it when it has grown.
-const PLANNING: &str = "SET enable_seqscan = off";
+/// while a table was small, or before it was analysed, must not go on reading the whole of it when it has grown. And they
+/// read an index in its order up to a limit, where a bitmap would have all that matches read and sorted.
+const PLANNING: &str = "SET enable_seqscan = off; SET enable_bitmapscan = off";
 /// What a connection that writes tells it too: a batch finds its rows one by one, by key.
 const PLANNING_OF_WRITES: &str =
     "SET enable_hashjoin = off; SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan";

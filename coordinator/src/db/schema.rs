@@ -87,6 +87,7 @@ diesel::table! {
         first_seq -> Int8,
         last_seq -> Int8,
         data -> Bytea,
+        compacted -> Bool,
     }
 }
 

@@ -12,8 +12,12 @@ use futures_util::stream;
 use std::io;
 use uuid::Uuid;
 
-/// Chunks that are read at once.
-const CHUNKS_A_READ: i64 = 4;
+/// Chunks that are read at once, at most: of a log that trickled in each has a line or two.
+const CHUNKS_A_READ: i64 = 500;
+/// Packed data that is read at once, and the rest of its last chunk: a large chunk has thousands of lines.
+const BYTES_A_READ: i64 = 64 * 1024;
+/// A piece of the answer ends behind the chunk that makes it this large.
+const BYTES_A_PIECE: usize = 1024 * 1024;
 
 pub(super) async fn read(
     services: web::Data<Services>,
@@ -43,31 +47,42 @@ async fn next_piece(database: Database, mut place: Place) -> Result<Option<(Byte
         return Ok(None);
     }
     let (job_id, after_seq) = (place.job_id, place.after_seq);
-    let chunks = database.read(async |reader| chunks_after(reader, job_id, after_seq, CHUNKS_A_READ).await).await;
+    let rows = place.left.min(CHUNKS_A_READ);
+    // Chunks may be compacted between two reads: each begins behind the last line, whichever chunk has the next.
+    let chunks = database.read(async |reader| chunks_after(reader, job_id, after_seq, rows, BYTES_A_READ).await).await;
     let chunks = chunks.map_err(io::Error::other)?;
     if chunks.is_empty() {
         return Ok(None);
     }
     let mut piece = Vec::new();
     for chunk in &chunks {
-        piece.extend_from_slice(&place.take(chunk)?);
+        if place.left == 0 || piece.len() >= BYTES_A_PIECE {
+            break;
+        }
+        place.take(chunk, &mut piece)?;
     }
     Ok(Some((piece.into(), place)))
 }
 
 impl Place {
-    /// The lines of `chunk` that are wanted; moves on behind them. A chunk's lines are consecutive, so a line's place
+    /// Adds the lines of `chunk` that are wanted to `piece`; moves on behind them. A chunk's lines are consecutive, so a line's place
     /// tells its `seq`.
-    fn take(&mut self, chunk: &LogChunk) -> io::Result<Vec<u8>> {
+    fn take(&mut self, chunk: &LogChunk, piece: &mut Vec<u8>) -> io::Result<()> {
         let text = chunk.unpack()?;
-        let mut wanted = Vec::with_capacity(text.len());
         for (seq, line) in (chunk.first_seq..=chunk.last_seq).zip(text.split_inclusive(|byte| *byte == b'\n')) {
-            if self.left > 0 && self.after_seq.is_none_or(|after| seq > after) {
-                wanted.extend_from_slice(line);
+            if self.left == 0 {
+                break;
+            }
+            if self.after_seq.is_none_or(|after| seq > after) {
+                piece.extend_from_slice(line);
                 self.after_seq = Some(seq);
                 self.left -= 1;
             }
         }
-        Ok(wanted)
+        if self.left > 0 {
+            // Also if the row has fewer lines than it says: it must not be read for ever.
+            self.after_seq = Some(chunk.last_seq);
+        }
+        Ok(())
     }
 }

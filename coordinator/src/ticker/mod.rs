@@ -1,9 +1,11 @@
 //! The maintenance ticker: takes no input, but looks at intervals what is due and does it, or asks whoever knows to look.
 //! What is due is computed from the ledger and the board, so a restart neither forgets nor repeats anything.
 
+mod compaction;
 mod history;
 mod look;
 mod maintenance;
+mod pace;
 mod presence;
 mod runs;
 
@@ -16,6 +18,7 @@ use crate::registry::Silent;
 use crate::services::Services;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, WrapFuture};
 use chrono::Utc;
+use compaction::Compaction;
 use fleet_wire::Timestamp;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -26,6 +29,9 @@ const PRESENCE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often old history is looked for. A look that finds none takes a few microseconds.
 const HISTORY_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How often it is looked for logs of jobs that are over and not compacted yet. A look that finds none takes as little.
+const COMPACTION_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often it is looked which jobs have waited too long.
 const DEADLINES_INTERVAL: Duration = Duration::from_secs(2);
@@ -46,6 +52,8 @@ pub struct Ticker {
     forgetting: bool,
     /// It is being looked at the ledger of runs.
     looking: bool,
+    /// Logs are being compacted.
+    compacting: bool,
 }
 
 impl Ticker {
@@ -53,7 +61,8 @@ impl Ticker {
     /// silent host gets.
     pub fn new(services: Services, history: History, online: &[Uuid]) -> Self {
         online.iter().for_each(|host| services.board.see(*host));
-        Self { services, history, written: HashMap::new(), writing: false, forgetting: false, looking: false }
+        let written = HashMap::new();
+        Self { services, history, written, writing: false, forgetting: false, looking: false, compacting: false }
     }
 
     fn note_presence(&mut self, context: &mut Context<Self>) {
@@ -92,9 +101,17 @@ impl Ticker {
         let pass = history::pass(self.services.persistence.clone(), self.history.clone());
         context.spawn(pass.into_actor(self).map(|(), actor, _| actor.forgetting = false));
     }
-}
 
-impl Ticker {
+    fn compact_logs(&mut self, context: &mut Context<Self>) {
+        if self.compacting {
+            return;
+        }
+        self.compacting = true;
+        let Services { database, persistence, .. } = self.services.clone();
+        let pass = Compaction { database, persistence, history: self.history.clone() }.pass();
+        context.spawn(pass.into_actor(self).map(|(), actor, _| actor.compacting = false));
+    }
+
     fn look_at_runs(&mut self, context: &mut Context<Self>) {
         if self.looking {
             return;
@@ -114,6 +131,7 @@ impl Actor for Ticker {
         if self.history.is_limited() {
             context.run_interval(HISTORY_INTERVAL, |actor, context| actor.forget_history(context));
         }
+        context.run_interval(COMPACTION_INTERVAL, |actor, context| actor.compact_logs(context));
         context.run_interval(DEADLINES_INTERVAL, |actor, _| {
             actor.services.dispatcher.do_send(LookAtDeadlines);
         });

@@ -4,9 +4,10 @@
 //! Some agents run a job each and write lines of about 120 bytes as fast as the coordinator reads, one WebSocket message
 //! a line, until the last is acknowledged. Floor for the speed: one connection's `COPY (FORMAT binary)` of the same lines
 //! into a table without any index, 1,000 lines a transaction. Floor for disk and WAL: a row a line, copied likewise into
-//! a table with the key (job, seq) that finding a job's lines needs. A trickle, a line at a time from many agents, is
-//! measured for information: there is little to put together then. Checked: every line is stored once, and a log that is
-//! read over REST is what was sent.
+//! a table with the key (job, seq) that finding a job's lines needs. A trickle, a line at a time from some agents, is
+//! measured as it comes in. Then the jobs end, their logs are compacted, and what their chunks take is measured again, in
+//! a table of their own: the room that compaction leaves free stays with the first one and is used by what comes next.
+//! Checked: every line is stored once, before and after, and a log that is read over REST is what was sent.
 
 use super::floors;
 use super::http::Request;
@@ -26,14 +27,19 @@ const SENDERS: usize = 8;
 const LINES: Scaled = Scaled { full: 400_000, quick: 8_000 };
 const ROUNDS: Scaled = Scaled { full: 3, quick: 1 };
 const COPY_BATCH: usize = 1_000;
-const TRICKLING: Scaled = Scaled { full: 200, quick: 20 };
-const TRICKLED_LINES: usize = 20;
-const TRICKLE_PACE: Duration = Duration::from_millis(250);
+const TRICKLING: usize = 20;
+const TRICKLED_LINES: Scaled = Scaled { full: 200, quick: 20 };
+const TRICKLE_PACE: Duration = Duration::from_millis(40);
+/// Lines that come in bulk into logs that are compacted: fewer, for that is done at leisure.
+const COMPACTED_LINES: Scaled = Scaled { full: 100_000, quick: 8_000 };
+/// Within this time logs are compacted.
+const COMPACTED_WITHIN: Duration = Duration::from_secs(60);
 
 pub(super) fn run(scale: Scale) -> Result<Vec<Row>, Failure> {
     let rig = Rig::start()?;
-    let hosts = rig.fleet(SENDERS + TRICKLING.at(scale), 100)?;
-    let (senders, trickling) = hosts.split_at(SENDERS);
+    let hosts = rig.fleet(2 * SENDERS + TRICKLING, 100)?;
+    let (senders, others) = hosts.split_at(SENDERS);
+    let (ending, trickling) = others.split_at(SENDERS);
     let (address, token) = (rig.address()?, rig.coordinator.admin_token());
     let client = rig.runtime.block_on(floors::prepare(&rig.floor.url()))?;
     let copied = lines(LINES.at(scale), 0);
@@ -53,16 +59,21 @@ pub(super) fn run(scale: Scale) -> Result<Vec<Row>, Failure> {
         wal.push((stored.wal / copied.len() as f64, rows.wal / copied.len() as f64));
     }
     flood.check(&rig)?;
-    let (trickled, each) = trickle(&rig, trickling)?;
+    let mut bulk = rig.runtime.block_on(Flood::start(address, token, ending))?;
+    let prepared = bulk.prepare(COMPACTED_LINES.at(scale) / SENDERS, 1);
+    rig.runtime.block_on(bulk.send(prepared, None))?;
+    let bulk = compact(&rig, &mut bulk, disk.iter().map(|of| of.1))?;
+    let (trickled, each, slow) = trickle(&rig, trickling, TRICKLED_LINES.at(scale))?;
     let copy = format!("COPY BINARY, {COPY_BATCH} a commit");
     Ok(vec![
         Row::beside("log lines, socket to durable", "lines/s", &speed, &copy, Goal::RatioAtLeast(1.0)),
         Row::beside("— on disk, a line", "bytes", &disk, "a row a line", Goal::RatioAtMost(0.25)),
         Row::beside("— in the WAL, a line", "bytes", &wal, "a row a line", Goal::RatioAtMost(0.2)),
+        Row::beside("— on disk, compacted, a line", "bytes", &bulk, "a row a line", Goal::RatioAtMost(0.25)),
         Row::alone(
-            "— on disk, a line (stretch)",
+            "— on disk, compacted, a line (stretch)",
             "bytes",
-            &disk.iter().map(|of| of.0).collect::<Vec<_>>(),
+            &bulk.iter().map(|of| of.0).collect::<Vec<_>>(),
             Goal::FigureAtMost(29.0),
         ),
         Row::beside(
@@ -72,7 +83,40 @@ pub(super) fn run(scale: Scale) -> Result<Vec<Row>, Failure> {
             "a row a line",
             Goal::None,
         ),
+        Row::beside("— the same, compacted", "bytes", &slow, "a row a line", Goal::RatioAtMost(0.25)),
     ])
+}
+
+/// Ends the jobs and waits until their logs are compacted: what a line takes then, beside rows.
+fn compact(rig: &Rig, flood: &mut Flood, rows: impl Iterator<Item = f64>) -> Result<Vec<Round>, Failure> {
+    rig.runtime.block_on(flood.finish())?;
+    // They ended a while ago, so that nothing is waited for.
+    rig.database.query("UPDATE jobs SET ended_at = ended_at - interval '1 hour' WHERE outcome <> 'open'")?;
+    let began = Instant::now();
+    let loose = format!("SELECT count(*) FROM log_chunks WHERE NOT compacted AND job_id IN ({})", flood.ids());
+    loop {
+        let loose = rig.number(&loose)?;
+        if loose == 0.0 {
+            break;
+        }
+        if began.elapsed() > COMPACTED_WITHIN {
+            return Err(Failure::new(format!("NOT CORRECT: {loose} chunks are not compacted")));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    flood.check(rig)?;
+    let size = |ids: &str| -> Result<f64, Failure> {
+        // A table of these rows alone.
+        rig.database.query(&format!(
+            "BEGIN; CREATE TABLE alone (LIKE log_chunks INCLUDING ALL);
+             INSERT INTO alone SELECT * FROM log_chunks WHERE job_id IN ({ids}); COMMIT"
+        ))?;
+        let size = rig.number("SELECT pg_total_relation_size('alone')")?;
+        rig.database.query("DROP TABLE alone")?;
+        Ok(size)
+    };
+    let each = size(&flood.ids())? / (flood.sent * flood.jobs.len()) as f64;
+    Ok(rows.map(|row| (each, row)).collect())
 }
 
 /// What a table and the WAL grew by.
@@ -194,12 +238,16 @@ impl Flood {
     /// # Errors
     /// They differ.
     pub(super) fn check(&self, rig: &Rig) -> Result<(), Failure> {
-        let ids: Vec<String> = self.jobs.iter().map(|job| format!("'{job}'")).collect();
         let sql = format!(
             "SELECT coalesce(sum(last_seq - first_seq + 1), 0) FROM log_chunks WHERE job_id IN ({})",
-            ids.join(",")
+            self.ids()
         );
         expect("log lines", rig.number(&sql)?, self.sent * self.jobs.len())
+    }
+
+    /// The ids of the jobs, for SQL.
+    fn ids(&self) -> String {
+        self.jobs.iter().map(|job| format!("'{job}'")).collect::<Vec<_>>().join(",")
     }
 
     /// Lets the jobs end.
@@ -215,24 +263,17 @@ impl Flood {
     }
 }
 
-/// Lines that come one at a time from many agents: how many, and bytes on disk for each beside rows.
-fn trickle(rig: &Rig, hosts: &[Host]) -> Result<(usize, Vec<Round>), Failure> {
+/// Lines that come one at a time from some agents: how many, and bytes on disk for each beside rows, as they come in and
+/// compacted.
+fn trickle(rig: &Rig, hosts: &[Host], each: usize) -> Result<(usize, Vec<Round>, Vec<Round>), Failure> {
     let (address, token) = (rig.address()?, rig.coordinator.admin_token());
     let mut flood = rig.runtime.block_on(Flood::start(address, token, hosts))?;
-    let prepared = flood.prepare(TRICKLED_LINES, TRICKLED_LINES);
-    let count = TRICKLED_LINES * hosts.len();
+    let prepared = flood.prepare(each, each);
+    let count = each * hosts.len();
     let (_, stored) = Stored::measure(&rig.database, "log_chunks", || {
         rig.runtime.block_on(flood.send(prepared, Some(TRICKLE_PACE)))
     })?;
-    rig.runtime.block_on(flood.finish())?;
     flood.check(rig)?;
-    let job = flood.jobs[0].to_string();
-    let sent: Vec<String> = flood.lines_of(0, 0, TRICKLED_LINES).into_iter().map(|line| line.payload).collect();
-    let read = rig.coordinator.api().logs(&job).context("a log over REST")?;
-    let read: Vec<&str> = read.iter().filter_map(|line| line["payload"].as_str()).collect();
-    if read != sent {
-        return Err(Failure::new(format!("NOT CORRECT: the log of job {job} is not what was sent")));
-    }
     let row = lines(count, 7);
     let (_, rows) = Stored::measure(&rig.floor, "lines_with_key", || {
         rig.runtime.block_on(async {
@@ -240,5 +281,14 @@ fn trickle(rig: &Rig, hosts: &[Host]) -> Result<(usize, Vec<Round>), Failure> {
             floors::copied_lines(&client, "lines_with_key", &row, COPY_BATCH).await
         })
     })?;
-    Ok((count, vec![(stored.disk / count as f64, rows.disk / count as f64)]))
+    let rows = rows.disk / count as f64;
+    let compacted = compact(rig, &mut flood, [rows].into_iter())?;
+    let job = flood.jobs[0].to_string();
+    let sent: Vec<String> = flood.lines_of(0, 0, each).into_iter().map(|line| line.payload).collect();
+    let read = rig.coordinator.api().logs(&job).context("a log over REST")?;
+    let read: Vec<&str> = read.iter().filter_map(|line| line["payload"].as_str()).collect();
+    if read != sent {
+        return Err(Failure::new(format!("NOT CORRECT: the log of job {job} is not what was sent")));
+    }
+    Ok((count, vec![(stored.disk / count as f64, rows)], compacted))
 }

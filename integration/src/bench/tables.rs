@@ -188,9 +188,9 @@ fn fill(rig: &Rig, jobs: usize, lines: usize) -> Result<(), Failure> {
              LATERAL (SELECT now() - ({jobs} - n + 3600) * interval '10 seconds' AS at) AS its;
          ALTER TABLE jobs ADD PRIMARY KEY (id);
          {definitions};
-         INSERT INTO log_chunks (job_id, first_seq, last_seq, data)
+         INSERT INTO log_chunks (job_id, first_seq, last_seq, compacted, data)
          SELECT (lpad(to_hex(n), 12, '0') || '7000800000000000' || lpad(to_hex(n % 65536), 4, '0'))::uuid,
-             sample.first_seq, sample.last_seq, sample.data
+             sample.first_seq, sample.last_seq, true, sample.data
          FROM sample, generate_series(1, LEAST({jobs}, {lines} / (sample.last_seq - sample.first_seq + 1))) AS n;
          ALTER TABLE log_chunks ADD FOREIGN KEY (job_id) REFERENCES jobs ON DELETE CASCADE NOT VALID;
          COMMIT"

@@ -1,0 +1,2 @@
+DROP INDEX log_chunks_loose;
+ALTER TABLE log_chunks DROP COLUMN compacted;
