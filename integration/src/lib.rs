@@ -39,4 +39,4 @@ pub use restic::Restic;
 pub use sandbox::Sandbox;
 pub use server::Server;
 pub use small_disk::SmallDisk;
-pub use swarm::{Member, Swarm};
+pub use swarm::{Crowd, Host};

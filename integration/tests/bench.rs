@@ -5,7 +5,7 @@ use fleet_integration::bench::{ALL, Row, Scale};
 /// Runs one, which fails by itself where what was counted is not in the database.
 fn run(name: &str) -> Vec<Row> {
     let benchmark = ALL.iter().find(|benchmark| benchmark.name == name).unwrap();
-    let rows = benchmark.run(Scale::Quick).unwrap();
+    let rows = benchmark.run(Scale { quick: true, agents: None }).unwrap();
     assert!(!rows.is_empty() && rows.iter().all(|row| row.figure.is_finite()), "{rows:?}");
     rows
 }

@@ -5,6 +5,9 @@ mod support;
 
 use fleet_integration::{FakeAgent, Received, Sandbox};
 use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
 use support::{Host, core, group, journalling, repository, until};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
@@ -251,6 +254,29 @@ fn who_has_no_good_token_stays_outside() {
     assert_eq!(refusal(host.agent()).1, 1008);
     let refused = FakeAgent::connect(sandbox.coordinator.address(), &host.token).unwrap_err().to_string();
     assert!(refused.contains("401"), "{refused}");
+}
+
+#[test]
+fn a_request_and_an_upgrade_that_come_together_are_both_answered() {
+    let sandbox = Sandbox::start().unwrap();
+    let (_, token) = sandbox.enroll("web-1", None).unwrap();
+    let requests = format!(
+        "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n\
+         GET /v1/agent/connect HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nConnection: Upgrade\r\n\
+         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    let mut socket = TcpStream::connect(sandbox.coordinator.address()).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    socket.write_all(requests.as_bytes()).unwrap();
+    let mut answers = String::new();
+    while !answers.contains("sec-websocket-accept") {
+        let mut piece = [0; 1024];
+        let count = socket.read(&mut piece).unwrap_or_else(|error| panic!("{error} after {answers}"));
+        assert!(count > 0, "the end after {answers}");
+        answers.push_str(&String::from_utf8_lossy(&piece[..count]).to_lowercase());
+    }
+    let [first, second] = ["http/1.1 200", "http/1.1 101"].map(|status| answers.find(status));
+    assert!(first == Some(0) && second > first, "{answers}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod support;
 
-use fleet_integration::{Coordinator, CoordinatorSettings, Member, Sandbox, Swarm, eventually, restics};
+use fleet_integration::{Coordinator, CoordinatorSettings, Crowd, Host as Enrolled, Sandbox, eventually, restics};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -101,7 +101,7 @@ fn lines_of_a_megabyte_are_stored_whole_in_bounded_memory() {
 }
 
 /// Enrols `count` hosts, ten to a repository, with several clients at once.
-fn enroll(sandbox: &Sandbox, count: usize) -> Vec<(String, Member)> {
+fn enroll(sandbox: &Sandbox, count: usize) -> Vec<Enrolled> {
     const CLIENTS: usize = 8;
     let next = AtomicUsize::new(0);
     let client = || {
@@ -114,9 +114,9 @@ fn enroll(sandbox: &Sandbox, count: usize) -> Vec<(String, Member)> {
             let url = format!("/nowhere/{group}");
             let repository = sandbox.api().create_repository(&format!("r{group}"), &url, "password").unwrap();
             for number in group..count.min(group + 10) {
-                let hostname = format!("host-{number}");
-                let (id, token) = sandbox.enroll(&hostname, Some(&repository)).unwrap();
-                enrolled.push((id, Member { hostname, token }));
+                let name = format!("host-{number}");
+                let (id, token) = sandbox.enroll(&name, Some(&repository)).unwrap();
+                enrolled.push(Enrolled { id, name, token });
             }
         }
     };
@@ -132,10 +132,10 @@ fn a_thousand_agents_that_come_back_at_once_are_served() {
     let mut sandbox = Sandbox::start().unwrap();
     let hosts = enroll(&sandbox, AGENTS);
     let address = sandbox.coordinator.address().to_owned();
-    let swarm = Swarm::start(&address, hosts.iter().map(|(_, member)| member.clone()).collect()).unwrap();
+    let crowd = Crowd::start(&address, hosts.clone()).unwrap();
     let all_there = |greetings: usize| {
         eventually("every agent to be greeted", LONG, || {
-            let seen = (swarm.greeted(), swarm.greetings());
+            let seen = (crowd.greeted(), crowd.greetings());
             if seen.0 == AGENTS && seen.1 >= greetings { Ok(()) } else { Err(format!("{seen:?}")) }
         })
         .unwrap();
@@ -160,11 +160,11 @@ fn a_thousand_agents_that_come_back_at_once_are_served() {
     let api = sandbox.api();
     assert_eq!(api.list("/v1/hosts?status=online").unwrap().len(), AGENTS);
     let jobs: Vec<String> =
-        hosts.iter().step_by(20).map(|(id, _)| api.run_job(id, &json!({"kind": "check"})).unwrap()).collect();
+        hosts.iter().step_by(20).map(|host| api.run_job(&host.id, &json!({"kind": "check"})).unwrap()).collect();
     for job in &jobs {
         assert_eq!(over(&api, job)["status"], "succeeded");
     }
-    assert_eq!(swarm.jobs(), AGENTS + jobs.len(), "each was sent once");
+    assert_eq!(crowd.jobs(), AGENTS + jobs.len(), "each was sent once");
     is_bounded(&mut sandbox, MOST_KIB_OF_A_SWARM);
 }
 

@@ -1,9 +1,9 @@
 //! The floors in SQL: the least that has to be paid for the same result in the same PostgreSQL, in a database of their
 //! own. Everything is prepared, and nothing but the statements is counted.
 
-use super::agent::STATS;
 use super::lines::Line;
 use super::report::Latencies;
+use crate::swarm::STATS;
 use crate::{Context, Failure};
 use chrono::{DateTime, Utc};
 use futures_util::future::try_join_all;

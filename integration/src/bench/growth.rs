@@ -10,9 +10,9 @@ use super::http::{Client, Request};
 use super::meter::cpu;
 use super::report::{Goal, Latencies, Row};
 use super::rig::Rig;
-use super::swarm::{Conduct, Swarm};
 use super::{Scale, Scaled};
 use crate::Failure;
+use crate::swarm::{Conduct, Swarm};
 use std::time::{Duration, Instant};
 
 const SIZES: [Scaled; 4] = [
@@ -27,18 +27,24 @@ const ROUNDS: Scaled = Scaled { full: 3, quick: 1 };
 const LISTS: usize = 20;
 const QUIET: Scaled = Scaled { full: 12, quick: 2 };
 
+/// The numbers of agents, the largest last.
+fn sizes(scale: Scale) -> Vec<usize> {
+    let most = SIZES[SIZES.len() - 1].agents(scale);
+    SIZES.iter().map(|size| size.at(scale)).filter(|size| *size < most).chain([most]).collect()
+}
+
 pub(super) fn run(scale: Scale) -> Result<Vec<Row>, Failure> {
-    let most = SIZES[SIZES.len() - 1].at(scale);
+    let sizes = sizes(scale);
+    let most = sizes[sizes.len() - 1];
     let mut rig = Rig::start()?;
     let hosts = rig.fleet(most, HOSTS_A_REPOSITORY)?;
     let (address, id) = (rig.address()?, rig.coordinator_id());
     let client = rig.runtime.block_on(floors::prepare(&rig.floor.url()))?;
     let list = Request::get("/v1/hosts?status=online&limit=100", rig.coordinator.admin_token());
-    let mut load = Load::new(&rig, &hosts[..SIZES[0].at(scale)])?;
+    let mut load = Load::new(&rig, &hosts[..sizes[0]])?;
     let mut rows = Vec::new();
     let mut first_list = None;
-    for size in SIZES {
-        let agents = size.at(scale);
+    for agents in sizes {
         let mut swarm = rig.runtime.block_on(Swarm::connected(address, &hosts[..agents], "bench", Conduct::AtOnce))?;
         let quiet = Duration::from_secs(QUIET.at(scale) as u64);
         let before = cpu(id)?;

@@ -9,8 +9,8 @@ use super::echo::EchoServer;
 use super::meter::cpu;
 use super::report::{Goal, Row, median};
 use super::rig::Rig;
-use super::swarm::{Conduct, Event, Host, Swarm};
 use super::{Scale, Scaled};
+use crate::swarm::{Conduct, Event, Host, Swarm};
 use crate::{Failure, eventually};
 use fleet_wire::HEARTBEAT_INTERVAL;
 use std::net::SocketAddr;
@@ -23,8 +23,8 @@ const INTERVALS: Scaled = Scaled { full: 2, quick: 1 };
 const PRESENCE_LIMIT: Duration = Duration::from_secs(30);
 
 pub(super) fn run(scale: Scale) -> Result<Vec<Row>, Failure> {
-    let count = AGENTS.at(scale);
-    let interval = if scale == Scale::Quick { HEARTBEAT_INTERVAL / 6 } else { HEARTBEAT_INTERVAL };
+    let count = AGENTS.agents(scale);
+    let interval = if scale.quick { HEARTBEAT_INTERVAL / 6 } else { HEARTBEAT_INTERVAL };
     let mut rig = Rig::start()?;
     let hosts = rig.fleet(count, HOSTS_A_REPOSITORY)?;
     let (address, id) = (rig.address()?, rig.coordinator_id());

@@ -1,6 +1,6 @@
 //! A keep-alive HTTP client that costs next to nothing: the coordinator shares its cores with it.
 
-use super::socket::connect;
+use crate::swarm::connect;
 use crate::{Context, Failure};
 use serde_json::Value;
 use std::net::SocketAddr;

@@ -1,7 +1,7 @@
 //! Log lines as restic's `backup --verbose=2` writes them, about 120 bytes each. No two are the same: paths, sizes and
 //! times vary as in a real tree, so that they compress as real ones do and not as one repeated line does.
 
-use super::socket::put_text;
+use crate::swarm::put_text;
 use chrono::{DateTime, TimeDelta, Utc};
 use fleet_wire::{JobId, LogLine, LogStream, ToCoordinator, encode};
 use std::sync::Arc;

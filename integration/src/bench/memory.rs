@@ -14,9 +14,9 @@ use super::meter::resident;
 use super::pool::Pool;
 use super::report::{Goal, Row};
 use super::rig::{Rig, expect};
-use super::swarm::{Conduct, Event, Host, Order, Swarm};
 use super::{Scale, Scaled};
 use crate::Failure;
+use crate::swarm::{Conduct, Event, Host, Order, Swarm};
 use chrono::Utc;
 use fleet_wire::JobId;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ const BEATS: Duration = Duration::from_secs(5);
 const ANY_JOB: &str = "00000000-0000-0000-0000-000000000000";
 
 pub(super) fn run(scale: Scale) -> Result<Vec<Row>, Failure> {
-    let count = AGENTS.at(scale);
+    let count = AGENTS.agents(scale);
     let mut rig = Rig::start()?;
     let hosts = rig.fleet(count, HOSTS_A_REPOSITORY)?;
     let figure = coordinator(&mut rig, &hosts)?;

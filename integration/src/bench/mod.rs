@@ -1,11 +1,10 @@
 //! `./dev bench`: how fast and how small it is, beside what the same costs at least on the same machine at the same time.
 //!
 //! A benchmark starts the real coordinator (release build) over a PostgreSQL of its own, lets the swarm of simulated
-//! agents (`swarm`) loose on it, and measures its floor in the same run, turn and turn about: absolute figures change
+//! agents (`crate::swarm`) loose on it, and measures its floor in the same run, turn and turn about: absolute figures change
 //! with the machine and the hour, ratios do so much less. What was counted is then looked up in the database; a
 //! benchmark whose count is not found there fails. A goal that is missed stays in the table.
 
-mod agent;
 mod agent_at_rest;
 mod dispatch;
 mod echo;
@@ -24,22 +23,29 @@ mod reconnect;
 mod report;
 mod rig;
 mod single;
-mod socket;
-mod swarm;
 mod tables;
 
 pub use echo::serve as serve_echo;
 pub use report::{Goal, Row, table};
 
-use crate::Failure;
+use crate::{Failure, swarm};
 
-/// How much is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scale {
-    /// What the goals are about.
-    Full,
+/// Lets this process, and those that it starts, have as many open files as it may: a socket for each agent on both sides.
+///
+/// # Errors
+/// The system refuses.
+pub fn raise_open_files() -> Result<(), Failure> {
+    swarm::raise_open_files()
+}
+
+/// How much is done; by default what the goals are about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scale {
     /// The same steps in small, in seconds: shows that a benchmark works; its figures say little.
-    Quick,
+    pub quick: bool,
+    /// So many agents, in benchmarks that are about their number: `memory`, `reconnect`, `heartbeats`, `operation` and
+    /// `growth`, for which it is the largest.
+    pub agents: Option<usize>,
 }
 
 /// A number at either scale.
@@ -51,10 +57,12 @@ struct Scaled {
 
 impl Scaled {
     const fn at(self, scale: Scale) -> usize {
-        match scale {
-            Scale::Full => self.full,
-            Scale::Quick => self.quick,
-        }
+        if scale.quick { self.quick } else { self.full }
+    }
+
+    /// The same, for a number of agents: it may be given on the command line.
+    fn agents(self, scale: Scale) -> usize {
+        scale.agents.unwrap_or(self.at(scale))
     }
 }
 

@@ -10,9 +10,9 @@ use super::http::Request;
 use super::pool::Pool;
 use super::report::{Goal, Round, Row};
 use super::rig::{Rig, expect};
-use super::swarm::{Conduct, Event, Host, Swarm};
 use super::{Scale, Scaled};
 use crate::Failure;
+use crate::swarm::{Conduct, Event, Host, Swarm};
 use std::net::SocketAddr;
 use std::time::Instant;
 use tokio_postgres::Client;
@@ -24,7 +24,7 @@ const CLIENTS: usize = 256;
 const SQL_BATCH: usize = 1_000;
 
 pub(super) fn run(scale: Scale) -> Result<Vec<Row>, Failure> {
-    let count = AGENTS.at(scale);
+    let count = AGENTS.agents(scale);
     let stepwise = measure(scale, HOSTS_A_REPOSITORY, ROUNDS.at(scale), Conduct::Stepwise)?;
     let at_once = measure(scale, HOSTS_A_REPOSITORY, 1, Conduct::AtOnce)?;
     let shared = measure(scale, count, 1, Conduct::Stepwise)?;
@@ -38,7 +38,7 @@ pub(super) fn run(scale: Scale) -> Result<Vec<Row>, Failure> {
 }
 
 fn measure(scale: Scale, a_repository: usize, rounds: usize, conduct: Conduct) -> Result<Vec<Round>, Failure> {
-    let count = AGENTS.at(scale);
+    let count = AGENTS.agents(scale);
     let rig = Rig::start()?;
     let hosts = rig.fleet(count, a_repository)?;
     let (address, token) = (rig.address()?, rig.coordinator.admin_token().to_owned());

@@ -8,9 +8,9 @@ use super::echo::EchoServer;
 use super::meter::{cpu, wait_for_files};
 use super::report::{Goal, Row};
 use super::rig::{Rig, expect};
-use super::swarm::{Conduct, Host, Swarm};
 use super::{Scale, Scaled};
 use crate::Failure;
+use crate::swarm::{Conduct, Host, Swarm};
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -21,7 +21,7 @@ const ROUNDS: Scaled = Scaled { full: 3, quick: 2 };
 const NO_AGENTS: usize = 60;
 
 pub(super) fn run(scale: Scale) -> Result<Vec<Row>, Failure> {
-    let count = AGENTS.at(scale);
+    let count = AGENTS.agents(scale);
     let mut rig = Rig::start()?;
     let hosts = rig.fleet(count, HOSTS_A_REPOSITORY)?;
     let server = EchoServer::start()?;

@@ -1,6 +1,6 @@
 //! What benchmarks run on: the real coordinator with a PostgreSQL of its own, and hosts for it.
 
-use super::swarm::Host;
+use crate::swarm::Host;
 use crate::{Context, Coordinator, CoordinatorSettings, Database, Failure, Server, leak_free_dir};
 use std::net::SocketAddr;
 use tempfile::TempDir;

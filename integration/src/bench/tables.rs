@@ -14,8 +14,8 @@ use super::logs::Flood;
 use super::meter::cpu;
 use super::report::{Goal, Latencies, Row};
 use super::rig::{Rig, expect};
-use super::swarm::{Conduct, Host, Swarm};
 use super::{Scale, Scaled};
+use crate::swarm::{Conduct, Host, Swarm};
 use crate::{Context, Failure};
 use std::time::{Duration, Instant};
 

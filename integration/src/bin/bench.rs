@@ -1,12 +1,15 @@
 //! `./dev bench`: measures speed and size against floors in the same run, and prints a table.
 
 use clap::{Parser, Subcommand};
-use fleet_integration::bench::{ALL, Benchmark, Row, Scale, serve_echo, table};
+use fleet_integration::bench::{ALL, Benchmark, Row, Scale, raise_open_files, serve_echo, table};
 use fleet_integration::{Context, Failure};
 use serde_json::json;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
+
+/// More than one machine's ports and files suffice for.
+const MOST_AGENTS: usize = 100_000;
 
 /// Measures the coordinator and the agent beside floors in the same run. Needs a quiet machine: nothing else should run.
 #[derive(Debug, Parser)]
@@ -17,6 +20,10 @@ struct Options {
     /// In small, in seconds: shows that everything works, its figures say little
     #[arg(long)]
     quick: bool,
+    /// So many agents, in benchmarks that are about their number: memory, reconnect, heartbeats, operation, and growth,
+    /// for which it is the largest
+    #[arg(long, value_name = "N", value_parser = parse_agents)]
+    agents: Option<usize>,
     /// Also writes what was measured to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -53,6 +60,13 @@ fn main() -> ExitCode {
     }
 }
 
+fn parse_agents(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if (1..=MOST_AGENTS).contains(&count) => Ok(count),
+        _ => Err(format!("a number from 1 to {MOST_AGENTS}")),
+    }
+}
+
 fn run(options: &Options) -> Result<bool, Failure> {
     if options.list {
         ALL.iter().for_each(|benchmark| tell(&format!("{:12} {}", benchmark.name, benchmark.about)));
@@ -64,7 +78,8 @@ fn run(options: &Options) -> Result<bool, Failure> {
     }
     let wanted =
         |benchmark: &&Benchmark| options.names.is_empty() || options.names.iter().any(|name| name == benchmark.name);
-    let scale = if options.quick { Scale::Quick } else { Scale::Full };
+    let scale = Scale { quick: options.quick, agents: options.agents };
+    raise_open_files()?;
     let (mut rows, mut record, mut failed) = (Vec::new(), Vec::new(), Vec::new());
     for benchmark in ALL.iter().filter(wanted) {
         let began = Instant::now();

@@ -1,11 +1,19 @@
-//! The load generator: up to 19,000 simulated agents in this process, each a small task ([`super::agent`]). A benchmark
-//! tells them what to do and learns from their events what happened when.
+//! The load generator: up to 19,000 simulated agents in this process, each a small task ([`agent`]). A benchmark tells
+//! them what to do and learns from their events what happened when; a test has a [`Crowd`] that looks after itself.
 
-use super::agent::Agent;
-use super::socket::{connect, put_text, upgrade};
+mod agent;
+mod crowd;
+mod socket;
+
+pub(crate) use agent::STATS;
+pub use crowd::Crowd;
+pub(crate) use socket::{connect, put_text};
+
 use crate::{Context, Failure};
+use agent::Agent;
 use chrono::Utc;
 use fleet_wire::{HEARTBEAT_INTERVAL, Heartbeat, JobId, encode};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,19 +25,32 @@ use tokio::task::JoinHandle;
 /// again after a second, and that second would be measured.
 const CONNECTING: usize = 512;
 /// Nothing that a swarm waits for may take longer.
-pub(super) const LIMIT: Duration = Duration::from_secs(120);
+pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
 /// A host that is enrolled.
 #[derive(Clone, Debug)]
-pub(super) struct Host {
-    pub(super) id: String,
-    pub(super) name: String,
-    pub(super) token: String,
+pub struct Host {
+    /// The coordinator's id of it.
+    pub id: String,
+    /// Its host name.
+    pub name: String,
+    /// Its agent's token.
+    pub token: String,
+}
+
+/// What an agent does when its connection ends, or can't be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// It is gone; no benchmark wants that.
+    Final,
+    /// It connects again, and says again what was not acknowledged. There is no jitter: what a coordinator must bear at
+    /// worst is that all come at once.
+    Return,
 }
 
 /// What an agent does with a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Conduct {
+pub(crate) enum Conduct {
     /// Nothing.
     Silent,
     /// Result, start and end in three messages one behind the other.
@@ -44,7 +65,7 @@ pub(super) enum Conduct {
 
 /// What an agent is told.
 #[derive(Clone, Debug)]
-pub(super) enum Order {
+pub(crate) enum Order {
     /// Writes frames.
     Write(Arc<[u8]>),
     /// The same, for frames with ids, of which the last is this.
@@ -55,11 +76,11 @@ pub(super) enum Order {
 
 /// What an agent has seen.
 #[derive(Clone, Debug)]
-pub(super) enum Event {
+pub(crate) enum Event {
     /// It is connected; of the bare server nothing more is expected.
     Upgraded,
     /// It has its settings.
-    Ready,
+    Ready { agent: usize },
     /// A job has come.
     Run { agent: usize, job_id: JobId, at: Instant },
     /// Everything up to this id is durable.
@@ -68,12 +89,12 @@ pub(super) enum Event {
     Settled { agent: usize },
     /// A message came back.
     Echoed,
-    /// Its connection has ended, which no benchmark wants.
+    /// Its connection has ended, or could not be made.
     Lost { agent: usize, why: String },
 }
 
 /// See the module's text. The agents leave when it is dropped.
-pub(super) struct Swarm {
+pub(crate) struct Swarm {
     orders: Vec<UnboundedSender<Order>>,
     tasks: Vec<JoinHandle<()>>,
     events: UnboundedReceiver<Event>,
@@ -88,38 +109,16 @@ impl Drop for Swarm {
 
 impl Swarm {
     /// Lets all agents of `hosts` connect at once and say hello as `version`; does not wait for them.
-    pub(super) fn connect(address: SocketAddr, hosts: &[Host], version: &str, conduct: Conduct) -> Self {
+    pub(crate) fn connect(address: SocketAddr, hosts: &[Host], version: &str, conduct: Conduct, loss: Loss) -> Self {
         let connecting = Arc::new(Semaphore::new(CONNECTING));
         let (sender, events) = unbounded_channel();
         let mut swarm = Self { orders: Vec::new(), tasks: Vec::new(), events, conduct };
         for (index, host) in hosts.iter().enumerate() {
             let (orders, receiver) = unbounded_channel();
             swarm.orders.push(orders);
-            let (host, version, events) = (host.clone(), version.to_owned(), sender.clone());
+            let mut agent = Agent::new(index, host.clone(), version.to_owned(), conduct, sender.clone());
             let connecting = Arc::clone(&connecting);
-            swarm.tasks.push(tokio::spawn(async move {
-                let turn = connecting.acquire_owned().await;
-                let opened = async {
-                    let mut stream = connect(address).await?;
-                    let path = if conduct == Conduct::Echo { "/echo" } else { "/v1/agent/connect" };
-                    let early = upgrade(&mut stream, path, &host.token).await?;
-                    Ok::<_, Failure>((stream, early))
-                };
-                let (stream, early) = match opened.await {
-                    Ok(opened) => opened,
-                    Err(why) => {
-                        let _ = events.send(Event::Lost { agent: index, why: why.to_string() });
-                        return;
-                    }
-                };
-                drop(turn);
-                let mut agent = Agent::new(index, conduct, events.clone(), early);
-                let _ = events.send(Event::Upgraded);
-                if conduct != Conduct::Echo {
-                    agent.hello(&host, &version);
-                }
-                agent.run(stream, receiver).await;
-            }));
+            swarm.tasks.push(tokio::spawn(async move { agent.live(address, &connecting, receiver, loss).await }));
         }
         swarm
     }
@@ -128,13 +127,13 @@ impl Swarm {
     ///
     /// # Errors
     /// One of them does not come that far.
-    pub(super) async fn connected(
+    pub(crate) async fn connected(
         address: SocketAddr,
         hosts: &[Host],
         version: &str,
         conduct: Conduct,
     ) -> Result<Self, Failure> {
-        let mut swarm = Self::connect(address, hosts, version, conduct);
+        let mut swarm = Self::connect(address, hosts, version, conduct, Loss::Final);
         swarm.all_there(hosts.len()).await?;
         Ok(swarm)
     }
@@ -143,18 +142,18 @@ impl Swarm {
     ///
     /// # Errors
     /// One of them does not come that far.
-    pub(super) async fn all_there(&mut self, count: usize) -> Result<(), Failure> {
+    pub(crate) async fn all_there(&mut self, count: usize) -> Result<(), Failure> {
         let echo = self.conduct == Conduct::Echo;
         let there = |event: &Event| match event {
             Event::Upgraded => echo,
-            Event::Ready => !echo,
+            Event::Ready { .. } => !echo,
             _ => false,
         };
         self.wait_for("agents that are there", count, there).await
     }
 
     /// Tells an agent what to do.
-    pub(super) fn tell(&self, agent: usize, order: Order) {
+    pub(crate) fn tell(&self, agent: usize, order: Order) {
         let _ = self.orders[agent].send(order); // one that is lost has said so
     }
 
@@ -162,7 +161,7 @@ impl Swarm {
     ///
     /// # Errors
     /// An agent was lost, or nothing happens for too long.
-    pub(super) async fn next(&mut self) -> Result<Event, Failure> {
+    pub(crate) async fn next(&mut self) -> Result<Event, Failure> {
         let next = tokio::time::timeout(LIMIT, self.events.recv()).await;
         match next.map_err(|_| Failure::new(format!("nothing has happened for {LIMIT:?}")))? {
             Some(Event::Lost { agent, why }) => Err(Failure::new(format!("agent {agent} was lost: {why}"))),
@@ -175,7 +174,7 @@ impl Swarm {
     ///
     /// # Errors
     /// An agent was lost, or they do not come.
-    pub(super) async fn wait_for(
+    pub(crate) async fn wait_for(
         &mut self,
         what: &str,
         count: usize,
@@ -190,12 +189,12 @@ impl Swarm {
     }
 
     /// Sends a heartbeat of every agent, spread evenly over `interval`, as agents that started at any time do.
-    pub(super) async fn heartbeats(&self, interval: Duration) {
+    pub(crate) async fn heartbeats(&self, interval: Duration) {
         beat(&self.orders, interval).await;
     }
 
     /// Goes on sending heartbeats, beside whatever else the agents are told, until the handle is aborted.
-    pub(super) fn heart(&self) -> JoinHandle<()> {
+    pub(crate) fn heart(&self) -> JoinHandle<()> {
         let orders = self.orders.clone();
         tokio::spawn(async move {
             loop {
@@ -203,6 +202,15 @@ impl Swarm {
             }
         })
     }
+}
+
+/// Lets this process, and those that it starts, have as many open files as it may: one for each agent.
+///
+/// # Errors
+/// The system refuses.
+pub(crate) fn raise_open_files() -> Result<(), Failure> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).context("raising the limit of open files")
 }
 
 async fn beat(agents: &[UnboundedSender<Order>], interval: Duration) {

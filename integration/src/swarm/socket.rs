@@ -35,7 +35,7 @@ pub(super) enum Frame<'a> {
 }
 
 /// Adds a text message to `out`.
-pub(super) fn put_text(out: &mut Vec<u8>, text: &str) {
+pub(crate) fn put_text(out: &mut Vec<u8>, text: &str) {
     put_frame(out, FINAL_TEXT, text.as_bytes());
 }
 
@@ -96,7 +96,7 @@ fn be(bytes: Option<&[u8]>) -> Option<usize> {
 ///
 /// # Errors
 /// The system refuses.
-pub(super) async fn connect(address: SocketAddr) -> Result<TcpStream, Failure> {
+pub(crate) async fn connect(address: SocketAddr) -> Result<TcpStream, Failure> {
     static CONNECTIONS: AtomicU32 = AtomicU32::new(0);
     let source = CONNECTIONS.fetch_add(1, Ordering::Relaxed) / CONNECTIONS_A_SOURCE;
     let source = std::process::id().wrapping_mul(97).wrapping_add(source) % SOURCES;

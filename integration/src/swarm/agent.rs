@@ -1,8 +1,8 @@
 //! One simulated agent: a task with a socket, small buffers and a conduct. It keeps no journal, but speaks as an agent
 //! that has one: its durable envelopes are numbered, and it knows what was acknowledged.
 
-use super::socket::{Frame, first_frame, put_pong, put_text};
-use super::swarm::{Conduct, Event, Host, Order};
+use super::socket::{Frame, connect, first_frame, put_pong, put_text, upgrade};
+use super::{Conduct, Event, Host, Loss, Order};
 use crate::{Context, Failure};
 use chrono::Utc;
 use fleet_wire::{
@@ -11,16 +11,20 @@ use fleet_wire::{
 };
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 /// Bytes that are read and written at once.
 const PIECE: usize = 16 * 1024;
+/// The pause before the next try to connect.
+const RECONNECT: Duration = Duration::from_millis(100);
 /// What a finished job says of itself; about what restic's summary has.
-pub(super) const STATS: &str = r#"{"message_type":"summary","files_new":12,"files_changed":3,"files_unmodified":4711,"data_blobs":29,"data_added":1048576,"total_files_processed":4726,"total_bytes_processed":734003200,"total_duration":1.25,"snapshot_id":"40dc1520aa6a07b7b3ae561786770a01951245d2367241e71e9485f18ae8228c"}"#;
+pub(crate) const STATS: &str = r#"{"message_type":"summary","files_new":12,"files_changed":3,"files_unmodified":4711,"data_blobs":29,"data_added":1048576,"total_files_processed":4726,"total_bytes_processed":734003200,"total_duration":1.25,"snapshot_id":"40dc1520aa6a07b7b3ae561786770a01951245d2367241e71e9485f18ae8228c"}"#;
 
 /// What a job's agent does once the last that it said of it is acknowledged.
 #[derive(Clone, Copy)]
@@ -41,6 +45,8 @@ struct Step {
 /// See the module's text.
 pub(super) struct Agent {
     index: usize,
+    host: Host,
+    version: String,
     conduct: Conduct,
     events: UnboundedSender<Event>,
     input: Vec<u8>,
@@ -52,36 +58,88 @@ pub(super) struct Agent {
 }
 
 impl Agent {
-    pub(super) fn new(index: usize, conduct: Conduct, events: UnboundedSender<Event>, input: Vec<u8>) -> Self {
-        Self { index, conduct, events, input, output: VecDeque::new(), written: 0, last_id: 0, steps: VecDeque::new() }
+    /// One of `host`, that says hello as an agent of this version.
+    pub(super) fn new(
+        index: usize,
+        host: Host,
+        version: String,
+        conduct: Conduct,
+        events: UnboundedSender<Event>,
+    ) -> Self {
+        let (input, output, steps) = (Vec::new(), VecDeque::new(), VecDeque::new());
+        Self { index, host, version, conduct, events, input, output, written: 0, last_id: 0, steps }
     }
 
-    /// Says hello as an agent with a journal, of this version.
-    pub(super) fn hello(&mut self, host: &Host, version: &str) {
+    /// Connects when it is its turn, and runs until it is told to leave or the connection ends; and again, if it is one
+    /// that returns.
+    pub(super) async fn live(
+        &mut self,
+        address: SocketAddr,
+        connecting: &Semaphore,
+        mut orders: UnboundedReceiver<Order>,
+        loss: Loss,
+    ) {
+        while let Err(why) = self.connection(address, connecting, &mut orders).await {
+            let lost = Event::Lost { agent: self.index, why: why.to_string() };
+            if self.events.send(lost).is_err() || loss == Loss::Final {
+                return; // nobody watches the swarm any more, or it is gone
+            }
+            tokio::time::sleep(RECONNECT).await;
+        }
+    }
+
+    async fn connection(
+        &mut self,
+        address: SocketAddr,
+        connecting: &Semaphore,
+        orders: &mut UnboundedReceiver<Order>,
+    ) -> Result<(), Failure> {
+        let turn = connecting.acquire().await;
+        let mut stream = connect(address).await?;
+        let path = if self.conduct == Conduct::Echo { "/echo" } else { "/v1/agent/connect" };
+        self.input = upgrade(&mut stream, path, &self.host.token).await?;
+        drop(turn);
+        self.tell(Event::Upgraded)?;
+        self.output.clear();
+        self.written = 0;
+        if self.conduct != Conduct::Echo {
+            self.hello();
+            self.repeat();
+        }
+        self.converse(stream, orders).await
+    }
+
+    /// Says hello as an agent with a journal.
+    fn hello(&mut self) {
         self.say(
             &Hello {
                 protocol_version: PROTOCOL_VERSION,
-                agent_version: version.to_owned(),
+                agent_version: self.version.clone(),
                 restic_version: "0.18.0".to_owned(),
-                hostname: host.name.clone(),
+                hostname: self.host.name.clone(),
                 capabilities: vec![CAPABILITY_ACK.to_owned()],
-                journal: Some(host.id.as_str().into()),
+                journal: Some(self.host.id.as_str().into()),
                 ..Hello::default()
             }
             .into(),
         );
     }
 
-    /// Runs until it is told to leave or the connection ends.
-    pub(super) async fn run(mut self, stream: TcpStream, orders: UnboundedReceiver<Order>) {
-        let index = self.index;
-        let events = self.events.clone();
-        if let Err(why) = self.converse(stream, orders).await {
-            let _ = events.send(Event::Lost { agent: index, why: why.to_string() }); // the swarm may have gone
+    /// Says again all that was said of jobs whose last word is not acknowledged.
+    fn repeat(&mut self) {
+        for Step { job_id, next, .. } in std::mem::take(&mut self.steps) {
+            let mut awaits = self.accept(job_id.clone());
+            if matches!(next, Next::Finish | Next::Rest) {
+                awaits = self.start(job_id.clone());
+            }
+            if matches!(next, Next::Rest) {
+                awaits = self.finish(job_id.clone());
+            }
+            self.steps.push_back(Step { job_id, awaits, next });
         }
     }
 
-    async fn converse(&mut self, stream: TcpStream, mut orders: UnboundedReceiver<Order>) -> Result<(), Failure> {
+    async fn converse(&mut self, stream: TcpStream, orders: &mut UnboundedReceiver<Order>) -> Result<(), Failure> {
         self.take_in()?;
         loop {
             self.write(&stream)?;
@@ -174,7 +232,7 @@ impl Agent {
         }
         let Decoded::Known { message, .. } = decode::<ToAgent>(text).context("a message")? else { return Ok(()) };
         match message {
-            ToAgent::ScheduleSet(_) => self.tell(Event::Ready),
+            ToAgent::ScheduleSet(_) => self.tell(Event::Ready { agent: self.index }),
             ToAgent::CommandRun(run) => self.take_up(run.job_id),
             ToAgent::Ack(ack) => self.acknowledged(ack.up_to.number().unwrap_or(0)),
             ToAgent::Error(error) => Err(Failure::new(format!("{}: {}", error.code, error.message))),
