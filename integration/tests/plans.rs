@@ -19,7 +19,7 @@ const CHUNKS: usize = 3_000;
 /// The most rows that a part of a plan may have in hand.
 const MOST_ROWS: f64 = 1_000.0;
 /// The tables that grow without end.
-const BIG: [&str; 2] = ["jobs", "log_chunks"];
+const BIG: [&str; 3] = ["jobs", "log_chunks", "runs"];
 
 /// History as it comes to be: almost all jobs are alike, and a few are rare.
 fn fill(database: &Database, logged: &str) {
@@ -46,6 +46,10 @@ fn fill(database: &Database, logged: &str) {
              INSERT INTO log_chunks (job_id, first_seq, last_seq, data) SELECT jobs.id, n, n, data
                  FROM (SELECT data FROM log_chunks LIMIT 1) AS sample, generate_series(1, {CHUNKS}) AS n,
                      (SELECT id FROM jobs WHERE kind = 'prune' ORDER BY created_at DESC LIMIT 1) AS jobs;
+             INSERT INTO runs (id, kind, host_id, source_group, schedule_id, due_at, outcome, job_id, changed_at)
+             SELECT gen_random_uuid(), 'backup', host_id, 'docs', gen_random_uuid(), created_at,
+                 CASE WHEN n % 100 = 3 THEN 'skipped' WHEN n % 100 = 4 THEN 'missed' ELSE 'succeeded' END, id, created_at
+             FROM (SELECT *, row_number() OVER () AS n FROM jobs) AS its;
              INSERT INTO source_groups (host_id, name, includes, created_at, updated_at)
                  SELECT id, 'docs', '[]', now(), now() FROM hosts WHERE hostname LIKE 'old-%' AND hostname <> 'old-3';
              ANALYZE"
@@ -103,8 +107,7 @@ fn run_jobs(sandbox: &Sandbox, host: &mut Host, logged: &str) {
     // It says that it has a job that is over: it is told to leave it.
     host.connect(sandbox, &journalling("j", &[logged]));
     assert_eq!(host.take("command.cancel")["job_id"], logged);
-    let job = backup(&api, &host.id, "docs");
-    assert_eq!(host.run("backup"), job);
+    let job = fire(&api, host);
     host.accept(&job);
     host.start(&job, "backup");
     for seq in 0..20 {
@@ -126,14 +129,35 @@ fn run_jobs(sandbox: &Sandbox, host: &mut Host, logged: &str) {
     over(&api, &second);
 }
 
+/// The agent's cron fires, and then says that it has run by itself what is long gone.
+fn fire(api: &Api, host: &mut Host) -> String {
+    let body = json!({"cron": "0 0 1 1 *", "source_groups": ["docs"]});
+    let schedule = api.post(&format!("/v1/hosts/{}/schedules", host.id), &body).unwrap()["id"].clone();
+    let mut told = |hours: i64| {
+        let (job, at) = (uuid::Uuid::now_v7().to_string(), chrono::Utc::now() - chrono::TimeDelta::hours(hours));
+        let fire = json!({"schedule_id": schedule, "scheduled_at": at.to_rfc3339(), "job_ids": [job]});
+        let last = host.say("schedule.fire", fire);
+        host.settled(last);
+        job
+    };
+    let (adopted, job) = (told(30), told(0));
+    assert_eq!(host.run("backup"), job);
+    let last = host.finish(&adopted, "succeeded", 0);
+    host.settled(last);
+    let runs = api.list(&format!("/v1/hosts/{}/runs", host.id)).unwrap();
+    assert_eq!(runs.len(), 4, "two are of the test's own: {runs:?}");
+    job
+}
+
 /// Waits until all has gone that is older than it is to be kept, but for the newest success of a source group.
 fn old_history_is_gone(database: &Database) {
     let old = "SELECT count(*) FROM jobs WHERE created_at < now() - interval '270 days'";
     let logs =
         "SELECT count(*) FROM log_chunks JOIN jobs ON jobs.id = job_id WHERE created_at < now() - interval '265 days'";
-    let left = || (one(database, old), one(database, logs));
+    let runs = "SELECT count(*) FROM runs WHERE due_at < now() - interval '270 days'";
+    let left = || [old, logs, runs].map(|sql| one(database, sql));
     let gone =
-        || if left() == ("0".to_owned(), "0".to_owned()) { Ok(()) } else { Err(Failure::new(format!("{:?}", left()))) };
+        || if left().iter().all(|left| left == "0") { Ok(()) } else { Err(Failure::new(format!("{:?}", left()))) };
     eventually("old history to be gone", LIMIT, gone).unwrap();
 }
 

@@ -2,13 +2,14 @@
 
 use super::pace::{piece, time_before};
 use crate::config::History;
-use crate::db::history::{ForgetJobs, ForgetLogs};
+use crate::db::history::{ForgetJobs, ForgetLogs, ForgetRuns};
 use crate::persistence::{Patience, Persistence, Save, Write, WriteError};
 use actix::Addr;
 use std::time::Duration;
 
 /// How long a batch may wait for its turn. What is not done is still due in the next pass.
 const PATIENCE: Patience = Patience::Within(Duration::from_secs(30));
+
 /// Deletes what is due now.
 pub(super) async fn pass(persistence: Addr<Persistence>, keep: History) {
     if let Err(error) = forget(&persistence, &keep).await {
@@ -31,6 +32,7 @@ async fn forget(persistence: &Addr<Persistence>, keep: &History) -> Result<(), W
         while let Some(last) = batch(persistence, ForgetJobs { ended_before, after }).await? {
             after = Some(last);
         }
+        while batch(persistence, ForgetRuns { due_before: ended_before }).await?.is_some() {}
     }
     Ok(())
 }
