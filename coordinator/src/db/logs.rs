@@ -156,7 +156,8 @@ pub async fn chunks_after(
              FROM (
                  SELECT * FROM log_chunks WHERE job_id = $1
                      AND first_seq >= coalesce(
-                         (SELECT max(first_seq) FROM log_chunks WHERE job_id = $2 AND first_seq <= $3), $4)
+                         (SELECT first_seq FROM log_chunks WHERE job_id = $2 AND first_seq <= $3
+                          ORDER BY first_seq DESC LIMIT 1), $4)
                      AND last_seq >= $5
                  ORDER BY first_seq LIMIT $6
              ) AS next

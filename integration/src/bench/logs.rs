@@ -106,12 +106,11 @@ fn compact(rig: &Rig, flood: &mut Flood, rows: impl Iterator<Item = f64>) -> Res
     }
     flood.check(rig)?;
     let size = |ids: &str| -> Result<f64, Failure> {
-        // A table of these rows alone.
-        rig.database.query(&format!(
-            "BEGIN; CREATE TABLE alone (LIKE log_chunks INCLUDING ALL);
-             INSERT INTO alone SELECT * FROM log_chunks WHERE job_id IN ({ids}); COMMIT"
-        ))?;
-        let size = rig.number("SELECT pg_total_relation_size('alone')")?;
+        // What a table without anything else grows by.
+        rig.database.query("CREATE TABLE alone (LIKE log_chunks INCLUDING ALL)")?;
+        let empty = rig.number("SELECT pg_total_relation_size('alone')")?;
+        rig.database.query(&format!("INSERT INTO alone SELECT * FROM log_chunks WHERE job_id IN ({ids})"))?;
+        let size = rig.number("SELECT pg_total_relation_size('alone')")? - empty;
         rig.database.query("DROP TABLE alone")?;
         Ok(size)
     };
