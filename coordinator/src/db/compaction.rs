@@ -115,11 +115,12 @@ impl Write for Compact {
         use diesel::sql_types::Array;
         let LogChunk { job_id, first_seq, last_seq, compacted, data } = &self.new;
         let gone = diesel::sql_query(
-            "DELETE FROM log_chunks USING unnest($2, $3, $4) AS old (first_seq, last_seq, compacted)
-             WHERE log_chunks.job_id = $1 AND log_chunks.first_seq = old.first_seq
+            "DELETE FROM log_chunks USING unnest($1, $2, $3, $4) AS old (job_id, first_seq, last_seq, compacted)
+             WHERE log_chunks.job_id = old.job_id AND log_chunks.first_seq = old.first_seq
                  AND log_chunks.last_seq = old.last_seq AND log_chunks.compacted = old.compacted",
         )
-        .bind::<SqlUuid, _>(job_id)
+        // The job is in each row: with it as a constant the planner takes most logs for short, and reads a long one whole.
+        .bind::<Array<SqlUuid>, _>(vec![*job_id; self.old.len()])
         .bind::<Array<BigInt>, _>(self.old.iter().map(|old| old.first_seq).collect::<Vec<_>>())
         .bind::<Array<BigInt>, _>(self.old.iter().map(|old| old.last_seq).collect::<Vec<_>>())
         .bind::<Array<Bool>, _>(self.old.iter().map(|old| old.compacted).collect::<Vec<_>>())
