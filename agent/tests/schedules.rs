@@ -227,6 +227,9 @@ async fn while_the_coordinator_is_away_the_agent_runs_what_fires_and_reports_all
         assert_eq!(status(&finished(&mut peer, id).await), ("succeeded", ""));
         assert_eq!(story(&peer, id), WHOLE_STORY);
     }
+    let alone =
+        |line: &Value| line["payload"].as_str().unwrap().contains("has started this scheduled backup by itself");
+    assert!(ids.iter().all(|id| peer.lines(id).iter().any(alone)));
     let hook = |line: &Value| line["payload"] == "from the hook";
     assert!(peer.lines(&ids[0]).iter().any(hook) && !peer.lines(&ids[1]).iter().any(hook));
     // The coordinator did not know better, and sends one of them: it is answered, not run again.

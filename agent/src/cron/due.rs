@@ -80,18 +80,22 @@ pub fn decide(entry: &Entry, handled: Option<&Handled>, now: Timestamp) -> Optio
     }
     let missed = unfired(entry, known, known.until).next().filter(|first| *first <= now)?;
     let oldest = now.checked_sub_signed(entry.window()).unwrap_or(known.until).max(known.until);
-    let Some(at) = unfired(entry, known, oldest).take_while(|firing| *firing <= now).last() else {
+    let Some(at) = entry.expression.firings_between(entry.zone, oldest, now).last() else {
         return count(Why::Missed(missed), &known.fired);
     };
+    if known.has_fired(at) {
+        // The clock was ahead of this before. What it had jumped over then is older than this, and passed over for good.
+        return None;
+    }
     let mut fired = known.fired.clone();
     fired.push(at);
     fired.drain(..fired.len().saturating_sub(REMEMBERED));
     Some(Step::Fire { at, handled: entry.handled(at, fired) })
 }
 
-/// When it fires next, by what is dealt with.
-pub fn next(entry: &Entry, handled: &Handled) -> Option<Timestamp> {
-    unfired(entry, handled, handled.until).next()
+/// When it fires next, if there is nothing that it is to do at `now`.
+pub fn next(entry: &Entry, handled: &Handled, now: Timestamp) -> Option<Timestamp> {
+    unfired(entry, handled, now).next()
 }
 
 /// The instants after `after` that have not fired.

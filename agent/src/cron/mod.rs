@@ -54,6 +54,8 @@ pub struct Cron {
     gone: Vec<ScheduleId>,
     /// Not before then, for the disk refused.
     retry_at: Option<Instant>,
+    /// The agent is on its own, and knows it.
+    alone: bool,
 }
 
 impl Cron {
@@ -70,6 +72,7 @@ impl Cron {
             handled: BTreeMap::new(),
             gone: Vec::new(),
             retry_at: None,
+            alone: false,
         }
     }
 
@@ -89,17 +92,19 @@ impl Cron {
 
     fn read(&mut self, schedules: &[Schedule]) -> Vec<String> {
         let enabled = schedules.iter().filter(|schedule| schedule.enabled);
-        let (mut entries, mut problems) = (Vec::new(), Vec::new());
+        let (mut entries, mut problems) = (Vec::<Entry>::new(), Vec::new());
         for schedule in enabled {
             match Entry::read(schedule, self.host) {
-                Ok(entry) => entries.push(entry),
-                Err(problem) => {
-                    log::error!(schedule = schedule.id.as_str(); "this schedule does not fire: {problem}");
-                    problems.push(problem);
+                // What is dealt with is known by the id.
+                Ok(entry) if entries.iter().any(|other| other.id() == entry.id()) => {
+                    problems.push(format!("schedule {}: there is another one with this id", schedule.id));
                 }
+                Ok(entry) => entries.push(entry),
+                Err(problem) => problems.push(problem),
             }
         }
         self.entries = entries;
+        problems.iter().for_each(|problem| log::error!("this schedule does not fire: {problem}"));
         problems
     }
 
@@ -139,8 +144,9 @@ impl Cron {
     }
 
     /// Whether the coordinator has been out of reach for so long that the agent starts by itself what has fired.
-    pub fn is_on_its_own(&self) -> bool {
-        matches!(*self.reach.borrow(), Reach::Lost { since } if since.elapsed() >= self.patience)
+    pub fn is_on_its_own(&mut self) -> bool {
+        self.alone = matches!(*self.reach.borrow(), Reach::Lost { since } if since.elapsed() >= self.patience);
+        self.alone
     }
 
     /// What the clock shows.
@@ -169,17 +175,19 @@ impl Cron {
         let until = |entry: &Entry| {
             let handled = self.handled.get(entry.id());
             match (decide(entry, handled, clock), handled) {
-                (None, Some(handled)) => next(entry, handled).map(|next| (next - clock).to_std().unwrap_or_default()),
+                (None, Some(handled)) => {
+                    next(entry, handled, clock).map(|next| (next - clock).to_std().unwrap_or_default())
+                }
                 _ => Some(Duration::ZERO),
             }
         };
         let firing = self.entries.iter().filter_map(until).min();
         let alone = match *self.reach.borrow() {
-            Reach::Lost { since } => Some((since + self.patience).saturating_duration_since(now)),
-            Reach::Connected => None,
+            Reach::Lost { since } if !self.alone => {
+                since.checked_add(self.patience).map(|alone| alone.saturating_duration_since(now))
+            }
+            Reach::Lost { .. } | Reach::Connected => None,
         };
-        // It was looked at when that time was over.
-        let alone = alone.filter(|pause| !pause.is_zero());
         [firing, alone].into_iter().flatten().fold(LOOK_EVERY, Duration::min)
     }
 }
@@ -188,5 +196,93 @@ async fn changed(reach: &mut watch::Receiver<Reach>) {
     if reach.changed().await.is_err() {
         // The connection is over, as the agent soon will be.
         std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schedule(id: &str, cron: &str, enabled: bool) -> Schedule {
+        serde_json::from_str(&format!(r#"{{"id":"{id}","cron_expr":"{cron}","enabled":{enabled}}}"#)).unwrap()
+    }
+
+    fn cron(patience: Duration) -> (Cron, watch::Sender<Reach>) {
+        let (reach, receiver) = watch::channel(Reach::lost());
+        (Cron::new(Clock::default(), patience, receiver), reach)
+    }
+
+    /// Does all that there is to do; a cron that does not come to rest would write without end.
+    fn settle(cron: &mut Cron) -> Vec<Task> {
+        let mut all = Vec::new();
+        loop {
+            let tasks = cron.tasks();
+            if tasks.is_empty() {
+                return all;
+            }
+            all.extend(tasks.iter().cloned());
+            assert!(all.len() < 20, "{all:?}");
+            tasks.into_iter().for_each(|task| cron.done(task));
+        }
+    }
+
+    #[tokio::test]
+    async fn schedules_count_once_they_are_applied_and_are_forgotten_when_they_are_no_more() {
+        let (mut cron, _reach) = cron(Duration::from_secs(3600));
+        let problems = cron.apply(&[
+            schedule("a", "0 2 1 1 *", true),
+            schedule("b", "0 2 1 1 *", false),
+            schedule("c", "never", true),
+            schedule("a", "0 3 1 1 *", true),
+        ]);
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        assert!(problems[0].starts_with("schedule c: ") && problems[1].contains("another one with this id"));
+        let counted = settle(&mut cron);
+        assert!(matches!(&counted[..], [Task::Count(id, _, Why::New)] if id.as_str() == "a"), "{counted:?}");
+        assert!(!cron.pause().is_zero() && cron.pause() <= LOOK_EVERY, "it rests, and looks again");
+        assert_eq!((cron.apply(&[schedule("a", "0 2 1 1 *", true)]), settle(&mut cron)), (vec![], vec![]));
+        assert_eq!((cron.apply(&[]), settle(&mut cron)), (vec![], vec![Task::Forget("a".into())]));
+        assert!(matches!(
+            &(cron.apply(&[schedule("a", "0 2 1 1 *", true)]), settle(&mut cron)).1[..],
+            [Task::Count(_, _, Why::New)]
+        ));
+    }
+
+    #[tokio::test]
+    async fn what_was_known_before_is_not_forgotten_before_the_schedules_are_told_again() {
+        let (mut before, _reach) = cron(Duration::ZERO);
+        before.apply(&[schedule("a", "0 2 1 1 *", true)]);
+        settle(&mut before);
+        let (mut after, _reach) = cron(Duration::ZERO);
+        after.resume(&[], before.handled.clone());
+        assert_eq!(settle(&mut after), [], "the settings were lost");
+        after.apply(&[schedule("a", "0 2 1 1 *", true)]);
+        assert_eq!(settle(&mut after), []);
+    }
+
+    #[tokio::test]
+    async fn what_the_disk_refuses_is_tried_again_after_a_pause() {
+        let (mut cron, _reach) = cron(Duration::from_secs(3600));
+        cron.apply(&[schedule("a", "0 2 1 1 *", true)]);
+        assert_eq!((cron.tasks().len(), cron.pause()), (1, Duration::ZERO));
+        cron.hold_off();
+        assert!(cron.tasks().is_empty() && cron.pause() > Duration::ZERO && cron.pause() <= RETRY);
+        cron.retry_at = Some(Instant::now());
+        assert_eq!(cron.tasks().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn the_agent_is_on_its_own_once_the_coordinator_was_away_for_long_enough() {
+        let (mut cron, reach) = cron(Duration::from_secs(20));
+        assert!(!cron.is_on_its_own());
+        assert!(cron.pause() <= Duration::from_secs(20), "it looks again in time");
+        let since = Instant::now().checked_sub(Duration::from_secs(21)).unwrap();
+        reach.send_replace(Reach::Lost { since });
+        assert_eq!(cron.pause(), Duration::ZERO);
+        assert!(cron.is_on_its_own());
+        assert_eq!(cron.pause(), LOOK_EVERY, "known");
+        reach.send_replace(Reach::Connected);
+        assert!(!cron.is_on_its_own());
+        assert_eq!(cron.pause(), LOOK_EVERY);
     }
 }

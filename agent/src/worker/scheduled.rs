@@ -5,6 +5,9 @@ use crate::cron::{Firing, Task, Why};
 use crate::journal::Accepted;
 use fleet_wire::{CommandRun, ErrorMessage};
 
+/// What the log of a job says that the agent has started by itself.
+const ALONE: &str = "the coordinator was out of reach: the agent has started this scheduled backup by itself";
+
 impl Worker {
     /// Lets the schedules count that the settings hold now, and tells the coordinator of those that can't fire.
     pub(super) async fn apply_schedules(&mut self) {
@@ -61,6 +64,9 @@ impl Worker {
         match self.surroundings.journal.start_locally(envelope, job_id.clone(), refusal.clone()).await {
             Accepted::New => {
                 log::warn!(job, schedule, group; "the coordinator is out of reach: a scheduled backup starts without it");
+                let surroundings = self.surroundings.clone();
+                let noted = job_id.clone();
+                self.writes.spawn(async move { surroundings.note(&noted, ALONE).await });
                 self.admit(run);
             }
             Accepted::Refused => {
