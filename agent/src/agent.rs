@@ -2,7 +2,8 @@
 
 use crate::address::{AddressError, Server};
 use crate::config::RunArgs;
-use crate::connection::{self, Connection};
+use crate::connection::{self, Connection, Reach};
+use crate::cron::{Clock, Cron};
 use crate::files::{self, FileError};
 use crate::identity::Identity;
 use crate::journal::{Journal, JournalError};
@@ -97,6 +98,7 @@ async fn serve(args: &RunArgs, setup: Setup, signals: (Signal, Signal)) -> Resul
     let (orders_in, orders_out) = mpsc::channel(ORDERS_WAITING);
     let (stop, stopped) = watch::channel(false);
     let (drain, drained) = watch::channel(false);
+    let (reach, reached) = watch::channel(Reach::lost());
     tokio::spawn(watch_signals(signals, stop));
 
     let connection = Connection {
@@ -107,6 +109,7 @@ async fn serve(args: &RunArgs, setup: Setup, signals: (Signal, Signal)) -> Resul
         journal: journal.clone(),
         inlet,
         orders: orders_in,
+        reach,
         drain: drained,
     };
     let surroundings = Surroundings {
@@ -115,10 +118,11 @@ async fn serve(args: &RunArgs, setup: Setup, signals: (Signal, Signal)) -> Resul
         data_dir,
         hostname,
         restic: args.restic.clone(),
-        limits: Limits { hook: args.hook_limit, ..Limits::default() },
+        limits: Limits { hook: args.hook_limit, lock_wait: args.lock_wait, ..Limits::default() },
         program: OWN_PROGRAM.into(),
     };
-    let mut worker = Worker::new(surroundings, settings, orders_out, stopped);
+    let cron = Cron::new(Clock::ahead_by(args.clock_ahead), args.local_run_after, reached);
+    let mut worker = Worker::new(surroundings, settings, cron, (orders_out, stopped));
     let (ready, begun) = oneshot::channel::<()>();
 
     let work = async {

@@ -65,6 +65,22 @@ pub struct RunArgs {
     /// How long a hook may run, in seconds or with a unit: 90s, 15m, 2h
     #[arg(long, env = "FLEET_HOOK_LIMIT", value_name = "TIME", value_parser = parse_duration, default_value = "10m")]
     pub hook_limit: Duration,
+    /// How long there must be no connection before the agent starts scheduled backups by itself
+    #[arg(long, env = "FLEET_LOCAL_RUN_AFTER", value_name = "TIME", value_parser = parse_duration, default_value = "30s")]
+    pub local_run_after: Duration,
+    /// How long a backup waits for a lock that another restic holds in the repository; other jobs wait 10 min at most
+    #[arg(long, env = "FLEET_LOCK_WAIT", value_name = "TIME", value_parser = parse_duration, default_value = "1h")]
+    pub lock_wait: Duration,
+    /// For tests: how many seconds the clock that schedules go by is ahead of the host's
+    #[arg(
+        long,
+        env = "FLEET_TEST_CLOCK_AHEAD",
+        value_name = "SECONDS",
+        hide = true,
+        default_value_t = 0,
+        allow_negative_numbers = true
+    )]
+    pub clock_ahead: i64,
     /// What both commands share.
     #[command(flatten)]
     pub common: CommonArgs,

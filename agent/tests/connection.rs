@@ -16,7 +16,7 @@ async fn hello_then_heartbeat_then_the_burst_is_applied_and_acknowledged() {
     let agent = Agent::running(&coordinator.url);
     let (mut peer, hello) = coordinator.hello(&agent).await;
     assert_eq!((&hello["protocol_version"], &hello["hostname"]), (&1.into(), &"testhost".into()));
-    assert_eq!((&hello["capabilities"], &hello["os"]), (&serde_json::json!(["ack"]), &"linux".into()));
+    assert_eq!((&hello["capabilities"], &hello["os"]), (&serde_json::json!(["ack", "forget-guard"]), &"linux".into()));
     assert!(hello["restic_version"].as_str().unwrap().starts_with("0."), "{hello}");
     assert!(hello["boot_time"].is_string() && hello["journal"].is_string() && hello.get("jobs").is_none(), "{hello}");
     assert_eq!(peer.next().await["type"], "heartbeat");

@@ -5,6 +5,7 @@
 //! the sending loop through TCP, while its cancels still arrive.
 
 use super::outlet::Inlet;
+use super::reach::Reach;
 use super::session::{Order, Reaction, receive};
 use super::unacknowledged::Unacknowledged;
 use crate::journal::Journal;
@@ -70,6 +71,7 @@ pub(super) struct Link<'a> {
     pub(super) journal: &'a Journal,
     pub(super) inlet: &'a mut Inlet,
     pub(super) orders: &'a mpsc::Sender<Order>,
+    pub(super) reach: &'a watch::Sender<Reach>,
     /// True once the agent stops: send what is there, then close.
     pub(super) drain: watch::Receiver<bool>,
 }
@@ -80,7 +82,7 @@ impl Link<'_> {
         let (mut sink, mut stream) = socket.split();
         // The id of the last envelope that went out on this connection.
         let sent = Cell::new(0);
-        let Self { journal, inlet, orders, drain } = self;
+        let Self { journal, inlet, orders, reach, drain } = self;
         let mut sender = Sender {
             sink: &mut sink,
             journal,
@@ -93,7 +95,7 @@ impl Link<'_> {
             read_at: Instant::now(),
         };
         let end = tokio::select! {
-            end = read(&mut stream, orders, journal, &sent) => end,
+            end = read(&mut stream, orders, (journal, reach), &sent) => end,
             end = sender.run(hello) => end,
         };
         let _ = timeout(CLOSE_TIME, say_goodbye(&mut sink, &end)).await;
@@ -117,7 +119,7 @@ async fn linger(socket: Socket) -> std::io::Result<()> {
 async fn read(
     stream: &mut SplitStream<Socket>,
     orders: &mpsc::Sender<Order>,
-    journal: &Journal,
+    (journal, reach): (&Journal, &watch::Sender<Reach>),
     sent: &Cell<u64>,
 ) -> End {
     let mut silent_peer = Unacknowledged::default();
@@ -132,8 +134,12 @@ async fn read(
         };
         match message {
             Message::Text(text) => match receive(&text, sent.get()) {
-                Reaction::Order(order) => permit.send(order),
+                Reaction::Order(order) => {
+                    is_there(reach);
+                    permit.send(order);
+                }
                 Reaction::Settled(up_to) => {
+                    is_there(reach);
                     silent_peer.acknowledged();
                     journal.ack(up_to).await;
                 }
@@ -157,6 +163,11 @@ async fn read(
             Message::Ping(_) | Message::Frame(_) => {}
         }
     }
+}
+
+/// The coordinator is there: what it said was no refusal.
+fn is_there(reach: &watch::Sender<Reach>) {
+    reach.send_if_modified(|reach| std::mem::replace(reach, Reach::Connected) != Reach::Connected);
 }
 
 fn broken(error: &Error) -> End {

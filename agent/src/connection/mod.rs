@@ -1,22 +1,24 @@
 //! The way to the coordinator: connect, run the connection, wait, connect again, for ever.
 //!
 //! `link` runs one connection, `session` says what a message leads to, `backoff` how long to wait, `outlet` holds
-//! what goes out past the journal.
+//! what goes out past the journal, `reach` tells others whether the coordinator is there.
 
 mod backoff;
 mod link;
 mod outlet;
+mod reach;
 mod session;
 mod unacknowledged;
 
 pub use backoff::{Backoff, Ending};
 pub use outlet::{Inlet, Outlet, channel};
+pub use reach::Reach;
 pub use session::Order;
 
 use crate::address::Server;
 use crate::journal::Journal;
 use crate::{host, restic, tls};
-use fleet_wire::{CAPABILITY_ACK, Hello, MAX_MESSAGE_BYTES, PROTOCOL_VERSION, Secret};
+use fleet_wire::{CAPABILITY_ACK, CAPABILITY_FORGET_GUARD, Hello, MAX_MESSAGE_BYTES, PROTOCOL_VERSION, Secret};
 use link::{End, Link, Socket};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -51,6 +53,8 @@ pub struct Connection {
     pub inlet: Inlet,
     /// Where orders go.
     pub orders: mpsc::Sender<Order>,
+    /// Where it is told whether the coordinator can be reached.
+    pub reach: watch::Sender<Reach>,
     /// Turns true when the agent stops: then what is in the outbox is sent, and the loop ends.
     pub drain: watch::Receiver<bool>,
 }
@@ -94,8 +98,18 @@ impl Connection {
         let hello = self.hello(restic_version).await;
         log::info!("connected to {}", self.server.base());
         self.inlet.clear();
-        let link = Link { journal: &self.journal, inlet: &mut self.inlet, orders: &self.orders, drain };
-        ending(link.run(socket, hello).await)
+        let link =
+            Link { journal: &self.journal, inlet: &mut self.inlet, orders: &self.orders, reach: &self.reach, drain };
+        let end = link.run(socket, hello).await;
+        self.reach.send_if_modified(|reach| {
+            // One that was of no use does not begin the time anew.
+            let was_there = *reach == Reach::Connected;
+            if was_there {
+                *reach = Reach::lost();
+            }
+            was_there
+        });
+        ending(end)
     }
 
     async fn connect(&self) -> Result<Socket, (Ending, String)> {
@@ -131,7 +145,7 @@ impl Connection {
             os: host::os(),
             arch: host::arch(),
             boot_time: host::boot_time(),
-            capabilities: vec![CAPABILITY_ACK.to_owned()],
+            capabilities: vec![CAPABILITY_ACK.to_owned(), CAPABILITY_FORGET_GUARD.to_owned()],
             journal: Some(self.journal.id().clone()),
             jobs: self.journal.open_jobs().await,
         }

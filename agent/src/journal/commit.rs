@@ -1,6 +1,7 @@
 //! Many writes as one transaction: all of them on disk, or none.
 
 use super::record::{JobRecord, Meta, Write};
+use super::scheduled::Scheduled;
 use super::tables::{META, META_KEY};
 use super::transaction::{Changes, Result, Tables};
 use super::trim::trim;
@@ -13,13 +14,13 @@ use std::collections::BTreeMap;
 pub(super) fn commit<'a>(
     database: &Database,
     meta: Meta,
-    live: &BTreeMap<JobId, JobRecord>,
+    (live, scheduled): (&BTreeMap<JobId, JobRecord>, &Scheduled),
     limit_bytes: u64,
     writes: impl IntoIterator<Item = &'a Write>,
 ) -> Result<(Changes, Result<()>)> {
     let transaction = database.begin_write()?;
     let changes = {
-        let mut tables = Tables::open(&transaction, meta, live)?;
+        let mut tables = Tables::open(&transaction, meta, live, scheduled)?;
         for write in writes {
             tables.apply(write)?;
         }
@@ -27,6 +28,7 @@ pub(super) fn commit<'a>(
             trim(&mut tables, limit_bytes)?;
         }
         let mut changes = tables.store_touched()?;
+        changes.scheduled.store(&transaction)?;
         changes.meta.commits += 1;
         let row = serde_json::to_vec(&changes.meta).unwrap_or_default();
         transaction.open_table(META)?.insert(META_KEY, row.as_slice())?;

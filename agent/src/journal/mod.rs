@@ -2,14 +2,17 @@
 //!
 //! [`Journal`] is the handle that the agent's loops share. Behind it one task (`writer`) gathers what arrives
 //! while a transaction is in flight and commits it in the next one, so a log line does not cost an fsync of its own.
-//! `store` is the file, `commit` a transaction, `transaction` what each write does to it, `trim` what goes when it
-//! grows too large.
+//! `store` is the file, `commit` a transaction, `transaction` what each write does to it (`scheduled`: those about
+//! schedules), `trim` what goes when it grows too large.
 //!
 //! Whatever returns after `.await` here is on disk, except where it says otherwise.
 
 mod commit;
 mod fit;
 mod record;
+mod scheduled;
+#[cfg(test)]
+mod scheduled_tests;
 mod store;
 mod tables;
 #[cfg(test)]
@@ -21,11 +24,13 @@ mod writer;
 pub use record::{Accepted, Leftover};
 pub use store::JournalError;
 
+use crate::cron::{Firing, Handled};
 use crate::outcome::Outcome;
 use crate::process::Mark;
 use chrono::Utc;
-use fleet_wire::{CommandRun, JobId, JournalId, LogStream, Timestamp, ToCoordinator};
+use fleet_wire::{CommandRun, JobId, JournalId, LogStream, ScheduleId, Timestamp, ToCoordinator};
 use record::Write;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use store::Store;
@@ -81,9 +86,50 @@ impl Journal {
 
     /// Stores a job, unless it is known or there is a reason to refuse it, and the answer to it.
     pub async fn accept(&self, run: CommandRun, refusal: Option<String>) -> Accepted {
+        self.judge(Write::Accept { run: Box::new(run), refusal }).await
+    }
+
+    /// Stores that a schedule has fired, what is needed to start its jobs without the coordinator, and how much of the
+    /// schedule is dealt with by that; its `schedule.fire` is in the outbox then. A firing that is known is not stored
+    /// again.
+    ///
+    /// # Errors
+    /// Why the disk does not take it; nothing has changed then.
+    pub async fn fire(&self, firing: Firing, handled: Handled) -> Result<(), String> {
+        stored(self.judge(Write::Fire { firing: Box::new(firing), handled }).await)
+    }
+
+    /// Stores how far a schedule is dealt with, or that it is no more.
+    ///
+    /// # Errors
+    /// Why the disk does not take it; nothing has changed then.
+    pub async fn set_handled(&self, schedule: ScheduleId, handled: Option<Handled>) -> Result<(), String> {
+        stored(self.judge(Write::Handled { schedule, handled }).await)
+    }
+
+    /// Stores a job of a firing that the coordinator does not have, as if it had sent it.
+    pub async fn start_locally(&self, firing: u64, job_id: JobId, refusal: Option<String>) -> Accepted {
+        self.judge(Write::StartLocally { firing, job_id, refusal }).await
+    }
+
+    /// How far each schedule is dealt with.
+    pub async fn handled(&self) -> BTreeMap<ScheduleId, Handled> {
         let (reply, answer) = oneshot::channel();
-        let write = Write::Accept { run: Box::new(run), refusal };
-        let _ = self.control.send(Control::Accept { write, reply }).await;
+        let _ = self.control.send(Control::Handled { reply }).await;
+        answer.await.unwrap_or_default()
+    }
+
+    /// The firings of which this agent may start jobs by itself, as the coordinator does not have them; by the ids of
+    /// their envelopes.
+    pub async fn startable(&self) -> Vec<(u64, Firing)> {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.control.send(Control::Startable { reply }).await;
+        answer.await.unwrap_or_default()
+    }
+
+    async fn judge(&self, write: Write) -> Accepted {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.control.send(Control::Judge { write, reply }).await;
         let gone = || Accepted::NotStored { known: false, reason: "the agent is stopping".to_owned() };
         answer.await.unwrap_or_else(|_| gone())
     }
@@ -161,5 +207,12 @@ impl Journal {
         let (done, committed) = oneshot::channel();
         self.put(write, Some(done)).await;
         let _ = committed.await;
+    }
+}
+
+fn stored(accepted: Accepted) -> Result<(), String> {
+    match accepted {
+        Accepted::NotStored { reason, .. } => Err(reason),
+        _ => Ok(()),
     }
 }

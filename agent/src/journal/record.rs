@@ -1,8 +1,9 @@
 //! What stands in the journal, and what is written into it.
 
+use crate::cron::{Firing, Handled};
 use crate::outcome::Outcome;
 use crate::process::Mark;
-use fleet_wire::{CommandRun, JobId, Kind, LogStream, MaybeKnown, Timestamp, ToCoordinator};
+use fleet_wire::{CommandRun, JobId, Kind, LogStream, MaybeKnown, ScheduleId, Timestamp, ToCoordinator};
 use serde::{Deserialize, Serialize};
 
 /// Where a job stands in the journal. It only ever moves down this list.
@@ -25,6 +26,9 @@ pub(super) struct JobRecord {
     /// Counts the jobs of this journal, in the order of their acceptance.
     pub(super) number: u64,
     pub(super) kind: MaybeKnown<Kind>,
+    /// The source group, of a backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) tag: Option<String>,
     pub(super) state: JobState,
     /// The `seq` of its next log line.
     pub(super) next_seq: i64,
@@ -64,6 +68,12 @@ pub(super) struct Meta {
 pub(super) enum Write {
     /// A job that the coordinator sent; refused if there is a reason, and answered either way.
     Accept { run: Box<CommandRun>, refusal: Option<String> },
+    /// A schedule has fired, and with that so much of it is dealt with.
+    Fire { firing: Box<Firing>, handled: Handled },
+    /// So much of a schedule is dealt with; nothing, if it is no more.
+    Handled { schedule: ScheduleId, handled: Option<Handled> },
+    /// A job of the firing with this envelope is started without the coordinator, or refused if there is a reason.
+    StartLocally { firing: u64, job_id: JobId, refusal: Option<String> },
     /// A job's execution begins.
     Started { job_id: JobId, at: Timestamp },
     /// A line for a job's log.
@@ -88,15 +98,21 @@ impl Write {
     }
 }
 
-/// What came of an [`Write::Accept`].
+/// What came of a write that somebody waits for: [`Write::Accept`], [`Write::Fire`], [`Write::Handled`] and
+/// [`Write::StartLocally`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
+    /// It is done.
     New,
+    /// It was done before.
     Known,
+    /// The refusal is given.
     Refused,
+    /// The job is not this agent's to start.
+    Left,
 }
 
-/// What the journal made of a `command.run`.
+/// What the journal made of a `command.run`, or of a job that the agent would start by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Accepted {
     /// It is on disk, and its `command.result` with it: run it.
@@ -105,6 +121,9 @@ pub enum Accepted {
     Known,
     /// The given refusal is in the outbox.
     Refused,
+    /// Of a job that the agent would start by itself: the coordinator knows of the firing by now, or an earlier backup
+    /// of the group is not over. The agent does not start it any more.
+    Left,
     /// The disk does not take it. Nothing is in the outbox: the answer has to be sent past it.
     NotStored {
         /// Whether the job was there before.

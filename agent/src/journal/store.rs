@@ -2,8 +2,10 @@
 
 use super::commit::commit;
 use super::record::{JobRecord, JobState, Leftover, Meta, Verdict, Write};
+use super::scheduled::Scheduled;
 use super::tables::{JOBS, META, META_KEY, OUTBOX, RUNS, SETTLED};
-use fleet_wire::{JobId, JournalId};
+use crate::cron::{Firing, Handled};
+use fleet_wire::{JobId, JournalId, ScheduleId};
 use redb::{Database, ReadableDatabase, ReadableTable, TableError};
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -55,7 +57,7 @@ pub enum JournalError {
     },
 }
 
-/// The journal's file and what is kept of it in memory: the jobs that are not settled.
+/// The journal's file and what is kept of it in memory: the jobs that are not settled, and what there is of schedules.
 pub(super) struct Store {
     path: PathBuf,
     limit_bytes: u64,
@@ -63,6 +65,7 @@ pub(super) struct Store {
     database: Option<Database>,
     meta: Meta,
     live: BTreeMap<JobId, JobRecord>,
+    scheduled: Scheduled,
 }
 
 impl Store {
@@ -82,7 +85,8 @@ impl Store {
             }
         }
         let live = parse_jobs(path, live)?;
-        Ok(Self { path: path.to_owned(), limit_bytes, database: Some(database), meta, live })
+        let scheduled = Scheduled::load(&database).map_err(failed)?;
+        Ok(Self { path: path.to_owned(), limit_bytes, database: Some(database), meta, live, scheduled })
     }
 
     /// The journal's id.
@@ -100,6 +104,18 @@ impl Store {
         let mut jobs: Vec<_> = self.live.iter().map(|(job_id, record)| (record.number, job_id)).collect();
         jobs.sort_unstable();
         jobs.into_iter().map(|(_, job_id)| job_id.clone()).collect()
+    }
+
+    /// How far each schedule is dealt with.
+    pub(super) fn handled(&self) -> BTreeMap<ScheduleId, Handled> {
+        self.scheduled.handled.clone()
+    }
+
+    /// The firings of which this agent may start jobs by itself, by the ids of their envelopes. A coordinator that never
+    /// acknowledged anything may have made jobs of its own of them, so there are none then.
+    pub(super) fn startable(&self) -> Vec<(u64, Firing)> {
+        let firings = self.scheduled.firings.iter().map(|(id, firing)| (*id, firing.clone()));
+        firings.filter(|_| self.meta.acknowledged).collect()
     }
 
     /// The jobs that were not over, in the order of their acceptance.
@@ -156,17 +172,18 @@ impl Store {
         })
     }
 
-    /// Makes all of `writes`, in their order and on disk, or none. Gives a verdict for each [`Write::Accept`].
+    /// Makes all of `writes`, in their order and on disk, or none. Gives a verdict for each write that has one, see
+    /// [`Verdict`].
     pub(super) fn commit<'a>(
         &mut self,
         writes: impl IntoIterator<Item = &'a Write>,
     ) -> Result<Vec<Verdict>, JournalError> {
-        let (meta, live, limit) = (self.meta.clone(), &self.live, self.limit_bytes);
+        let (meta, known, limit) = (self.meta.clone(), (&self.live, &self.scheduled), self.limit_bytes);
         let database = match self.database.take() {
             Some(database) => database,
             None => open_database(&self.path)?,
         };
-        let made = commit(&database, meta, live, limit, writes).map_err(|error| classify(&self.path, error));
+        let made = commit(&database, meta, known, limit, writes).map_err(|error| classify(&self.path, error));
         let (made, committed) = made?;
         self.database = match committed {
             Ok(()) => Some(database),
@@ -176,6 +193,7 @@ impl Store {
             }
         };
         self.meta = made.meta;
+        self.scheduled.take_over(made.scheduled);
         for (job_id, record) in made.touched {
             if record.state == JobState::Settled {
                 self.live.remove(&job_id);

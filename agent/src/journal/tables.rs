@@ -14,6 +14,10 @@ pub(super) const RUNS: TableDefinition<'static, &str, &[u8]> = TableDefinition::
 pub(super) const SETTLED: TableDefinition<'static, u64, &str> = TableDefinition::new("settled");
 /// Envelope id to (what it is, its job if it is a log line, the message's text).
 pub(super) const OUTBOX: TableDefinition<'static, u64, (u8, &str, &str)> = TableDefinition::new("outbox");
+/// Schedule id to [`Handled`](crate::cron::Handled) as JSON. A journal of an older agent has no such table.
+pub(super) const HANDLED: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("handled");
+/// Id of its `schedule.fire` to [`Firing`](crate::cron::Firing) as JSON, as long as the agent may start jobs of it.
+pub(super) const FIRINGS: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("firings");
 
 /// An envelope that never goes before the coordinator has it.
 pub(super) const DURABLE: u8 = 0;

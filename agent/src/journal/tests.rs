@@ -10,9 +10,9 @@ use proptest::prelude::*;
 use std::path::PathBuf;
 use tempfile::TempDir;
 
-const LARGE: u64 = 1 << 30;
+pub(super) const LARGE: u64 = 1 << 30;
 
-fn place() -> (TempDir, PathBuf) {
+pub(super) fn place() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("journal.redb");
     (dir, path)
@@ -22,11 +22,11 @@ fn job(name: &str) -> CommandRun {
     CommandRun::new(name.into(), Kind::Check)
 }
 
-fn accept(name: &str) -> Write {
+pub(super) fn accept(name: &str) -> Write {
     Write::Accept { run: Box::new(job(name)), refusal: None }
 }
 
-fn started(name: &str) -> Write {
+pub(super) fn started(name: &str) -> Write {
     Write::Started { job_id: name.into(), at: Utc::now() }
 }
 
@@ -38,11 +38,11 @@ fn outcome() -> Outcome {
     Outcome { status: Status::Succeeded, exit_code: 0, stats: None, error: None }
 }
 
-fn finish(name: &str) -> Write {
+pub(super) fn finish(name: &str) -> Write {
     Write::Finish { job_id: name.into(), outcome: outcome(), at: Utc::now() }
 }
 
-fn messages(store: &mut Store, after: u64) -> Vec<(u64, ToCoordinator)> {
+pub(super) fn messages(store: &mut Store, after: u64) -> Vec<(u64, ToCoordinator)> {
     let read = |(id, text): (u64, String)| match decode(&text) {
         Ok(Decoded::Known { id: Some(in_envelope), message }) => {
             assert_eq!(in_envelope, EnvelopeId::from(id));

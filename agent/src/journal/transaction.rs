@@ -2,6 +2,7 @@
 
 use super::fit;
 use super::record::{JobRecord, JobState, Meta, Verdict, Write};
+use super::scheduled::{Scheduled, ScheduledChanges};
 use super::tables::{DURABLE, JOBS, LINE, OUTBOX, RUNS, SETTLED, cost};
 use crate::outcome::Outcome;
 use fleet_wire::{
@@ -23,6 +24,7 @@ pub(super) struct Changes {
     pub(super) meta: Meta,
     pub(super) touched: BTreeMap<JobId, JobRecord>,
     pub(super) verdicts: Vec<Verdict>,
+    pub(super) scheduled: ScheduledChanges,
 }
 
 /// The open tables of a transaction.
@@ -32,6 +34,7 @@ pub(super) struct Tables<'t> {
     settled: Table<'t, u64, &'static str>,
     pub(super) outbox: Table<'t, u64, (u8, &'static str, &'static str)>,
     live: &'t BTreeMap<JobId, JobRecord>,
+    pub(super) scheduled: &'t Scheduled,
     pub(super) changes: Changes,
 }
 
@@ -41,14 +44,17 @@ impl<'t> Tables<'t> {
         transaction: &'t WriteTransaction,
         meta: Meta,
         live: &'t BTreeMap<JobId, JobRecord>,
+        scheduled: &'t Scheduled,
     ) -> Result<Self> {
+        let scheduled_changes = ScheduledChanges::default();
         Ok(Self {
             jobs: transaction.open_table(JOBS)?,
             runs: transaction.open_table(RUNS)?,
             settled: transaction.open_table(SETTLED)?,
             outbox: transaction.open_table(OUTBOX)?,
             live,
-            changes: Changes { meta, touched: BTreeMap::new(), verdicts: Vec::new() },
+            scheduled,
+            changes: Changes { meta, touched: BTreeMap::new(), verdicts: Vec::new(), scheduled: scheduled_changes },
         })
     }
 
@@ -57,8 +63,19 @@ impl<'t> Tables<'t> {
         match write {
             Write::Accept { run, refusal } => {
                 let verdict = self.accept(run, refusal.as_deref())?;
-                self.changes.verdicts.push(verdict);
-                Ok(())
+                self.judged(verdict)
+            }
+            Write::Fire { firing, handled } => {
+                let verdict = self.fire(firing, handled)?;
+                self.judged(verdict)
+            }
+            Write::Handled { schedule, handled } => {
+                self.set_handled(schedule, handled.as_ref());
+                self.judged(Verdict::New)
+            }
+            Write::StartLocally { firing, job_id, refusal } => {
+                let verdict = self.start_locally(*firing, job_id, refusal.as_deref())?;
+                self.judged(verdict)
             }
             Write::Started { job_id, at } => self.started(job_id, *at),
             Write::Log { job_id, ts, stream, line, mark } => {
@@ -81,10 +98,20 @@ impl<'t> Tables<'t> {
         }
     }
 
+    fn judged(&mut self, verdict: Verdict) -> Result<()> {
+        self.changes.verdicts.push(verdict);
+        Ok(())
+    }
+
+    /// Whether the journal holds or remembers the job.
+    pub(super) fn knows(&self, job_id: &JobId) -> Result<bool> {
+        Ok(self.record(job_id).is_some() || self.jobs.get(job_id.as_str())?.is_some())
+    }
+
     /// Stores a job unless it is known, and answers it in any case.
-    fn accept(&mut self, run: &CommandRun, refusal: Option<&str>) -> Result<Verdict> {
+    pub(super) fn accept(&mut self, run: &CommandRun, refusal: Option<&str>) -> Result<Verdict> {
         let job_id = &run.job_id;
-        let verdict = if self.record(job_id).is_some() || self.jobs.get(job_id.as_str())?.is_some() {
+        let verdict = if self.knows(job_id)? {
             Verdict::Known
         } else if refusal.is_some() {
             Verdict::Refused
@@ -97,6 +124,7 @@ impl<'t> Tables<'t> {
             let record = JobRecord {
                 number,
                 kind: run.kind.clone(),
+                tag: run.tag.clone(),
                 state: JobState::Accepted,
                 next_seq: 0,
                 dropped: 0,
@@ -144,6 +172,7 @@ impl<'t> Tables<'t> {
     }
 
     fn ack(&mut self, up_to: u64) -> Result<()> {
+        self.acknowledge_firings(up_to);
         loop {
             let mut rows = Vec::with_capacity(REMOVED_AT_ONCE);
             for row in self.outbox.range(..=up_to)?.take(REMOVED_AT_ONCE) {
@@ -184,7 +213,7 @@ impl<'t> Tables<'t> {
     }
 
     /// Puts a message into the outbox, under an id that it returns.
-    fn push(&mut self, what: u8, job: &str, message: &ToCoordinator) -> Result<u64> {
+    pub(super) fn push(&mut self, what: u8, job: &str, message: &ToCoordinator) -> Result<u64> {
         let id = self.changes.meta.next_id;
         self.changes.meta.next_id += 1;
         self.put(id, what, job, message)?;

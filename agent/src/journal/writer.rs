@@ -7,7 +7,9 @@
 
 use super::record::{Accepted, Verdict, Write};
 use super::store::{JournalError, Store};
-use fleet_wire::JobId;
+use crate::cron::{Firing, Handled};
+use fleet_wire::{JobId, ScheduleId};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::mpsc::{Receiver, error::TryRecvError};
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
@@ -27,11 +29,27 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 /// A request that is answered whether or not the disk takes writes.
 #[derive(Debug)]
 pub(super) enum Control {
-    Accept { write: Write, reply: oneshot::Sender<Accepted> },
+    /// A write that has a verdict.
+    Judge {
+        write: Write,
+        reply: oneshot::Sender<Accepted>,
+    },
     Ack(u64),
     Assume(u64),
-    Read { after: u64, max_bytes: usize, reply: oneshot::Sender<Result<Vec<(u64, String)>, JournalError>> },
-    OpenJobs { reply: oneshot::Sender<Vec<JobId>> },
+    Read {
+        after: u64,
+        max_bytes: usize,
+        reply: oneshot::Sender<Result<Vec<(u64, String)>, JournalError>>,
+    },
+    OpenJobs {
+        reply: oneshot::Sender<Vec<JobId>>,
+    },
+    Handled {
+        reply: oneshot::Sender<BTreeMap<ScheduleId, Handled>>,
+    },
+    Startable {
+        reply: oneshot::Sender<Vec<(u64, Firing)>>,
+    },
 }
 
 /// A report that waits until the disk takes it.
@@ -153,13 +171,19 @@ impl Turn {
                 Control::OpenJobs { reply } => {
                     let _ = reply.send(self.store.open_jobs());
                 }
-                Control::Accept { .. } | Control::Ack(_) | Control::Assume(_) => {}
+                Control::Handled { reply } => {
+                    let _ = reply.send(self.store.handled());
+                }
+                Control::Startable { reply } => {
+                    let _ = reply.send(self.store.startable());
+                }
+                Control::Judge { .. } | Control::Ack(_) | Control::Assume(_) => {}
             }
         }
         (self, result)
     }
 
-    /// Commits, and answers the jobs.
+    /// Commits, and answers who waits for a verdict.
     fn write(&mut self) -> Result<(), JournalError> {
         let acks = self.controls.iter().filter_map(|request| match request {
             Control::Ack(up_to) => Some(Write::Ack { up_to: *up_to }),
@@ -167,20 +191,20 @@ impl Turn {
             _ => None,
         });
         let acks: Vec<Write> = acks.collect();
-        let accepts = self.controls.iter().filter_map(|request| match request {
-            Control::Accept { write, .. } if self.refusal.is_none() => Some(write),
+        let judged = self.controls.iter().filter_map(|request| match request {
+            Control::Judge { write, .. } if self.refusal.is_none() => Some(write),
             _ => None,
         });
         let entries = if self.write_entries { self.entries.as_slice() } else { &[] };
         let entries = entries.iter().map(|entry| &entry.write);
-        let writes: Vec<&Write> = acks.iter().chain(accepts).chain(entries).collect();
+        let writes: Vec<&Write> = acks.iter().chain(judged).chain(entries).collect();
         let result = if writes.is_empty() { Ok(Vec::new()) } else { self.store.commit(writes) };
         let verdicts = match (&self.refusal, &result) {
             (Some(reason), _) => Err(reason.clone()),
             (None, Ok(verdicts)) => Ok(verdicts.as_slice()),
             (None, Err(error)) => Err(error.to_string()),
         };
-        answer_accepts(&mut self.controls, &mut self.store, verdicts);
+        answer_judged(&mut self.controls, &mut self.store, verdicts);
         if result.is_ok() && self.write_entries {
             self.committed.extend(self.entries.drain(..).filter_map(|entry| entry.done));
         }
@@ -188,11 +212,11 @@ impl Turn {
     }
 }
 
-/// Answers the jobs among the requests: by their verdicts, or with the reason why they are not stored.
-fn answer_accepts(controls: &mut Vec<Control>, store: &mut Store, verdicts: Result<&[Verdict], String>) {
+/// Answers those requests: by their verdicts, or with the reason why they are not stored.
+fn answer_judged(controls: &mut Vec<Control>, store: &mut Store, verdicts: Result<&[Verdict], String>) {
     let mut verdicts = verdicts.map(|verdicts| verdicts.iter());
     for request in std::mem::take(controls) {
-        let Control::Accept { write, reply } = request else {
+        let Control::Judge { write, reply } = request else {
             controls.push(request);
             continue;
         };
@@ -201,6 +225,7 @@ fn answer_accepts(controls: &mut Vec<Control>, store: &mut Store, verdicts: Resu
                 Some(Verdict::New) => Accepted::New,
                 Some(Verdict::Known) | None => Accepted::Known,
                 Some(Verdict::Refused) => Accepted::Refused,
+                Some(Verdict::Left) => Accepted::Left,
             },
             Err(reason) => Accepted::NotStored { known: store.knows_run(&write), reason: reason.clone() },
         };

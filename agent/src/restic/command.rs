@@ -44,12 +44,25 @@ pub fn backup(run: &CommandRun, host: &str, bandwidth: Bandwidth) -> Vec<OsStrin
     all
 }
 
-/// `restic forget` for one source group of one host.
+/// Whether a forget is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forgetting {
+    /// It is.
+    Really,
+    /// It only says what would go. That needs no lock, in no version.
+    InADryRun,
+}
+
+/// `restic forget` for one source group of the host that it names, or of `own_host`.
 ///
 /// Without `--group-by host` every set of paths that the group ever had would keep snapshots of its own for ever;
 /// without `--host` the group of the same name of another host would be hit.
-pub fn forget(group: &ForgetGroup, host: &str) -> Vec<OsString> {
+pub fn forget(group: &ForgetGroup, own_host: &str, how: Forgetting) -> Vec<OsString> {
     let mut all = words(["forget", "--json", "--group-by=host"]);
+    if how == Forgetting::InADryRun {
+        all.extend(words(["--dry-run", "--no-lock"]));
+    }
+    let host = group.host.as_deref().unwrap_or(own_host);
     all.push(format!("--host={host}").into());
     all.push(format!("--tag={}", group.tag).into());
     let rules = group.policy.rules().into_iter().filter_map(|(rule, value)| Some((rule, value?)));
@@ -93,10 +106,10 @@ pub fn list_locks() -> Vec<OsString> {
     words(["list", "locks"])
 }
 
-/// The snapshots of one host.
-pub fn snapshots(host: &str) -> Vec<OsString> {
+/// The snapshots of one host, or of all.
+pub fn snapshots(host: Option<&str>) -> Vec<OsString> {
     let mut all = words(["snapshots", "--json", "--no-lock"]);
-    all.push(format!("--host={host}").into());
+    all.extend(host.map(|host| format!("--host={host}").into()));
     all
 }
 
@@ -140,7 +153,12 @@ mod tests {
     fn a_forget_touches_one_group_of_one_host_and_leaves_zero_rules_out() {
         let policy = RetentionPolicy { keep_last: Some(0), keep_daily: Some(7), ..RetentionPolicy::default() };
         let group = ForgetGroup { tag: "docs".into(), policy, host: None };
-        assert_eq!(line(&forget(&group, "h1")), "forget --json --group-by=host --host=h1 --tag=docs --keep-daily=7");
+        let told = |group: &ForgetGroup, how| line(&forget(group, "h1", how));
+        let own = "forget --json --group-by=host --host=h1 --tag=docs --keep-daily=7";
+        assert_eq!(told(&group, Forgetting::Really), own);
+        let group = ForgetGroup { host: Some("h2".into()), ..group };
+        let others = "forget --json --group-by=host --dry-run --no-lock --host=h2 --tag=docs --keep-daily=7";
+        assert_eq!(told(&group, Forgetting::InADryRun), others);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Exit codes 10 to 12 exist since restic 0.17; before, everything is 1 and only the words tell. `exit_error`
 //! exists since 0.18; before, it is a line that begins with `Fatal:`.
 
+use super::lock::Lock;
+
 /// Why restic failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
@@ -10,8 +12,8 @@ pub enum Failure {
     NoRepository,
     /// The repository is there, its password is another one.
     WrongPassword,
-    /// Somebody holds a lock: who, in restic's words (may be empty).
-    Locked(String),
+    /// Somebody holds a lock.
+    Locked(Lock),
     /// The REST server refuses the user or what he wants to do, in restic's words.
     Denied(String),
     /// A disk is full, in restic's words.
@@ -42,7 +44,7 @@ impl Words<'_> {
     pub fn judge(&self, code: Option<i32>) -> Failure {
         let holds = |what: &str| self.lines().find(|line| line.contains(what));
         if code == Some(11) || holds("repository is already locked").is_some() {
-            return Failure::Locked(self.holder());
+            return Failure::Locked(Lock::read(self.lines()));
         }
         if code == Some(12) || holds("wrong password or no key found").is_some() {
             return Failure::WrongPassword;
@@ -74,19 +76,9 @@ impl Words<'_> {
     }
 
     /// Every line, the most telling first.
-    fn lines(&self) -> impl Iterator<Item = &str> {
+    fn lines(&self) -> impl Iterator<Item = &str> + Clone {
         let first = [self.exit_error, self.fatal].into_iter().flatten();
         first.chain(self.others.iter().map(String::as_str)).flat_map(str::lines)
-    }
-
-    /// Who holds the lock, and since when.
-    fn holder(&self) -> String {
-        let who = self.lines().find_map(|line| line.split_once("already locked").map(|(_, who)| who.trim()));
-        let since = self.lines().find(|line| line.starts_with("lock was created at"));
-        match (who, since) {
-            (Some(who), Some(since)) => format!("{who} ({since})"),
-            (who, since) => who.or(since).unwrap_or_default().to_owned(),
-        }
     }
 
     fn last_words(&self, code: Option<i32>) -> String {
@@ -131,13 +123,7 @@ impl Failure {
                     "wrong repository password: the repository at {repository} does not open with the one that is set"
                 )
             }
-            Self::Locked(holder) => {
-                let holder = if holder.is_empty() { String::new() } else { format!(" {holder}") };
-                format!(
-                    "the repository is locked{holder}: run the job again when that is over, \
-                     or run an unlock job if the process that holds the lock is gone"
-                )
-            }
+            Self::Locked(lock) => lock.sentence(lock.standing()),
             Self::Denied(words) if words.contains("403") => format!(
                 "the repository's server forbids this: {words}; an append-only repository needs the admin credential \
                  for it, and the user must be allowed to use this path"
@@ -210,7 +196,8 @@ mod tests {
             recorded!("0.14", "prune-locked"),
             recorded!("0.18", "prune-locked"),
         ] {
-            let Failure::Locked(holder) = &failure else { panic!("{failure:?}") };
+            let Failure::Locked(lock) = &failure else { panic!("{failure:?}") };
+            let holder = &lock.words;
             assert!(holder.starts_with("by PID ") && holder.contains(" on vm by root"), "{holder}");
             assert!(holder.contains("lock was created at 20"), "{holder}");
             assert!(failure.sentence("/r").contains("unlock job"), "{failure:?}");

@@ -6,6 +6,7 @@ pub mod failure;
 mod find;
 pub mod heard;
 pub mod listen;
+pub mod lock;
 pub mod output;
 pub mod probe;
 pub mod progress;

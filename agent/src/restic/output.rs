@@ -161,12 +161,23 @@ pub struct Forgotten {
     pub remove: Option<Vec<SnapshotId>>,
 }
 
+impl Forgotten {
+    /// Whether the newest of these snapshots stays; true if nothing goes.
+    pub fn spares_the_newest(&self) -> bool {
+        let newest = |list: &Option<Vec<SnapshotId>>| list.iter().flatten().map(|snapshot| snapshot.time).max();
+        let goes = newest(&self.remove);
+        goes.is_none() || newest(&self.keep) >= goes
+    }
+}
+
 /// The id out of a snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct SnapshotId {
     /// All 64 digits.
     pub id: String,
+    /// When it was made.
+    pub time: Option<DateTime<Utc>>,
 }
 
 /// Reads `restic forget --json`, which prints nothing at all when no snapshot matches.

@@ -1,10 +1,15 @@
 //! `forget`: removes the snapshots that no retention policy keeps, one source group after the other.
+//!
+//! A group never loses its newest snapshot: policies with a negative rule, or without one above zero, are refused
+//! ([`RetentionPolicy::check`](fleet_wire::RetentionPolicy::check)), and each other rule keeps the newest (seen with restic
+//! 0.14 and 0.18). How much may go in all can be limited: `forget_preview`.
 
+use super::forget_preview::preview;
 use super::job::Job;
 use super::snapshots;
 use crate::outcome::Outcome;
 use crate::restic::Finished;
-use crate::restic::command;
+use crate::restic::command::{self, Forgetting};
 use crate::restic::failure::Failure;
 use crate::restic::listen::Listen;
 use crate::restic::output::{Forgotten, read_forgotten};
@@ -30,12 +35,36 @@ struct Tally {
     exit_code: i64,
 }
 
+/// Shows first what would go if that is asked for, or limited.
+pub(super) async fn run(job: &Job<'_>) -> Outcome {
+    let run = &job.context.run;
+    if run.dry_run || run.forget_limit.is_some() {
+        let preview = match preview(job).await {
+            Ok(preview) => preview,
+            Err(outcome) => return outcome,
+        };
+        if run.dry_run {
+            return preview.outcome();
+        }
+        if let Some(objection) = preview.objection(&run.forget_limit.unwrap_or_default()) {
+            return preview.refused(&objection);
+        }
+    }
+    forget(job).await
+}
+
 /// restic 0.17 to 0.18.1 exit with 0 and list as removed what an append-only server kept: the snapshots that are
 /// there afterwards tell the truth.
-pub(super) async fn run(job: &Job<'_>) -> Outcome {
+async fn forget(job: &Job<'_>) -> Outcome {
     let mut tally = Tally::default();
     for group in &job.context.run.forget_groups {
-        match job.restic(command::forget(group, &job.context.hostname), Listen::LogAndKeep).await {
+        let args = command::forget(group, &job.context.hostname, Forgetting::Really);
+        match job.restic(args, Listen::LogAndKeep).await {
+            Ok(finished)
+                if !finished.is_success() && tally.is_empty() && matches!(finished.failure(), Failure::Locked(_)) =>
+            {
+                return job.failed(&finished);
+            }
             Ok(finished) => {
                 let goes_on = tally.add(job, group, &finished);
                 if !goes_on {
@@ -45,9 +74,13 @@ pub(super) async fn run(job: &Job<'_>) -> Outcome {
             Err(outcome) => return outcome,
         }
     }
-    match snapshots::list(job).await {
-        Ok(list) => {
+    let own = job.context.hostname.as_str();
+    let is_own = |group: &ForgetGroup| group.host.as_deref().is_none_or(|host| host == own);
+    let only_own = job.context.run.forget_groups.iter().all(is_own);
+    match snapshots::list_of(job, Some(own).filter(|_| only_own)).await {
+        Ok(mut list) => {
             tally.verify(&list.snapshots);
+            list.snapshots.retain(|snapshot| only_own || snapshot.hostname == own);
             snapshots::report(job, list).await;
         }
         Err(reason) if tally.removed.is_empty() => log::debug!("no snapshot list after a forget: {reason}"),
@@ -57,6 +90,11 @@ pub(super) async fn run(job: &Job<'_>) -> Outcome {
 }
 
 impl Tally {
+    /// Whether nothing was done yet.
+    fn is_empty(&self) -> bool {
+        self.results.is_empty() && self.errors.is_empty()
+    }
+
     /// Adds the result of `group`; false if the next one would fail for the same reason.
     fn add(&mut self, job: &Job<'_>, group: &ForgetGroup, finished: &Finished) -> bool {
         // What can't be read can't be verified, and restic's exit code alone is not to be trusted.

@@ -2,14 +2,21 @@
 
 use super::context::JobContext;
 use super::limits::Limits;
+use super::lock_wait::LockWait;
 use crate::outcome::Outcome;
 use crate::restic::command::Bandwidth;
+use crate::restic::failure::Failure;
 use crate::restic::listen::Listen;
+use crate::restic::lock::{Lock, LockReport, Standing};
 use crate::restic::{Call, Finished, Found, Restic, Setup, find, probe};
 use crate::stop::StopWatch;
+use fleet_wire::{Kind, LogStream, RawJson};
+use serde::Serialize;
 use std::ffi::OsString;
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::time::sleep;
 
 /// What each kind of job works with.
 pub(super) struct Job<'a> {
@@ -17,6 +24,24 @@ pub(super) struct Job<'a> {
     pub(super) limits: Limits,
     restic: Restic,
     stop: StopWatch,
+    /// Seconds that it has waited for a lock in the repository.
+    waited: AtomicU64,
+}
+
+/// A line of the job's log, in the form of restic's own events.
+#[derive(Serialize)]
+struct WaitsForLock {
+    message_type: &'static str,
+    lock: LockReport,
+    waited_seconds: f64,
+    retry_in_seconds: f64,
+}
+
+/// `stats` of a job that a lock has kept from its work.
+#[derive(Serialize)]
+struct LockedOut {
+    lock: LockReport,
+    waited_seconds: u64,
 }
 
 impl<'a> Job<'a> {
@@ -45,7 +70,7 @@ impl<'a> Job<'a> {
         let url = context.credentials.url.as_deref().unwrap_or_default();
         let reached = unless_stopped(&stop, probe::reach(url, limits.probe)).await?;
         reached.map_err(|unreachable| Outcome::failed(-1, unreachable))?;
-        Ok(Self { context, limits, restic, stop })
+        Ok(Self { context, limits, restic, stop, waited: AtomicU64::new(0) })
     }
 
     /// The limits in force for this job.
@@ -68,11 +93,47 @@ impl<'a> Job<'a> {
         self.restic.redact(text)
     }
 
-    /// Runs a command of the job itself, whatever its exit code.
+    /// Runs a command of the job itself, whatever its exit code. A lock that another restic holds is waited for.
     ///
     /// # Errors
     /// The outcome of the job: it was stopped, or restic can't be started.
     pub(super) async fn restic(&self, args: Vec<OsString>, listen: Listen) -> Result<Finished, Outcome> {
+        let mut wait = LockWait::new(self.lock_limit(), self.limits.lock_pause);
+        loop {
+            let finished = self.restic_once(args.clone(), listen).await?;
+            if finished.is_success() {
+                return Ok(finished);
+            }
+            let Failure::Locked(lock) = finished.failure() else { return Ok(finished) };
+            let (waited, standing) = (wait.waited(), lock.standing());
+            let Some(pause) = wait.pause(standing, rand::random()) else { return Ok(finished) };
+            self.say_that_it_waits(&lock, standing, waited, pause).await;
+            unless_stopped(&self.stop, sleep(pause)).await?;
+            // Rounded up: it did wait.
+            self.waited.fetch_add(pause.as_secs() + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// Backups wait for others; who has the repository for himself while he waits keeps others from it.
+    fn lock_limit(&self) -> Duration {
+        let Limits { lock_wait, lock_wait_alone, .. } = self.limits;
+        let is_backup = self.context.run.kind.known() == Some(Kind::Backup);
+        if is_backup { lock_wait } else { lock_wait.min(lock_wait_alone) }
+    }
+
+    async fn say_that_it_waits(&self, lock: &Lock, standing: Standing, waited: Duration, pause: Duration) {
+        let line = WaitsForLock {
+            message_type: "fleet_waits_for_lock",
+            lock: lock.report(standing),
+            waited_seconds: waited.as_secs_f64(),
+            retry_in_seconds: pause.as_secs_f64(),
+        };
+        let text = serde_json::to_string(&line).unwrap_or_default();
+        log::info!(job = self.context.run.job_id.as_str(); "waits for a lock in the repository {}", lock.words);
+        self.context.reporter.log(LogStream::Event, self.redact(&text)).await;
+    }
+
+    async fn restic_once(&self, args: Vec<OsString>, listen: Listen) -> Result<Finished, Outcome> {
         if let Some(stop) = self.stop.now() {
             return Err(Outcome::stopped(stop, -1));
         }
@@ -112,12 +173,23 @@ impl<'a> Job<'a> {
 
     /// What went wrong, for people.
     pub(super) fn sentence(&self, finished: &Finished) -> String {
-        finished.failure().sentence(self.repository())
+        let failure = finished.failure();
+        let mut sentence = failure.sentence(self.repository());
+        let waited = self.waited.load(Ordering::Relaxed);
+        if waited > 0 && matches!(failure, Failure::Locked(_)) {
+            sentence.push_str(&format!("; this job has waited {waited} s for it"));
+        }
+        sentence
     }
 
     /// The job's failure by what restic said.
     pub(super) fn failed(&self, finished: &Finished) -> Outcome {
-        Outcome::failed(finished.exit_code(), self.sentence(finished))
+        let mut outcome = Outcome::failed(finished.exit_code(), self.sentence(finished));
+        if let Failure::Locked(lock) = finished.failure() {
+            let waited_seconds = self.waited.load(Ordering::Relaxed);
+            outcome.stats = RawJson::of(&LockedOut { lock: lock.report(lock.standing()), waited_seconds }).ok();
+        }
+        outcome
     }
 }
 

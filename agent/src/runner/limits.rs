@@ -19,6 +19,13 @@ pub struct Limits {
     pub hook_when_stopping: Duration,
     /// For each query beside the job's own command: snapshots, statistics, locks.
     pub query: Duration,
+    /// For a lock that another restic holds, of a backup; other kinds of jobs wait for [`Self::lock_wait_alone`] at most:
+    /// they have the repository for themselves, and everybody else would wait with them.
+    pub lock_wait: Duration,
+    /// For those.
+    pub lock_wait_alone: Duration,
+    /// The first pause between two tries to get a lock; each is twice as long as the one before.
+    pub lock_pause: Duration,
     /// For the call of the repository's server.
     pub probe: ProbeLimits,
 }
@@ -32,6 +39,9 @@ impl Default for Limits {
             hook_when_cancelled: Duration::from_secs(120),
             hook_when_stopping: Duration::from_secs(20),
             query: Duration::from_secs(300),
+            lock_wait: Duration::from_secs(3600),
+            lock_wait_alone: Duration::from_secs(600),
+            lock_pause: Duration::from_secs(5),
             probe: ProbeLimits::default(),
         }
     }

@@ -2,16 +2,18 @@
 //!
 //! [`refusal`] says which jobs are not even begun. [`run`] finds restic, calls the repository's server, and hands the
 //! job to the module of its kind; each of them asks restic, doubts the answer where some version misleads, and
-//! reports what is true. `stats` and `snapshots` hold what several kinds report.
+//! reports what is true. `stats` and `snapshots` hold what several kinds report, `lock_wait` how long a lock is waited for.
 
 mod backup;
 mod check;
 mod context;
 mod forget;
+mod forget_preview;
 mod hooks;
 mod init;
 mod job;
 mod limits;
+mod lock_wait;
 mod prune;
 mod recorded;
 mod refusal;

@@ -40,11 +40,14 @@ fn refused_forget(run: &CommandRun) -> Option<String> {
     if run.forget_groups.is_empty() {
         return Some("a forget needs at least one source group with a retention policy".into());
     }
-    run.forget_groups.iter().find_map(|group| {
+    let bad_group = run.forget_groups.iter().find_map(|group| {
         let bad_tag = check_group_name(&group.tag).err().map(|error| error.to_string());
-        let problem = bad_tag.or_else(|| group.policy.check().err().map(|error| error.to_string()))?;
+        let bad_host = group.host.as_ref().filter(|host| host.chars().any(char::is_control));
+        let bad_host = bad_host.map(|host| format!("no host is called {host:?}"));
+        let problem = bad_tag.or(bad_host).or_else(|| group.policy.check().err().map(|error| error.to_string()))?;
         Some(format!("source group {:?}: {problem}", group.tag))
-    })
+    });
+    bad_group.or_else(|| run.forget_limit?.check().err())
 }
 
 fn refused_check(run: &CommandRun) -> Option<String> {
@@ -141,6 +144,17 @@ mod tests {
         refused(&with(vec![group("docs", Some(0))]), "keeps nothing");
         refused(&with(vec![group("docs", Some(-1))]), "negative");
         refused(&with(vec![group("", Some(1))]), "empty");
+        let host = |host: &str| ForgetGroup { host: Some(host.into()), ..group("docs", Some(1)) };
+        refused(&with(vec![host("a\0b")]), "no host is called");
+        assert_eq!(judge(&with(vec![host("web-1.example")])), None);
+        let limited = |snapshots, share| CommandRun {
+            forget_limit: Some(fleet_wire::ForgetLimit { snapshots, share }),
+            ..job(Kind::Forget)
+        };
+        refused(&limited(Some(-1), None), "can't be negative");
+        refused(&limited(None, Some(1.5)), "from 0 to 1");
+        refused(&limited(None, Some(f64::NAN)), "from 0 to 1");
+        assert_eq!(judge(&limited(Some(0), Some(1.0))), None);
     }
 
     #[test]

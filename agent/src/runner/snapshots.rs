@@ -12,8 +12,13 @@ use fleet_wire::{Snapshot, SnapshotsReport};
 /// # Errors
 /// Why there is no list.
 pub(super) async fn list(job: &Job<'_>) -> Result<SnapshotsReport, String> {
+    list_of(job, Some(&job.context.hostname)).await
+}
+
+/// The same for another host, or for all.
+pub(super) async fn list_of(job: &Job<'_>, host: Option<&str>) -> Result<SnapshotsReport, String> {
     let as_of = Some(Utc::now());
-    let printed = job.query(command::snapshots(&job.context.hostname), job.stop().from_now()).await?;
+    let printed = job.query(command::snapshots(host), job.stop().from_now()).await?;
     let snapshots = output::read_snapshots(&printed)
         .map_err(|error| format!("restic's list of snapshots can't be read: {error}"))?;
     Ok(SnapshotsReport { snapshots, as_of })

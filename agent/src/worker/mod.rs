@@ -5,16 +5,21 @@
 //! stop, the loop ends the running jobs and returns when they are over; jobs that wait stay in the journal for the
 //! agent's next start.
 //!
-//! Only the answer to a `command.run` waits for the disk. Other reports are written beside the loop: while the disk is
+//! The loop also does what the host's schedules want done (`scheduled`); a backup that starts without the coordinator
+//! then goes the way of any other job.
+//!
+//! Only the answer to a `command.run` waits for the disk, and what a schedule does. Other reports are written beside the loop: while the disk is
 //! full, cancels and the word to stop must get through.
 
 mod lanes;
 mod recovery;
+mod scheduled;
 mod task;
 
 pub use task::Surroundings;
 
 use crate::connection::Order;
+use crate::cron::Cron;
 use crate::journal::{Accepted, Leftover};
 use crate::outcome::Outcome;
 use crate::restic::Found;
@@ -46,6 +51,7 @@ const RESTIC_PAUSE: Duration = Duration::from_secs(60);
 pub struct Worker {
     surroundings: Surroundings,
     settings: Settings,
+    cron: Cron,
     orders: mpsc::Receiver<Order>,
     /// Turns true when the agent stops.
     stop: watch::Receiver<bool>,
@@ -70,8 +76,8 @@ impl Worker {
     pub fn new(
         surroundings: Surroundings,
         settings: Settings,
-        orders: mpsc::Receiver<Order>,
-        stop: watch::Receiver<bool>,
+        cron: Cron,
+        (orders, stop): (mpsc::Receiver<Order>, watch::Receiver<bool>),
     ) -> Self {
         // Holds one id for each running job at most.
         let (tell_over, over) = mpsc::unbounded_channel();
@@ -79,6 +85,7 @@ impl Worker {
         Self {
             surroundings,
             settings,
+            cron,
             orders,
             stop,
             lanes,
@@ -125,6 +132,7 @@ impl Worker {
         }
         self.leftovers = leftovers;
         self.go_on().await;
+        self.cron.resume(&self.settings.schedules, self.surroundings.journal.handled().await);
     }
 
     /// Goes on with the jobs of an earlier life, once the repository is known: the coordinator tells it again if the
@@ -152,6 +160,7 @@ impl Worker {
             Some(order) = self.orders.recv() => self.order(order).await,
             () = told_to_stop(&mut self.stop), if !self.stopping => self.stopping = true,
             Some(_) = self.writes.join_next() => {}
+            () = self.cron.wait(), if !self.stopping => self.keep_schedules().await,
         }
     }
 
@@ -193,7 +202,7 @@ impl Worker {
         match self.surroundings.journal.accept(run.clone(), refusal.clone()).await {
             Accepted::New => self.admit(run),
             Accepted::Known => log::info!(job = job_id.as_str(); "a job came again that is known; it is not run twice"),
-            Accepted::Refused => {
+            Accepted::Refused | Accepted::Left => {
                 log::warn!(job = job_id.as_str(); "refused a job: {}", refusal.unwrap_or_default());
             }
             Accepted::NotStored { known, reason } => {
@@ -325,6 +334,7 @@ impl Worker {
         match self.replace_settings(self.settings.clone().scheduled(set)).await {
             Ok(()) => {
                 log::info!(version; "schedules applied");
+                self.apply_schedules().await;
                 let (journal, applied_at) = (self.surroundings.journal.clone(), Some(Utc::now()));
                 self.writes.spawn(async move { journal.send(ScheduleAck { version, applied_at }).await });
             }

@@ -160,6 +160,9 @@ impl Sandbox {
             hook_shell: None,
             upload_kib: None,
             limits: Limits {
+                // Locks are waited for where that is tested.
+                lock_wait: Duration::ZERO,
+                lock_pause: Duration::from_millis(100),
                 probe: ProbeLimits { tries: 2, timeout: Duration::from_secs(5), pause: Duration::from_millis(10) },
                 ..Limits::default()
             },

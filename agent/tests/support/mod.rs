@@ -34,7 +34,16 @@ pub struct Coordinator {
 
 impl Coordinator {
     pub async fn bind() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::at("127.0.0.1:0").await
+    }
+
+    /// One that is back after it was away (dropped).
+    pub async fn back(url: &str) -> Self {
+        Self::at(url.strip_prefix("http://").unwrap()).await
+    }
+
+    async fn at(address: &str) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         Self { listener, url }
     }

@@ -1,0 +1,288 @@
+//! The agent's cron: fires the host's schedules by itself, whether or not the coordinator is there.
+//!
+//! `entry` reads a schedule and says what a firing of it runs, `due` says what a schedule is to do at an instant. [`Cron`]
+//! keeps both for all schedules and says when there is something to do; the worker carries it out, through the journal.
+//! What is not in the journal is decided again.
+
+mod clock;
+mod due;
+mod entry;
+mod zone;
+
+pub use clock::Clock;
+pub use due::{Handled, Step, Why, decide, next};
+pub use entry::{Entry, Firing};
+
+use crate::connection::Reach;
+use chrono::TimeDelta;
+use fleet_wire::crontab::Zone;
+use fleet_wire::{Schedule, ScheduleId};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+/// The clock is looked at this often at least: it may be set, and the host may have been suspended.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+
+/// How soon what the disk did not take is tried again.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// Something that is to be journalled, and then counts.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Task {
+    /// A schedule counts from elsewhere.
+    Count(ScheduleId, Handled, Why),
+    /// A schedule is no more.
+    Forget(ScheduleId),
+    /// A schedule has fired.
+    Fire(Box<Firing>, Handled),
+}
+
+/// The schedules of this host.
+#[derive(Debug)]
+pub struct Cron {
+    clock: Clock,
+    host: Zone,
+    /// How long there must be no connection before the agent starts by itself what has fired.
+    patience: Duration,
+    reach: watch::Receiver<Reach>,
+    entries: Vec<Entry>,
+    /// As it stands in the journal.
+    handled: BTreeMap<ScheduleId, Handled>,
+    /// Schedules in the journal that are no more.
+    gone: Vec<ScheduleId>,
+    /// Not before then, for the disk refused.
+    retry_at: Option<Instant>,
+    /// The agent is on its own, and knows it.
+    alone: bool,
+}
+
+impl Cron {
+    /// A cron without schedules.
+    pub fn new(clock: Clock, patience: Duration, reach: watch::Receiver<Reach>) -> Self {
+        let host = zone::of_host();
+        log::info!(zone:% = host; "schedules that name no time zone go by {host}");
+        Self {
+            clock,
+            host,
+            patience,
+            reach,
+            entries: Vec::new(),
+            handled: BTreeMap::new(),
+            gone: Vec::new(),
+            retry_at: None,
+            alone: false,
+        }
+    }
+
+    /// Goes on with schedules that were applied before: what the journal says is dealt with of them.
+    pub fn resume(&mut self, schedules: &[Schedule], handled: BTreeMap<ScheduleId, Handled>) {
+        self.handled = handled;
+        self.read(schedules);
+    }
+
+    /// Replaces all schedules. Gives what is wrong with those that can't fire, for people.
+    pub fn apply(&mut self, schedules: &[Schedule]) -> Vec<String> {
+        let problems = self.read(schedules);
+        let is_there = |id: &ScheduleId| self.entries.iter().any(|entry| entry.id() == id);
+        self.gone = self.handled.keys().filter(|id| !is_there(id)).cloned().collect();
+        problems
+    }
+
+    fn read(&mut self, schedules: &[Schedule]) -> Vec<String> {
+        let enabled = schedules.iter().filter(|schedule| schedule.enabled);
+        let (mut entries, mut problems) = (Vec::<Entry>::new(), Vec::new());
+        for schedule in enabled {
+            match Entry::read(schedule, self.host) {
+                // What is dealt with is known by the id.
+                Ok(entry) if entries.iter().any(|other| other.id() == entry.id()) => {
+                    problems.push(format!("schedule {}: there is another one with this id", schedule.id));
+                }
+                Ok(entry) => entries.push(entry),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        self.entries = entries;
+        problems.iter().for_each(|problem| log::error!("this schedule does not fire: {problem}"));
+        problems
+    }
+
+    /// What is to be journalled now.
+    pub fn tasks(&mut self) -> Vec<Task> {
+        if self.retry_at.is_some_and(|retry_at| Instant::now() < retry_at) {
+            return Vec::new();
+        }
+        self.retry_at = None;
+        let now = self.clock.now();
+        let patience = TimeDelta::from_std(self.patience).unwrap_or(TimeDelta::MAX);
+        let gone = self.gone.iter().cloned().map(Task::Forget);
+        let due = self.entries.iter().filter_map(|entry| {
+            Some(match decide(entry, self.handled.get(entry.id()), now)? {
+                Step::Count { handled, why } => Task::Count(entry.id().clone(), handled, why),
+                Step::Fire { at, handled } => Task::Fire(Box::new(entry.fire(at, now, patience)), handled),
+            })
+        });
+        gone.chain(due).collect()
+    }
+
+    /// The task is in the journal.
+    pub fn done(&mut self, task: Task) {
+        match task {
+            Task::Count(id, handled, _) => drop(self.handled.insert(id, handled)),
+            Task::Fire(firing, handled) => drop(self.handled.insert(firing.schedule_id, handled)),
+            Task::Forget(id) => {
+                self.handled.remove(&id);
+                self.gone.retain(|gone| *gone != id);
+            }
+        }
+    }
+
+    /// The journal does not take what is to be done: it is tried again after a pause.
+    pub fn hold_off(&mut self) {
+        self.retry_at = Some(Instant::now() + RETRY);
+    }
+
+    /// Whether the coordinator has been out of reach for so long that the agent starts by itself what has fired.
+    pub fn is_on_its_own(&mut self) -> bool {
+        self.alone = matches!(*self.reach.borrow(), Reach::Lost { since } if since.elapsed() >= self.patience);
+        self.alone
+    }
+
+    /// What the clock shows.
+    pub fn now(&self) -> fleet_wire::Timestamp {
+        self.clock.now()
+    }
+
+    /// Returns when there may be something to do.
+    pub async fn wait(&mut self) {
+        let pause = self.pause();
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = changed(&mut self.reach) => {}
+        }
+    }
+
+    fn pause(&self) -> Duration {
+        let now = Instant::now();
+        if let Some(retry_at) = self.retry_at {
+            return retry_at.saturating_duration_since(now);
+        }
+        if !self.gone.is_empty() {
+            return Duration::ZERO;
+        }
+        let clock = self.clock.now();
+        let until = |entry: &Entry| {
+            let handled = self.handled.get(entry.id());
+            match (decide(entry, handled, clock), handled) {
+                (None, Some(handled)) => {
+                    next(entry, handled, clock).map(|next| (next - clock).to_std().unwrap_or_default())
+                }
+                _ => Some(Duration::ZERO),
+            }
+        };
+        let firing = self.entries.iter().filter_map(until).min();
+        let alone = match *self.reach.borrow() {
+            Reach::Lost { since } if !self.alone => {
+                since.checked_add(self.patience).map(|alone| alone.saturating_duration_since(now))
+            }
+            Reach::Lost { .. } | Reach::Connected => None,
+        };
+        [firing, alone].into_iter().flatten().fold(LOOK_EVERY, Duration::min)
+    }
+}
+
+async fn changed(reach: &mut watch::Receiver<Reach>) {
+    if reach.changed().await.is_err() {
+        // The connection is over, as the agent soon will be.
+        std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schedule(id: &str, cron: &str, enabled: bool) -> Schedule {
+        serde_json::from_str(&format!(r#"{{"id":"{id}","cron_expr":"{cron}","enabled":{enabled}}}"#)).unwrap()
+    }
+
+    fn cron(patience: Duration) -> (Cron, watch::Sender<Reach>) {
+        let (reach, receiver) = watch::channel(Reach::lost());
+        (Cron::new(Clock::default(), patience, receiver), reach)
+    }
+
+    /// Does all that there is to do; a cron that does not come to rest would write without end.
+    fn settle(cron: &mut Cron) -> Vec<Task> {
+        let mut all = Vec::new();
+        loop {
+            let tasks = cron.tasks();
+            if tasks.is_empty() {
+                return all;
+            }
+            all.extend(tasks.iter().cloned());
+            assert!(all.len() < 20, "{all:?}");
+            tasks.into_iter().for_each(|task| cron.done(task));
+        }
+    }
+
+    #[tokio::test]
+    async fn schedules_count_once_they_are_applied_and_are_forgotten_when_they_are_no_more() {
+        let (mut cron, _reach) = cron(Duration::from_secs(3600));
+        let problems = cron.apply(&[
+            schedule("a", "0 2 1 1 *", true),
+            schedule("b", "0 2 1 1 *", false),
+            schedule("c", "never", true),
+            schedule("a", "0 3 1 1 *", true),
+        ]);
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        assert!(problems[0].starts_with("schedule c: ") && problems[1].contains("another one with this id"));
+        let counted = settle(&mut cron);
+        assert!(matches!(&counted[..], [Task::Count(id, _, Why::New)] if id.as_str() == "a"), "{counted:?}");
+        assert!(!cron.pause().is_zero() && cron.pause() <= LOOK_EVERY, "it rests, and looks again");
+        assert_eq!((cron.apply(&[schedule("a", "0 2 1 1 *", true)]), settle(&mut cron)), (vec![], vec![]));
+        assert_eq!((cron.apply(&[]), settle(&mut cron)), (vec![], vec![Task::Forget("a".into())]));
+        assert!(matches!(
+            &(cron.apply(&[schedule("a", "0 2 1 1 *", true)]), settle(&mut cron)).1[..],
+            [Task::Count(_, _, Why::New)]
+        ));
+    }
+
+    #[tokio::test]
+    async fn what_was_known_before_is_not_forgotten_before_the_schedules_are_told_again() {
+        let (mut before, _reach) = cron(Duration::ZERO);
+        before.apply(&[schedule("a", "0 2 1 1 *", true)]);
+        settle(&mut before);
+        let (mut after, _reach) = cron(Duration::ZERO);
+        after.resume(&[], before.handled.clone());
+        assert_eq!(settle(&mut after), [], "the settings were lost");
+        after.apply(&[schedule("a", "0 2 1 1 *", true)]);
+        assert_eq!(settle(&mut after), []);
+    }
+
+    #[tokio::test]
+    async fn what_the_disk_refuses_is_tried_again_after_a_pause() {
+        let (mut cron, _reach) = cron(Duration::from_secs(3600));
+        cron.apply(&[schedule("a", "0 2 1 1 *", true)]);
+        assert_eq!((cron.tasks().len(), cron.pause()), (1, Duration::ZERO));
+        cron.hold_off();
+        assert!(cron.tasks().is_empty() && cron.pause() > Duration::ZERO && cron.pause() <= RETRY);
+        cron.retry_at = Some(Instant::now());
+        assert_eq!(cron.tasks().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn the_agent_is_on_its_own_once_the_coordinator_was_away_for_long_enough() {
+        let (mut cron, reach) = cron(Duration::from_secs(20));
+        assert!(!cron.is_on_its_own());
+        assert!(cron.pause() <= Duration::from_secs(20), "it looks again in time");
+        let since = Instant::now().checked_sub(Duration::from_secs(21)).unwrap();
+        reach.send_replace(Reach::Lost { since });
+        assert_eq!(cron.pause(), Duration::ZERO);
+        assert!(cron.is_on_its_own());
+        assert_eq!(cron.pause(), LOOK_EVERY, "known");
+        reach.send_replace(Reach::Connected);
+        assert!(!cron.is_on_its_own());
+        assert_eq!(cron.pause(), LOOK_EVERY);
+    }
+}
