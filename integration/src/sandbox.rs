@@ -55,6 +55,22 @@ impl Sandbox {
         Ok(())
     }
 
+    /// Kills the coordinator; agents try its address in vain.
+    pub fn take_down(&mut self) {
+        self.coordinator.process().kill();
+    }
+
+    /// Starts another over the same database and data, at the address that agents know.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn bring_back(&mut self) -> Result<(), Failure> {
+        let listen = Some(self.coordinator.address().to_owned());
+        let settings = CoordinatorSettings { listen, ..settings(&self.database, &[]) };
+        self.coordinator = Coordinator::start(&self.path("coordinator"), &settings)?;
+        Ok(())
+    }
+
     /// A client that may do everything.
     pub fn api(&self) -> Api {
         self.coordinator.api()
