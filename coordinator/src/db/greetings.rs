@@ -4,13 +4,16 @@ use super::hosts::{self, Host};
 use super::json::Json;
 use super::repositories::{self, Repository};
 use super::schedules::{self, Schedule};
+use super::schema::hosts as table;
 use super::source_groups::{self, SourceGroup};
+use super::statement::statement;
 use super::storable;
-use diesel::QueryResult;
+use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt, Jsonb, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use fleet_wire::{Hello, JournalId, Timestamp};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// A hello to be written down.
@@ -30,7 +33,7 @@ pub struct Greeting {
     /// The host.
     pub host: Host,
     /// Its repository, if it has one.
-    pub repository: Option<Repository>,
+    pub repository: Option<Arc<Repository>>,
     /// Its schedules, oldest first.
     pub schedules: Vec<Schedule>,
     /// Its source groups, if it has schedules.
@@ -45,7 +48,7 @@ impl Greeting {
 }
 
 /// The journals that a host's token was used with.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Queryable)]
 struct Journals {
     current: Option<String>,
     previous: Option<String>,
@@ -54,8 +57,12 @@ struct Journals {
 }
 
 impl Journals {
-    fn of(host: Host) -> Self {
-        Self { current: host.journal, previous: host.previous_journal, cloned_at: host.cloned_at }
+    /// Those of hosts in service.
+    async fn of(connection: &mut AsyncPgConnection, ids: &[Uuid]) -> QueryResult<HashMap<Uuid, Self>> {
+        let rows = table::table
+            .filter(table::id.eq_any(ids).and(table::decommissioned_at.is_null()))
+            .select((table::id, (table::journal, table::previous_journal, table::cloned_at)));
+        Ok(rows.load(connection).await?.into_iter().collect())
     }
 
     /// A new journal is that of a new installation; the one before it that comes back is that of a twin.
@@ -87,10 +94,9 @@ fn word(text: &str) -> String {
 pub async fn greet_many(
     connection: &mut AsyncPgConnection,
     hellos: &[&NewHello],
-) -> QueryResult<HashMap<Uuid, Greeting>> {
+) -> QueryResult<HashMap<Uuid, Arc<Greeting>>> {
     let ids: Vec<Uuid> = hellos.iter().map(|new| new.host_id).collect();
-    let before = hosts::find_many(connection, &ids).await?;
-    let mut journals: HashMap<Uuid, Journals> = before.into_iter().map(|host| (host.id, Journals::of(host))).collect();
+    let mut journals = Journals::of(connection, &ids).await?;
     // A host that came twice is as it was the last time.
     let mut latest: HashMap<Uuid, &NewHello> = HashMap::new();
     for new in hellos {
@@ -120,7 +126,7 @@ async fn update(
     let capabilities = |hello: &Hello| {
         Json(hello.capabilities.iter().take(MOST_CAPABILITIES).map(|name| word(name)).collect::<Vec<_>>())
     };
-    diesel::sql_query(
+    statement(
         "UPDATE hosts SET os = news.os, arch = news.arch, agent_version = news.agent_version,
              restic_version = news.restic_version, protocol_version = news.protocol_version,
              capabilities = news.capabilities, journal = news.journal, previous_journal = news.previous_journal,
@@ -150,11 +156,14 @@ async fn update(
 ///
 /// # Errors
 /// The database's.
-pub async fn read_many(connection: &mut AsyncPgConnection, ids: &[Uuid]) -> QueryResult<HashMap<Uuid, Greeting>> {
+pub async fn read_many(connection: &mut AsyncPgConnection, ids: &[Uuid]) -> QueryResult<HashMap<Uuid, Arc<Greeting>>> {
     let hosts = hosts::find_many(connection, ids).await?;
-    let wanted: Vec<Uuid> = hosts.iter().filter_map(|host| host.repository_id).collect();
+    // Many hosts share few repositories.
+    let wanted: HashSet<Uuid> = hosts.iter().filter_map(|host| host.repository_id).collect();
+    let wanted: Vec<Uuid> = wanted.into_iter().collect();
     let repositories = repositories::find_many(connection, &wanted).await?;
-    let repositories: HashMap<Uuid, Repository> = repositories.into_iter().map(|row| (row.id, row)).collect();
+    let repositories: HashMap<Uuid, Arc<Repository>> =
+        repositories.into_iter().map(|row| (row.id, Arc::new(row))).collect();
     let mut schedules = by_host(schedules::of_hosts(connection, ids).await?, |schedule| schedule.host_id);
     let scheduled: Vec<Uuid> = schedules.keys().copied().collect();
     let mut groups = by_host(source_groups::of_hosts(connection, &scheduled).await?, |group| group.host_id);
@@ -162,7 +171,7 @@ pub async fn read_many(connection: &mut AsyncPgConnection, ids: &[Uuid]) -> Quer
         let repository = host.repository_id.and_then(|id| repositories.get(&id).cloned());
         let schedules = schedules.remove(&host.id).unwrap_or_default();
         let groups = groups.remove(&host.id).unwrap_or_default();
-        (host.id, Greeting { host, repository, schedules, groups })
+        (host.id, Arc::new(Greeting { host, repository, schedules, groups }))
     };
     Ok(hosts.into_iter().map(&mut greeting).collect())
 }

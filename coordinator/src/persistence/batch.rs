@@ -15,6 +15,7 @@ use diesel::QueryResult;
 use diesel_async::{AnsiTransactionManager, AsyncConnection, AsyncPgConnection, RunQueryDsl, TransactionManager};
 use futures_util::future::{BoxFuture, join3, try_join, try_join3, try_join4};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -59,8 +60,8 @@ struct JobWrite {
 
 struct HelloWrite {
     save: SaveHello,
-    greeting: Option<Box<Greeting>>,
-    reply: Reply<Option<Box<Greeting>>>,
+    greeting: Option<Arc<Greeting>>,
+    reply: Reply<Option<Arc<Greeting>>>,
 }
 
 struct PresenceWrite {
@@ -140,7 +141,7 @@ impl Batch {
         self.push(Entry::Job(JobWrite { save, reply }), patience);
     }
 
-    pub(super) fn push_hello(&mut self, save: SaveHello, reply: Reply<Option<Box<Greeting>>>) {
+    pub(super) fn push_hello(&mut self, save: SaveHello, reply: Reply<Option<Arc<Greeting>>>) {
         self.push(Entry::Hello(HelloWrite { save, greeting: None, reply }), Patience::Endless);
     }
 
@@ -306,7 +307,7 @@ impl Batch {
         let new: Vec<&NewHello> = hellos.iter().map(|write| &write.save.0).collect();
         let greetings = greetings::greet_many(connection, &new).await?;
         for write in hellos {
-            write.greeting = greetings.get(&write.save.0.host_id).cloned().map(Box::new);
+            write.greeting = greetings.get(&write.save.0.host_id).cloned();
         }
         Ok(())
     }

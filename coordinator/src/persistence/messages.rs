@@ -80,7 +80,7 @@ impl Message for SaveJob {
 pub struct SaveHello(pub NewHello);
 
 impl Message for SaveHello {
-    type Result = Result<Option<Box<Greeting>>, WriteError>;
+    type Result = Result<Option<Arc<Greeting>>, WriteError>;
 }
 
 /// The latest sign of life of many hosts, in one statement.

@@ -20,6 +20,7 @@ use crate::db::Database;
 use crate::db::greetings::Greeting;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
 use batch::Batch;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use turn::{Hand, Turn};
@@ -141,7 +142,7 @@ impl Handler<SaveJob> for Persistence {
 }
 
 impl Handler<SaveHello> for Persistence {
-    type Result = Answer<Option<Box<Greeting>>>;
+    type Result = Answer<Option<Arc<Greeting>>>;
 
     fn handle(&mut self, save: SaveHello, context: &mut Self::Context) -> Self::Result {
         let (reply, receiver) = oneshot::channel();

@@ -3,7 +3,7 @@
 
 use super::ledger;
 use super::refusal::Refusal;
-use super::{Context, Session, Stage, settings};
+use super::{Context, Session, Stage, arrivals, settings};
 use crate::db::greetings::{Greeting, NewHello};
 use crate::dispatcher::{EnsureInit, HostReady};
 use crate::persistence::SaveHello;
@@ -44,7 +44,7 @@ impl Session {
             return;
         }
         let (host_id, connection) = (self.host_id, self.connection);
-        log::info!(host:% = host_id, hostname = greeting.host.hostname; "agent connected");
+        arrivals::say(host_id, &greeting.host.hostname);
         self.stage = Stage::Live;
         let (ack, init, cloned) = (self.ack, greeting.init(), greeting.host.cloned_at.is_some());
         if ack {
@@ -97,7 +97,7 @@ impl Session {
 
     /// False if the settings can't be read, and the connection is closed therefore.
     fn send_settings(&self, greeting: &Greeting, context: &mut Context) -> bool {
-        match settings::burst(&greeting, &self.services.vault, self.ack) {
+        match settings::burst(greeting, &self.services.vault, self.ack) {
             Ok(messages) => {
                 messages.into_iter().for_each(|message| Self::send(context, message));
                 true

@@ -6,10 +6,11 @@ use crate::persistence::Write;
 use diesel::QueryResult;
 use diesel_async::AsyncPgConnection;
 use fleet_wire::{RepoStats, ScheduleAck, SnapshotsReport, Timestamp};
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// Reads a host again, after its settings have changed; `None` if it is gone or decommissioned.
-pub(super) async fn read(database: &Database, host_id: Uuid) -> Result<Option<Greeting>, DatabaseError> {
+pub(super) async fn read(database: &Database, host_id: Uuid) -> Result<Option<Arc<Greeting>>, DatabaseError> {
     let mut found = database.read(async |reader| greetings::read_many(reader, &[host_id]).await).await?;
     Ok(found.remove(&host_id))
 }

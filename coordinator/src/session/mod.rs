@@ -8,6 +8,7 @@
 //! A session takes its host's place in the registry before it reads the host's settings, so that no change of them
 //! falls between; commands that come before the agent has its settings are held until it has them.
 
+mod arrivals;
 mod courier;
 mod firing;
 mod fragments;

@@ -74,7 +74,7 @@ impl Credentials {
 /// A secret does not open with this coordinator's key.
 pub(super) fn burst(greeting: &Greeting, vault: &Vault, ack: bool) -> Result<Vec<ToAgent>, UnsealError> {
     let Greeting { host, repository, schedules, groups } = greeting;
-    let repository = repository.as_ref();
+    let repository = repository.as_deref();
     let everyday = repository.map(|repository| Credentials::everyday(repository, vault)).transpose()?;
     let admin = match repository.zip(everyday.clone()) {
         Some((repository, everyday)) if repository.runner_host_id.is_none_or(|runner| runner == host.id) => {

@@ -25,7 +25,7 @@ const HOSTS_A_REPOSITORY: usize = 100;
 pub(super) const PACE: Duration = Duration::from_millis(10);
 /// Jobs of one round.
 const JOBS: Scaled = Scaled { full: 500, quick: 50 };
-const ROUNDS: Scaled = Scaled { full: 5, quick: 2 };
+const ROUNDS: Scaled = Scaled { full: 4, quick: 2 };
 /// More than are ever busy at that pace.
 const CLIENTS: usize = 16;
 /// A commit takes its time on the disk, the rest may take this much, in milliseconds.

@@ -23,9 +23,9 @@ const SIZES: [Scaled; 4] = [
 ];
 const HOSTS_A_REPOSITORY: usize = 100;
 const JOBS: Scaled = Scaled { full: 200, quick: 20 };
-const ROUNDS: Scaled = Scaled { full: 3, quick: 1 };
+const ROUNDS: Scaled = Scaled { full: 2, quick: 1 };
 const LISTS: usize = 20;
-const QUIET: Scaled = Scaled { full: 12, quick: 2 };
+const QUIET: Scaled = Scaled { full: 8, quick: 2 };
 
 /// The numbers of agents, the largest last.
 fn sizes(scale: Scale) -> Vec<usize> {

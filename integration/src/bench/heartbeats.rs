@@ -18,7 +18,7 @@ use std::time::Duration;
 
 const AGENTS: Scaled = Scaled { full: 19_000, quick: 300 };
 const HOSTS_A_REPOSITORY: usize = 100;
-const INTERVALS: Scaled = Scaled { full: 2, quick: 1 };
+const INTERVALS: Scaled = Scaled { full: 1, quick: 1 };
 /// Signs of life are written down at intervals.
 const PRESENCE_LIMIT: Duration = Duration::from_secs(30);
 

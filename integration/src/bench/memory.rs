@@ -3,7 +3,7 @@
 //! Every agent connects, says hello, sends heartbeats and, within a job, a burst of 1 MiB of log lines; the job ends, and
 //! agents are idle again. What is resident then, less what was before the first agent, is divided by their number.
 //! Floor: a bare actix-web-actors session that echoes, after the same heartbeats and no burst, which is the least that
-//! the framework takes. For information: the same after a burst, whose buffers the framework keeps. Checked: every job has succeeded, every line is stored, every host is online.
+//! the framework takes. Checked: every job has succeeded, every line is stored, every host is online.
 //!
 //! One round: memory does not depend on the hour.
 
@@ -42,13 +42,9 @@ pub(super) fn run(scale: Scale) -> Result<Vec<Row>, Failure> {
     let mut rig = Rig::start()?;
     let hosts = rig.fleet(count, HOSTS_A_REPOSITORY)?;
     let figure = coordinator(&mut rig, &hosts)?;
-    let (floor, burst) = bare(&rig, &hosts)?;
+    let floor = bare(&rig, &hosts)?;
     let what = format!("memory per idle agent, {count} agents");
-    let after = "— beside a bare session after the same burst";
-    Ok(vec![
-        Row::beside(what, "KiB", &[(figure, floor)], "echo session", Goal::RatioAtMost(1.1)),
-        Row::beside(after, "KiB", &[(figure, burst)], "echo session", Goal::None),
-    ])
+    Ok(vec![Row::beside(what, "KiB", &[(figure, floor)], "echo session", Goal::RatioAtMost(1.1))])
 }
 
 fn per_agent(before: u64, after: u64, agents: usize) -> f64 {
@@ -141,28 +137,19 @@ impl Template {
     }
 }
 
-/// The bare session after heartbeats, and after a burst as well: the messages that an agent sends, which come back.
-fn bare(rig: &Rig, hosts: &[Host]) -> Result<(f64, f64), Failure> {
+/// The bare session after heartbeats.
+fn bare(rig: &Rig, hosts: &[Host]) -> Result<f64, Failure> {
     let server = EchoServer::start()?;
     let (id, count) = (server.id(), hosts.len());
     let echoed = |event: &Event| matches!(event, Event::Echoed);
     let before = resident(id)?;
-    let (quiet, after) = rig.runtime.block_on(async {
+    let after = rig.runtime.block_on(async {
         let mut swarm = Swarm::connected(server.address, hosts, "bench", Conduct::Echo).await?;
         for _ in 0..2 {
             swarm.heartbeats(BEATS).await;
             swarm.wait_for("heartbeats that came back", count, echoed).await?;
         }
-        let quiet = resident(id)?;
-        let bytes = Template::new().of(&ANY_JOB.into());
-        for first in (0..count).step_by(BURSTING) {
-            let some = first..count.min(first + BURSTING);
-            some.clone().for_each(|agent| swarm.tell(agent, Order::Write(Arc::clone(&bytes))));
-            swarm.wait_for("lines that came back", some.len() * BURST_LINES, echoed).await?;
-        }
-        swarm.heartbeats(BEATS).await;
-        swarm.wait_for("heartbeats that came back", count, echoed).await?;
-        Ok::<_, Failure>((quiet, resident(id)?))
+        resident(id)
     })?;
-    Ok((per_agent(before, quiet, count), per_agent(before, after, count)))
+    Ok(per_agent(before, after, count))
 }

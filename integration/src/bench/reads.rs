@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 const CLIENTS: usize = 32;
 const ROUNDS: Scaled = Scaled { full: 3, quick: 1 };
-const MILLIS: Scaled = Scaled { full: 4_000, quick: 500 };
+const MILLIS: Scaled = Scaled { full: 3_000, quick: 500 };
 const OLD_JOBS: Scaled = Scaled { full: 100_000, quick: 1_000 };
 /// Jobs that are read in turn.
 const READ: usize = 1_000;

@@ -16,7 +16,7 @@ use std::time::Instant;
 use tokio::sync::mpsc::unbounded_channel;
 
 const CLIENTS: Scaled = Scaled { full: 64, quick: 8 };
-const JOBS_A_CLIENT: Scaled = Scaled { full: 150, quick: 10 };
+const JOBS_A_CLIENT: Scaled = Scaled { full: 100, quick: 10 };
 const ROUNDS: Scaled = Scaled { full: 3, quick: 1 };
 
 pub(super) fn run(scale: Scale) -> Result<Vec<Row>, Failure> {
