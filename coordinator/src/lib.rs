@@ -10,6 +10,7 @@ pub mod firing;
 pub mod http;
 pub mod job;
 pub mod live;
+pub mod pauses;
 pub mod persistence;
 pub mod registry;
 pub mod services;

@@ -4,7 +4,7 @@ use super::jobs::{is_open, matters};
 use super::json::Json;
 use super::lookup::Source;
 use super::schedules;
-use super::schema::{enrollment_tokens, hosts, jobs};
+use super::schema::{enrollment_tokens, hosts, jobs, pauses};
 use crate::persistence::Write;
 use diesel::dsl::sql;
 use diesel::prelude::*;
@@ -148,6 +148,17 @@ pub async fn list(connection: &mut AsyncPgConnection, filter: &Filter, limit: i6
     query.order((hosts::created_at, hosts::id)).limit(limit).load(connection).await
 }
 
+/// The repositories of these hosts, of those that have one.
+///
+/// # Errors
+/// The database's.
+pub async fn repositories_of(connection: &mut AsyncPgConnection, ids: &[Uuid]) -> QueryResult<HashMap<Uuid, Uuid>> {
+    let assigned = hosts::table.filter(hosts::id.eq_any(ids).and(hosts::repository_id.is_not_null()));
+    let rows: Vec<(Uuid, Uuid)> =
+        assigned.select((hosts::id, hosts::repository_id.assume_not_null())).load(connection).await?;
+    Ok(rows.into_iter().collect())
+}
+
 /// How many hosts there are: (online, offline).
 ///
 /// # Errors
@@ -251,7 +262,8 @@ impl Write for Change {
         if moves && has_open_jobs(connection, self.id).await? {
             return Ok(Changed::Busy);
         }
-        if self.changes.touch_schedules(&before) {
+        // Another repository may be paused where this one is not.
+        if moves || self.changes.touch_schedules(&before) {
             schedules::changed(connection, self.id).await?;
         }
         let changed = diesel::update(hosts::table.find(self.id).filter(hosts::decommissioned_at.is_null()))
@@ -285,6 +297,7 @@ impl Write for Decommission {
             .execute(connection)
             .await?;
         schedules::end_all(connection, self.id, self.at).await?;
+        diesel::delete(pauses::table.find(self.id)).execute(connection).await?;
         diesel::delete(enrollment_tokens::table.filter(enrollment_tokens::host_id.eq(self.id)))
             .execute(connection)
             .await?;

@@ -23,6 +23,13 @@ pub struct Planning {
     pub groups: Vec<SourceGroup>,
 }
 
+impl Planning {
+    /// The host's repository, if it has one.
+    pub fn repository_id(&self) -> Option<Uuid> {
+        self.host.repository_id
+    }
+}
+
 /// Hosts that are in service, by their ids.
 #[derive(Debug)]
 pub struct OfHost;

@@ -91,6 +91,17 @@ diesel::table! {
 }
 
 diesel::table! {
+    pauses (id) {
+        id -> Uuid,
+        host_id -> Nullable<Uuid>,
+        repository_id -> Nullable<Uuid>,
+        reason -> Text,
+        paused_by -> Text,
+        since -> Timestamptz,
+    }
+}
+
+diesel::table! {
     repositories (id) {
         id -> Uuid,
         name -> Text,
@@ -106,6 +117,7 @@ diesel::table! {
         append_only -> Bool,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
+        max_backups -> Nullable<Int8>,
     }
 }
 
@@ -204,6 +216,8 @@ diesel::joinable!(hosts -> repositories (repository_id));
 diesel::joinable!(jobs -> hosts (host_id));
 diesel::joinable!(jobs -> repositories (repository_id));
 diesel::joinable!(log_chunks -> jobs (job_id));
+diesel::joinable!(pauses -> hosts (host_id));
+diesel::joinable!(pauses -> repositories (repository_id));
 diesel::joinable!(repository_stats -> hosts (host_id));
 diesel::joinable!(repository_stats -> repositories (repository_id));
 diesel::joinable!(runs -> hosts (host_id));
@@ -217,6 +231,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     hosts,
     jobs,
     log_chunks,
+    pauses,
     repositories,
     repository_stats,
     runs,

@@ -15,6 +15,7 @@ pub mod logs;
 pub mod page;
 pub mod params;
 pub mod patch;
+pub mod pauses;
 pub mod problem;
 pub mod repositories;
 pub mod repository_url;
@@ -69,6 +70,7 @@ fn configure_admin(config: &mut web::ServiceConfig) {
     source_groups::configure(config);
     schedules::configure(config);
     runs::configure(config);
+    pauses::configure(config);
     snapshots::configure(config);
     stats::configure(config);
     config.default_service(web::to(no_route));

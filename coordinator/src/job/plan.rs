@@ -220,6 +220,7 @@ mod tests {
             append_only,
             created_at: Utc::now(),
             updated_at: Utc::now(),
+            max_backups: None,
         }
     }
 

@@ -3,6 +3,7 @@
 mod enrollment;
 mod errors;
 mod hosts;
+mod pauses;
 mod projections;
 mod repositories;
 mod rig;
