@@ -3,6 +3,7 @@
 use clap::{Args, Parser, Subcommand};
 use fleet_wire::{Kind, Secret, parse_duration};
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -54,6 +55,10 @@ pub struct Config {
     #[command(flatten)]
     pub deadlines: Deadlines,
 
+    /// How jobs share repositories.
+    #[command(flatten)]
+    pub leases: Leases,
+
     /// How long history is kept.
     #[command(flatten)]
     pub history: History,
@@ -74,6 +79,24 @@ pub struct Maintenance {
     /// A repository whose runner is offline for longer than this is not healthy.
     #[arg(long = "runner-offline-limit", env = "FLEET_RUNNER_OFFLINE_LIMIT", value_name = "TIME", value_parser = parse_duration, default_value = "1h")]
     pub runner_offline: Duration,
+}
+
+/// How jobs share repositories.
+#[derive(Clone, Debug, Args)]
+pub struct Leases {
+    /// A forget, prune or check that waits for backups of its repository lets further ones go before it for this long,
+    /// counted from when it waits and its host is connected; then no more. In seconds, or with a unit: 90s, 15m.
+    #[arg(long, env = "FLEET_DRAIN_AFTER", value_name = "TIME", value_parser = parse_duration, default_value = "60s")]
+    pub drain_after: Duration,
+
+    /// How many backups may be out at once in a repository that has no limit of its own (`max_backups`). Without it as
+    /// many as there are.
+    #[arg(long, env = "FLEET_BACKUPS_PER_REPOSITORY", value_name = "NUMBER")]
+    pub backups_per_repository: Option<NonZeroU32>,
+
+    /// How many backups may be out at once in all repositories together. Without it as many as there are.
+    #[arg(long, env = "FLEET_BACKUPS_AT_ONCE", value_name = "NUMBER")]
+    pub backups_at_once: Option<NonZeroU32>,
 }
 
 /// How long history is kept; without a time, for ever. Each is given with a unit, and is an hour at least: 24h, 400d.

@@ -1,6 +1,6 @@
 //! What schedules have due. Pure.
 
-use crate::db::runs::Run;
+use crate::db::runs::{Outcome, Run, UNHEARD_OF};
 use crate::db::schedules::Schedule;
 use crate::timetable::Timetable;
 use fleet_wire::Timestamp;
@@ -18,6 +18,15 @@ pub fn of(schedule: &Schedule, until: Timestamp, most: usize) -> (Vec<Run>, Opti
         next = timetable.next_after(due_at);
     }
     (rows, next)
+}
+
+/// The same rows, but skipped where `paused` says why nothing was to be started when they were due.
+pub fn skipping(rows: Vec<Run>, paused: impl Fn(&Run) -> Option<String>) -> Vec<Run> {
+    let skip = |row: Run| match paused(&row) {
+        Some(why) => Run { attempt: UNHEARD_OF, ..row.with(Outcome::Skipped, format!("paused: {why}")) },
+        None => row,
+    };
+    rows.into_iter().map(skip).collect()
 }
 
 #[cfg(test)]

@@ -1,19 +1,22 @@
 //! What sessions and REST handlers share: the addresses of the actors and the few things that are not actors.
 
 use crate::board::Board;
-use crate::config::{Deadlines, Maintenance};
+use crate::config::{Deadlines, Leases, Maintenance};
 use crate::db::jobs::Job;
 use crate::db::lookup::Lookup;
 use crate::db::{Database, hosts, jobs, planning, schedules};
 use crate::dispatcher::Dispatcher;
 use crate::job::JobServices;
 use crate::live::LiveJobs;
+use crate::pauses::Pauses;
 use crate::persistence::Persistence;
 use crate::registry::Registry;
 use crate::vault::{Vault, hash_token};
 use actix::{Actor, Addr};
 use fleet_wire::Secret;
+use std::collections::HashMap;
 use std::sync::Arc;
+use uuid::Uuid;
 
 /// Handles to the running coordinator. Cheap to clone.
 #[derive(Clone)]
@@ -38,6 +41,8 @@ pub struct Services {
     pub planning: Arc<Lookup<planning::OfHost>>,
     /// Schedules, deleted ones too.
     pub schedules: Arc<Lookup<schedules::ById>>,
+    /// What is paused.
+    pub pauses: Arc<Pauses>,
     /// The jobs that have an actor.
     pub live: Arc<LiveJobs>,
     /// How repositories are maintained.
@@ -46,16 +51,28 @@ pub struct Services {
     pub admin_token_hash: Arc<[u8]>,
 }
 
+/// What the dispatcher must know of the ledger before it gives the first lease.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The jobs that are not over, and the lost ones that hold their lease.
+    pub open: Vec<Job>,
+    /// What is paused.
+    pub pauses: Pauses,
+    /// How many backups may be out at once in the repositories that have a limit of their own.
+    pub most_backups: HashMap<Uuid, u32>,
+}
+
 impl Services {
-    /// Starts registry and dispatcher, which knows the jobs that are not over: `open`.
+    /// Starts registry and dispatcher, which knows what was `found` in the ledger.
     pub fn start(
-        open: Vec<Job>,
+        found: Found,
         database: Database,
         vault: Vault,
         persistence: Addr<Persistence>,
         admin: &Secret,
         limits: Deadlines,
         maintenance: Maintenance,
+        leases: Leases,
     ) -> Self {
         let registry = Registry::default().start();
         let (board, live) = (Arc::new(Board::default()), Arc::new(LiveJobs::default()));
@@ -67,7 +84,9 @@ impl Services {
             live: Arc::clone(&live),
             limits,
         };
-        let dispatcher = Dispatcher::new(open, of_jobs).start();
+        let Found { open, pauses, most_backups } = found;
+        let pauses = Arc::new(pauses);
+        let dispatcher = Dispatcher::new(open, most_backups, leases, Arc::clone(&pauses), of_jobs).start();
         Self {
             tokens: Lookup::new(database.clone()),
             jobs: Lookup::new(database.clone()),
@@ -79,6 +98,7 @@ impl Services {
             registry,
             dispatcher,
             board,
+            pauses,
             live,
             maintenance: Arc::new(maintenance),
             admin_token_hash: hash_token(admin.expose()).into(),

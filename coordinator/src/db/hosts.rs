@@ -5,7 +5,7 @@ use super::json::Json;
 use super::lookup::Source;
 use super::maintenance;
 use super::schedules;
-use super::schema::{enrollment_tokens, hosts, jobs};
+use super::schema::{enrollment_tokens, hosts, jobs, pauses};
 use crate::persistence::Write;
 use diesel::dsl::sql;
 use diesel::prelude::*;
@@ -185,6 +185,17 @@ pub async fn list(connection: &mut AsyncPgConnection, filter: &Filter, limit: i6
     query.order((hosts::created_at, hosts::id)).limit(limit).load(connection).await
 }
 
+/// The repositories of these hosts, of those that have one.
+///
+/// # Errors
+/// The database's.
+pub async fn repositories_of(connection: &mut AsyncPgConnection, ids: &[Uuid]) -> QueryResult<HashMap<Uuid, Uuid>> {
+    let assigned = hosts::table.filter(hosts::id.eq_any(ids).and(hosts::repository_id.is_not_null()));
+    let rows: Vec<(Uuid, Uuid)> =
+        assigned.select((hosts::id, hosts::repository_id.assume_not_null())).load(connection).await?;
+    Ok(rows.into_iter().collect())
+}
+
 /// How many hosts there are: (online, offline).
 ///
 /// # Errors
@@ -288,7 +299,8 @@ impl Write for Change {
         if moves && has_open_jobs(connection, self.id).await? {
             return Ok(Changed::Busy);
         }
-        if self.changes.touch_schedules(&before) {
+        // Another repository may be paused where this one is not.
+        if moves || self.changes.touch_schedules(&before) {
             schedules::changed(connection, self.id).await?;
         }
         let changed = diesel::update(hosts::table.find(self.id).filter(hosts::decommissioned_at.is_null()))
@@ -326,6 +338,7 @@ impl Write for Decommission {
             .await?;
         schedules::end_all(connection, self.id, self.at).await?;
         maintenance::dismiss_runner(connection, self.id).await?;
+        diesel::delete(pauses::table.find(self.id)).execute(connection).await?;
         diesel::delete(enrollment_tokens::table.filter(enrollment_tokens::host_id.eq(self.id)))
             .execute(connection)
             .await?;

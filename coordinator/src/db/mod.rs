@@ -14,6 +14,7 @@ pub mod logs;
 pub mod lookup;
 pub mod maintenance;
 pub mod overdue;
+pub mod pauses;
 pub mod planning;
 pub mod presence;
 pub mod repositories;

@@ -51,6 +51,13 @@ impl OfRepositories {
     }
 }
 
+impl Planning {
+    /// The host's repository, if it has one.
+    pub fn repository_id(&self) -> Option<Uuid> {
+        self.host.repository_id
+    }
+}
+
 /// Hosts that are in service, by their ids.
 #[derive(Debug)]
 pub struct OfHost;

@@ -8,6 +8,7 @@ use crate::vault::{Place, UnsealError, Vault};
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use fleet_wire::{Secret, Timestamp};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use uuid::Uuid;
 
@@ -57,6 +58,8 @@ pub struct Repository {
     pub forget_max_share: Option<f64>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+    /// How many backups may be out at once, if it has a limit of its own.
+    pub max_backups: Option<i64>,
 }
 
 impl Repository {
@@ -108,6 +111,22 @@ pub async fn list(
     query.order((repositories::created_at, repositories::id)).limit(limit).load(connection).await
 }
 
+/// How many backups may be out at once, in the repositories that have a limit of their own.
+///
+/// # Errors
+/// The database's.
+pub async fn most_backups(connection: &mut AsyncPgConnection) -> QueryResult<HashMap<Uuid, u32>> {
+    let limited = repositories::table.filter(repositories::max_backups.is_not_null());
+    let rows: Vec<(Uuid, i64)> =
+        limited.select((repositories::id, repositories::max_backups.assume_not_null())).load(connection).await?;
+    Ok(rows.into_iter().map(|(id, most)| (id, limit(most))).collect())
+}
+
+/// A stored limit, as the dispatcher takes it.
+pub fn limit(most: i64) -> u32 {
+    u32::try_from(most).unwrap_or(u32::MAX)
+}
+
 /// Makes a repository. A name that is taken violates `repositories_name_key`.
 #[derive(Clone, Debug)]
 pub struct Create(pub Repository);
@@ -142,6 +161,7 @@ pub struct Changes {
     pub admin_credential: Option<Option<Vec<u8>>>,
     pub has_admin: Option<bool>,
     pub append_only: Option<bool>,
+    pub max_backups: Option<Option<i64>>,
     pub updated_at: Option<Timestamp>,
 }
 

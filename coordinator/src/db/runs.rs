@@ -80,6 +80,10 @@ impl fmt::Display for Outcome {
     }
 }
 
+/// The `attempt` of a run that was skipped without a word of its agent: if that tells of a firing later, the firing is
+/// judged, and what it has run by itself is adopted.
+pub const UNHEARD_OF: i64 = 0;
+
 /// A run as it stands in its row.
 #[derive(Clone, Debug, PartialEq, Queryable, Selectable, Insertable)]
 #[diesel(table_name = runs)]
@@ -197,7 +201,7 @@ pub async fn claim_many(connection: &AsyncPgConnection, claims: &[(&NewJob, &Cla
              AS claims (run_id, job_id, host_id, attempt, repository_id, previous, at)
          WHERE runs.id = claims.run_id AND (runs.outcome IN ('expected', 'missed')
              OR (runs.outcome = 'retrying' AND runs.job_id = claims.previous)
-             OR (runs.outcome = 'skipped' AND runs.job_id = claims.job_id))
+             OR (runs.outcome = 'skipped' AND (runs.job_id = claims.job_id OR runs.attempt = 0)))
              AND EXISTS (SELECT FROM hosts WHERE hosts.id = claims.host_id AND hosts.decommissioned_at IS NULL
                  AND hosts.repository_id = claims.repository_id)
              AND NOT EXISTS (SELECT FROM jobs
@@ -228,7 +232,8 @@ const NOTE: &str =
          attempt, changed_at)
      SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
      ON CONFLICT (id) DO UPDATE SET outcome = excluded.outcome, reason = excluded.reason, job_id = excluded.job_id,
-         changed_at = excluded.changed_at WHERE runs.outcome IN ('expected', 'missed')";
+         attempt = excluded.attempt, changed_at = excluded.changed_at
+     WHERE runs.outcome IN ('expected', 'missed') OR (runs.outcome = 'skipped' AND runs.attempt = 0)";
 
 /// Makes rows of what is due; one that is there already is left as it is.
 ///

@@ -110,6 +110,17 @@ diesel::table! {
 }
 
 diesel::table! {
+    pauses (id) {
+        id -> Uuid,
+        host_id -> Nullable<Uuid>,
+        repository_id -> Nullable<Uuid>,
+        reason -> Text,
+        paused_by -> Text,
+        since -> Timestamptz,
+    }
+}
+
+diesel::table! {
     repositories (id) {
         id -> Uuid,
         name -> Text,
@@ -128,6 +139,7 @@ diesel::table! {
         runner_host_id -> Nullable<Uuid>,
         forget_max_snapshots -> Nullable<Int8>,
         forget_max_share -> Nullable<Float8>,
+        max_backups -> Nullable<Int8>,
     }
 }
 
@@ -226,6 +238,8 @@ diesel::joinable!(jobs -> hosts (host_id));
 diesel::joinable!(jobs -> repositories (repository_id));
 diesel::joinable!(log_chunks -> jobs (job_id));
 diesel::joinable!(maintenance -> repositories (repository_id));
+diesel::joinable!(pauses -> hosts (host_id));
+diesel::joinable!(pauses -> repositories (repository_id));
 diesel::joinable!(repository_stats -> hosts (host_id));
 diesel::joinable!(repository_stats -> repositories (repository_id));
 diesel::joinable!(runs -> hosts (host_id));
@@ -240,6 +254,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     jobs,
     log_chunks,
     maintenance,
+    pauses,
     repositories,
     repository_stats,
     runs,

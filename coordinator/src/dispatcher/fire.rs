@@ -87,7 +87,9 @@ impl Dispatcher {
         }
         let repeated = known.is_some();
         let open = self.open_backup(host_id, group).filter(|_| !repeated);
-        match judge(&fire.schedule, run.due_at, open, None, now) {
+        let paused =
+            self.pauses.why(Some(host_id), fire.planning.as_ref().and_then(|planning| planning.repository_id()));
+        match judge(&fire.schedule, run.due_at, open, paused.as_deref(), now) {
             _ if repeated => {}
             Verdict::Run => {}
             Verdict::Skip(why) => return Err(run.with(Outcome::Skipped, why)),

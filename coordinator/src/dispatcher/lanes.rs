@@ -1,71 +1,23 @@
-//! The jobs that are not over, in a lane for each repository: those that are out, and those that wait in the order of
-//! asking. Those of hosts that are offline stand aside and hold up nobody.
+//! The jobs that are not over, in a [`Lane`] for each repository, and how many backups may be out in all.
+//!
+//! While the fleet has its limit of backups, the first of each lane that could go otherwise is in one index, by its
+//! turn: the place that becomes free is that of the one which has waited longest.
 //!
 //! Whatever happens to one job or host costs the same however many others there are.
 
-use super::admission::{self, Claim, Kinds, Obstacle};
+use super::admission::{Claim, Hindrance, Obstacle, Turn};
+use super::lane::{Lane, Terms, Waiting};
+use crate::config::Leases;
 use crate::db::jobs::{Job as JobRecord, NewJob};
+use crate::db::pauses::Target;
+use crate::pauses::Pauses;
+use chrono::Utc;
 use fleet_wire::{Kind, Timestamp};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
-
-/// A waiting job, with what its actor needs once it may go.
-struct Waiting {
-    claim: Claim,
-    /// Absent until its row is committed: before that it keeps its place but does not go.
-    job: Option<JobRecord>,
-}
-
-/// The order of asking; an init goes before what waits already.
-type Turn = i64;
-
-#[derive(Default)]
-struct Lane {
-    out: HashMap<Uuid, Claim>,
-    held: Kinds,
-    /// Of hosts that are connected.
-    ready: BTreeMap<Turn, Waiting>,
-    ready_kinds: Kinds,
-    /// Of hosts that are not.
-    aside: BTreeMap<Turn, Waiting>,
-    /// Of the first and the last that came.
-    turns: (Turn, Turn),
-}
-
-impl Lane {
-    fn go_out(&mut self, claim: Claim) {
-        self.held.add(claim.kind);
-        self.out.insert(claim.job_id, claim);
-    }
-
-    fn wait(&mut self, turn: Turn, waiting: Waiting, connected: bool) {
-        if connected {
-            self.ready_kinds.add(waiting.claim.kind);
-            self.ready.insert(turn, waiting);
-        } else {
-            self.aside.insert(turn, waiting);
-        }
-    }
-
-    fn waiting_mut(&mut self, turn: Turn) -> Option<&mut Waiting> {
-        self.ready.get_mut(&turn).or_else(|| self.aside.get_mut(&turn))
-    }
-
-    fn waiting(&self, turn: Turn) -> Option<&Waiting> {
-        self.ready.get(&turn).or_else(|| self.aside.get(&turn))
-    }
-
-    fn stop_waiting(&mut self, turn: Turn) -> Option<Waiting> {
-        let Some(waiting) = self.ready.remove(&turn) else { return self.aside.remove(&turn) };
-        self.ready_kinds.take(waiting.claim.kind);
-        Some(waiting)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.out.is_empty() && self.ready.is_empty() && self.aside.is_empty()
-    }
-}
 
 /// Where a job is.
 #[derive(Clone)]
@@ -79,9 +31,18 @@ struct Place {
 }
 
 /// All lanes, and where each job and host is in them.
-#[derive(Default)]
 pub(super) struct Lanes {
+    leases: Leases,
+    /// The repositories with a limit of their own.
+    most_backups: HashMap<Uuid, u32>,
+    pauses: Arc<Pauses>,
     lanes: HashMap<Uuid, Lane>,
+    /// How many have asked so far.
+    asked: u64,
+    /// In all repositories.
+    backups_out: u32,
+    /// The backups that wait for nothing but their place in the fleet: the first of each repository.
+    heads: BTreeSet<(Turn, Uuid)>,
     places: HashMap<Uuid, Place>,
     jobs_of_host: HashMap<Uuid, HashSet<Uuid>>,
     /// Those that wait and are written, the oldest first.
@@ -100,6 +61,48 @@ fn age(new: &NewJob) -> (Timestamp, Uuid) {
 }
 
 impl Lanes {
+    /// No jobs yet. `most_backups` are the limits that repositories have of their own.
+    pub(super) fn new(leases: Leases, most_backups: HashMap<Uuid, u32>, pauses: Arc<Pauses>) -> Self {
+        Self {
+            leases,
+            most_backups,
+            pauses,
+            lanes: HashMap::new(),
+            asked: 0,
+            backups_out: 0,
+            heads: BTreeSet::new(),
+            places: HashMap::new(),
+            jobs_of_host: HashMap::new(),
+            by_age: BTreeSet::new(),
+            connected: HashSet::new(),
+        }
+    }
+
+    /// What counts in a repository.
+    fn terms(&self, repository_id: Uuid) -> Terms {
+        let usual = self.leases.backups_per_repository.map(NonZeroU32::get);
+        Terms {
+            most_backups: self.most_backups.get(&repository_id).copied().or(usual),
+            paused: self.pauses.stop_repository(repository_id),
+        }
+    }
+
+    /// How long a job of this kind lets others overtake it. An init does not: without it nothing of its host can work.
+    fn drain_after(&self, kind: Kind) -> Duration {
+        if kind == Kind::Init { Duration::ZERO } else { self.leases.drain_after }
+    }
+
+    /// Whether the fleet has a place for one more backup.
+    fn has_place(&self) -> bool {
+        self.leases.backups_at_once.is_none_or(|most| self.backups_out < most.get())
+    }
+
+    /// Whether a host can take a job of this kind. What is paused takes unlocks only.
+    fn is_ready(&self, claim: &Claim) -> bool {
+        let paused = || self.pauses.get(Target::Host(claim.host_id)).is_some();
+        self.connected.contains(&claim.host_id) && (claim.kind == Kind::Unlock || !paused())
+    }
+
     /// Notes where a job is, and gives its lane.
     fn index(&mut self, new: &NewJob, turn: Option<Turn>) -> &mut Lane {
         let source_group = new.source_group.as_deref().map(Arc::from);
@@ -109,29 +112,25 @@ impl Lanes {
         self.lanes.entry(repository_id).or_default()
     }
 
-    /// A job's turn: the last, or the first for an init, without which nothing of its host can work.
-    fn turn(&mut self, claim: Claim, repository_id: Uuid) -> Turn {
-        let (first, last) = &mut self.lanes.entry(repository_id).or_default().turns;
-        if claim.kind == Kind::Init {
-            *first -= 1;
-            *first
-        } else {
-            *last += 1;
-            *last
-        }
+    fn next_turn(&mut self, kind: Kind) -> Turn {
+        self.asked += 1;
+        Turn::new(kind, self.asked)
     }
 
-    fn wait(&mut self, new: &NewJob, job: Option<JobRecord>) {
-        let claim = claim(new);
-        let (turn, connected) = (self.turn(claim, new.repository_id), self.connected.contains(&claim.host_id));
-        self.by_age.extend(job.as_ref().map(|job| age(&job.new)));
-        let waiting = Waiting { claim, job };
-        self.index(new, Some(turn)).wait(turn, waiting, connected);
+    fn count_out(&mut self, kind: Kind) {
+        self.backups_out += u32::from(kind == Kind::Backup);
+    }
+
+    fn wait(&mut self, new: &NewJob, turn: Turn, waiting: Waiting, drains_at: Instant) {
+        let ready = self.is_ready(&waiting.claim);
+        self.by_age.extend(waiting.job.as_ref().map(|job| age(&job.new)));
+        self.index(new, Some(turn)).wait(turn, waiting, ready, drains_at);
     }
 
     /// Adds a job that was out before the start.
     pub(super) fn add_out(&mut self, new: &NewJob) {
         let claim = claim(new);
+        self.count_out(claim.kind);
         self.index(new, None).go_out(claim);
     }
 
@@ -142,22 +141,29 @@ impl Lanes {
         }
     }
 
-    /// Adds a job that waited before the start.
-    pub(super) fn add_waiting(&mut self, job: JobRecord) {
-        self.wait(&Arc::clone(&job.new), Some(job));
+    /// Adds a job that waited before the start. Its drain time is counted from when it was made.
+    pub(super) fn add_waiting(&mut self, job: JobRecord, now: Instant) {
+        let (new, claim) = (Arc::clone(&job.new), claim(&job.new));
+        let turn = self.next_turn(claim.kind);
+        let waited = (Utc::now() - job.new.created_at).to_std().unwrap_or_default();
+        let drains_at = now + self.drain_after(claim.kind).saturating_sub(waited);
+        self.wait(&new, turn, Waiting { claim, job: Some(job), drains_at: Some(drains_at) }, drains_at);
     }
 
     /// Adds a job that is about to be written; true if it has its lease already.
-    pub(super) fn add_new(&mut self, new: &NewJob) -> bool {
+    pub(super) fn add_new(&mut self, new: &NewJob, now: Instant) -> bool {
         let claim = claim(new);
-        let connected = self.connected.contains(&claim.host_id);
+        let turn = self.next_turn(claim.kind);
+        let terms = self.terms(new.repository_id);
+        let place = claim.kind != Kind::Backup || self.has_place();
+        let ready = self.is_ready(&claim) && place;
         let lane = self.lanes.entry(new.repository_id).or_default();
-        let behind = claim.kind != Kind::Init && lane.ready_kinds.conflict_with(claim.kind);
-        let free = connected && !behind && !lane.held.conflict_with(claim.kind);
+        let free = ready && lane.scene(terms, now).hinders(claim.kind, turn).is_none();
         if free {
-            self.index(new, None).go_out(claim);
+            self.add_out(new);
         } else {
-            self.wait(new, None);
+            let drains_at = now + self.drain_after(claim.kind);
+            self.wait(new, turn, Waiting { claim, job: None, drains_at: None }, drains_at);
         }
         free
     }
@@ -165,49 +171,67 @@ impl Lanes {
     /// The row of a waiting job is written: it may go when its turn comes.
     pub(super) fn committed(&mut self, job: JobRecord) {
         let Some(Place { repository_id, turn: Some(turn), .. }) = self.places.get(&job.new.id) else { return };
-        let lane = self.lanes.get_mut(repository_id);
-        if let Some(waiting) = lane.and_then(|lane| lane.waiting_mut(*turn)) {
+        if let Some(lane) = self.lanes.get_mut(repository_id) {
             self.by_age.insert(age(&job.new));
-            waiting.job = Some(job);
+            lane.committed(*turn, job);
         }
     }
 
-    /// Gives leases to those that may go now, and hands them over.
-    pub(super) fn grant(&mut self, repository_id: Uuid) -> Vec<JobRecord> {
-        let Some(lane) = self.lanes.get_mut(&repository_id) else { return Vec::new() };
-        let waiting = lane.ready.values().map(|waiting| waiting.claim.kind);
-        let granted = admission::grant(lane.held, lane.ready_kinds, waiting);
-        let Some(&last) = granted.last() else { return Vec::new() };
-        let turns: Vec<Turn> = lane.ready.keys().copied().take(last + 1).collect();
+    /// Something has changed in a repository: gives leases to those that may go now, and hands them over. Among them may
+    /// be backups of other repositories, for a place in the fleet is that of whoever has waited longest.
+    pub(super) fn grant(&mut self, repository_id: Uuid, now: Instant) -> Vec<JobRecord> {
         let mut going = Vec::new();
-        for turn in granted.into_iter().filter_map(|place| turns.get(place)) {
-            if lane.ready.get(turn).is_none_or(|waiting| waiting.job.is_none()) {
-                continue;
+        let terms = self.terms(repository_id);
+        while let Some(turn) = self.lanes.get_mut(&repository_id).and_then(|lane| lane.next_other(terms, now)) {
+            going.extend(self.let_go(repository_id, turn));
+        }
+        self.find_head(repository_id, now);
+        while self.has_place()
+            && let Some((turn, repository_id)) = self.heads.pop_first()
+        {
+            // It may be stale: time has passed, or the job has gone.
+            let terms = self.terms(repository_id);
+            let next = self.lanes.get_mut(&repository_id).and_then(|lane| lane.next_backup(terms, now));
+            if next == Some(turn) {
+                going.extend(self.let_go(repository_id, turn));
             }
-            let Some(Waiting { claim, job: Some(job) }) = lane.stop_waiting(*turn) else { continue };
-            self.by_age.remove(&age(&job.new));
-            lane.go_out(claim);
-            if let Some(place) = self.places.get_mut(&claim.job_id) {
-                place.turn = None;
-            }
-            going.push(job);
+            self.find_head(repository_id, now);
         }
         going
+    }
+
+    /// Puts the backup of a repository that may go into the index.
+    fn find_head(&mut self, repository_id: Uuid, now: Instant) {
+        let terms = self.terms(repository_id);
+        let Some(lane) = self.lanes.get_mut(&repository_id) else { return };
+        let head = lane.next_backup(terms, now);
+        if let Some(turn) = std::mem::replace(&mut lane.head, head) {
+            self.heads.remove(&(turn, repository_id));
+        }
+        self.heads.extend(head.map(|turn| (turn, repository_id)));
+    }
+
+    /// Gives a waiting job that is written its lease, and hands it over.
+    fn let_go(&mut self, repository_id: Uuid, turn: Turn) -> Option<JobRecord> {
+        let lane = self.lanes.get_mut(&repository_id)?;
+        lane.waiting(turn)?.job.as_ref()?;
+        let Waiting { claim, job, .. } = lane.stop_waiting(turn)?;
+        lane.go_out(claim);
+        self.count_out(claim.kind);
+        if let Some(place) = self.places.get_mut(&claim.job_id) {
+            place.turn = None;
+        }
+        let job = job?;
+        self.by_age.remove(&age(&job.new));
+        Some(job)
     }
 
     /// Makes a committed waiting job one that is out, whatever is in its way, and hands it over: it ends without being
     /// sent, or its agent has it already.
     pub(super) fn force_out(&mut self, job_id: Uuid) -> Option<JobRecord> {
-        let place = self.places.get_mut(&job_id)?;
-        let (lane, turn) = (self.lanes.get_mut(&place.repository_id)?, place.turn?);
-        lane.waiting(turn)?.job.as_ref()?;
-        let Waiting { claim, job } = lane.stop_waiting(turn)?;
-        lane.go_out(claim);
-        place.turn = None;
-        if let Some(job) = &job {
-            self.by_age.remove(&age(&job.new));
-        }
-        job
+        let place = self.places.get(&job_id)?;
+        let (repository_id, turn) = (place.repository_id, place.turn?);
+        self.let_go(repository_id, turn)
     }
 
     /// Forgets a job; returns its repository, where others may go now.
@@ -227,35 +251,56 @@ impl Lanes {
                 }
             }
             None => {
-                if let Some(claim) = lane.out.remove(&job_id) {
-                    lane.held.take(claim.kind);
-                }
+                let backup = lane.come_back(job_id).is_some_and(|claim| claim.kind == Kind::Backup);
+                self.backups_out -= u32::from(backup);
             }
         }
         if lane.is_empty() {
+            if let Some(turn) = lane.head {
+                self.heads.remove(&(turn, repository_id));
+            }
             self.lanes.remove(&repository_id);
         }
         Some(repository_id)
     }
 
+    /// Sets how many backups may be out at once in a repository; without a number what is usual.
+    pub(super) fn limit_backups(&mut self, repository_id: Uuid, most: Option<u32>) {
+        match most {
+            Some(most) => self.most_backups.insert(repository_id, most),
+            None => self.most_backups.remove(&repository_id),
+        };
+    }
+
+    /// The repositories in which there are jobs that are not over.
+    pub(super) fn repositories(&self) -> Vec<Uuid> {
+        self.lanes.keys().copied().collect()
+    }
+
     /// A host can take jobs: what it has waiting takes its place among the others.
-    pub(super) fn host_ready(&mut self, host_id: Uuid) {
+    pub(super) fn host_ready(&mut self, host_id: Uuid, now: Instant) {
         self.connected.insert(host_id);
-        self.move_waiting(host_id, true);
+        self.move_waiting(host_id, now);
     }
 
     /// A host can take none: what it has waiting stands aside.
-    pub(super) fn host_gone(&mut self, host_id: Uuid) {
+    pub(super) fn host_gone(&mut self, host_id: Uuid, now: Instant) {
         self.connected.remove(&host_id);
-        self.move_waiting(host_id, false);
+        self.move_waiting(host_id, now);
     }
 
-    fn move_waiting(&mut self, host_id: Uuid, connected: bool) {
+    /// Looks anew whether a host can take what it has waiting.
+    pub(super) fn move_waiting(&mut self, host_id: Uuid, now: Instant) {
         let jobs = self.jobs_of_host.get(&host_id).into_iter().flatten();
         for Place { repository_id, turn, .. } in jobs.filter_map(|job| self.places.get(job)) {
-            let (Some(lane), Some(turn)) = (self.lanes.get_mut(repository_id), turn) else { continue };
-            if let Some(waiting) = lane.stop_waiting(*turn) {
-                lane.wait(*turn, waiting, connected);
+            let Some(turn) = *turn else { continue };
+            let Some(claim) = self.lanes.get(repository_id).and_then(|lane| Some(lane.waiting(turn)?.claim)) else {
+                continue;
+            };
+            let (ready, drains_at) = (self.is_ready(&claim), now + self.drain_after(claim.kind));
+            let Some(lane) = self.lanes.get_mut(repository_id) else { continue };
+            if let Some(waiting) = lane.stop_waiting(turn) {
+                lane.wait(turn, waiting, ready, drains_at);
             }
         }
     }
@@ -281,7 +326,7 @@ impl Lanes {
         let jobs = self.jobs_of_host.get(&host_id).into_iter().flatten();
         let claim = |job: &Uuid| match self.places.get(job)?.turn {
             Some(turn) => lane.waiting(turn).map(|waiting| waiting.claim).filter(|claim| claim.job_id == *job),
-            None => lane.out.get(job).copied(),
+            None => lane.out(*job),
         };
         jobs.filter_map(claim).any(|claim| claim.kind == Kind::Init)
     }
@@ -311,17 +356,30 @@ impl Lanes {
     }
 
     /// What a job waits for; `None` if it does not wait, or may go as soon as it is written.
-    pub(super) fn obstacle(&self, job_id: Uuid) -> Option<Obstacle> {
-        let Place { repository_id, turn, .. } = self.places.get(&job_id)?;
-        let (lane, turn) = (self.lanes.get(repository_id)?, (*turn)?);
+    pub(super) fn obstacle(&mut self, job_id: Uuid, now: Instant) -> Option<Obstacle> {
+        let &Place { repository_id, host_id, turn, .. } = self.places.get(&job_id)?;
+        let (terms, has_place) = (self.terms(repository_id), self.has_place());
+        let (lane, turn) = (self.lanes.get_mut(&repository_id)?, turn?);
         let claim = lane.waiting(turn)?.claim;
-        if !lane.ready.contains_key(&turn) {
+        if claim.kind != Kind::Unlock
+            && let Some(why) = self.pauses.why(Some(host_id), Some(repository_id))
+        {
+            return Some(Obstacle::Paused(why));
+        }
+        if !lane.is_ready(turn) {
             return Some(Obstacle::HostOffline);
         }
-        let conflicts = |other: &&Claim| admission::conflict(claim.kind, other.kind);
-        let ahead = lane.ready.range(..turn).map(|(_, waiting)| &waiting.claim);
-        let held = lane.out.values().find(conflicts).map(|claim| Obstacle::Held(*claim));
-        held.or_else(|| ahead.into_iter().find(conflicts).map(|claim| Obstacle::Behind(*claim)))
+        match lane.hindrance(turn, terms, now) {
+            // The pause has just ended.
+            Some(Hindrance::Paused) => None,
+            Some(Hindrance::Held) => lane.holder(claim.kind).map(Obstacle::Held),
+            Some(Hindrance::Behind(first)) => lane.waiting(first).map(|first| Obstacle::Behind(first.claim)),
+            Some(Hindrance::Full(most)) => Some(Obstacle::RepositoryFull(most)),
+            None if claim.kind == Kind::Backup && !has_place => {
+                self.leases.backups_at_once.map(|most| Obstacle::FleetFull(most.get()))
+            }
+            None => None,
+        }
     }
 }
 
@@ -358,52 +416,62 @@ mod tests {
         }
     }
 
+    /// Without a limit, and where everything drains at once.
+    fn lanes() -> Lanes {
+        let leases = Leases { drain_after: Duration::ZERO, backups_per_repository: None, backups_at_once: None };
+        Lanes::new(leases, HashMap::new(), Arc::default())
+    }
+
+    fn obstacle(lanes: &mut Lanes, job: u128) -> Option<Obstacle> {
+        lanes.obstacle(id(job), Instant::now())
+    }
+
     /// Adds a job and has it written; true if it went out at once.
     fn add(lanes: &mut Lanes, job: &NewJob) -> bool {
-        let out = lanes.add_new(job);
+        let out = lanes.add_new(job, Instant::now());
         lanes.committed(JobRecord::of(job.clone(), JobState::new()));
         out
     }
 
     fn granted(lanes: &mut Lanes) -> Vec<u128> {
-        lanes.grant(REPOSITORY).into_iter().map(|granted| granted.new.id.as_u128()).collect()
+        lanes.grant(REPOSITORY, Instant::now()).into_iter().map(|granted| granted.new.id.as_u128()).collect()
     }
 
     #[test]
     fn jobs_go_in_the_order_of_asking_and_say_what_they_wait_for() {
-        let mut lanes = Lanes::default();
-        lanes.host_ready(id(1));
+        let mut lanes = lanes();
+        lanes.host_ready(id(1), Instant::now());
         assert!(add(&mut lanes, &job(10, 1, Kind::Backup)));
         assert!(!add(&mut lanes, &job(11, 1, Kind::Prune)));
         assert!(!add(&mut lanes, &job(12, 1, Kind::Backup)));
-        let waits_for = |lanes: &Lanes, job| match lanes.obstacle(id(job)) {
+        let waits_for = |lanes: &mut Lanes, job| match obstacle(lanes, job) {
             Some(Obstacle::Held(claim) | Obstacle::Behind(claim)) => claim.job_id.as_u128(),
             other => panic!("{other:?}"),
         };
-        assert_eq!((waits_for(&lanes, 11), waits_for(&lanes, 12)), (10, 11));
+        assert_eq!((waits_for(&mut lanes, 11), waits_for(&mut lanes, 12)), (10, 11));
         assert_eq!(granted(&mut lanes), [0_u128; 0]);
         assert_eq!(lanes.remove(id(10)), Some(REPOSITORY));
         assert_eq!(granted(&mut lanes), [11]);
-        assert_eq!(lanes.obstacle(id(11)), None);
+        assert_eq!(obstacle(&mut lanes, 11), None);
         lanes.remove(id(11));
         assert_eq!(granted(&mut lanes), [12]);
         lanes.remove(id(12));
         assert!(lanes.lanes.is_empty() && lanes.places.is_empty() && lanes.jobs_of_host.is_empty());
-        assert!(lanes.by_age.is_empty());
+        assert!(lanes.by_age.is_empty() && lanes.heads.is_empty() && lanes.backups_out == 0);
     }
 
     #[test]
     fn a_job_of_an_offline_host_holds_up_nobody_and_keeps_its_turn() {
-        let mut lanes = Lanes::default();
-        lanes.host_ready(id(2));
+        let mut lanes = lanes();
+        lanes.host_ready(id(2), Instant::now());
         assert!(!add(&mut lanes, &job(10, 1, Kind::Prune)));
-        assert_eq!(lanes.obstacle(id(10)), Some(Obstacle::HostOffline));
+        assert_eq!(obstacle(&mut lanes, 10), Some(Obstacle::HostOffline));
         assert!(add(&mut lanes, &job(11, 2, Kind::Backup)));
-        lanes.host_ready(id(1));
+        lanes.host_ready(id(1), Instant::now());
         assert!(!add(&mut lanes, &job(12, 2, Kind::Backup)), "the prune asked before");
-        lanes.host_gone(id(1));
+        lanes.host_gone(id(1), Instant::now());
         assert_eq!(granted(&mut lanes), [12]);
-        lanes.host_ready(id(1));
+        lanes.host_ready(id(1), Instant::now());
         lanes.remove(id(11));
         assert_eq!(granted(&mut lanes), [0_u128; 0]);
         lanes.remove(id(12));
@@ -412,11 +480,11 @@ mod tests {
 
     #[test]
     fn an_init_goes_before_what_waits_and_an_unwritten_job_keeps_its_turn() {
-        let mut lanes = Lanes::default();
-        lanes.host_ready(id(1));
+        let mut lanes = lanes();
+        lanes.host_ready(id(1), Instant::now());
         add(&mut lanes, &job(10, 1, Kind::Check));
         let unwritten = job(11, 1, Kind::Prune);
-        assert!(!lanes.add_new(&unwritten));
+        assert!(!lanes.add_new(&unwritten, Instant::now()));
         add(&mut lanes, &job(12, 1, Kind::Backup));
         add(&mut lanes, &job(13, 1, Kind::Init));
         assert!(lanes.has_init(id(1), REPOSITORY) && !lanes.has_init(id(2), REPOSITORY));
@@ -428,5 +496,54 @@ mod tests {
         assert_eq!(granted(&mut lanes), [11]);
         assert_eq!(lanes.force_out(id(12)).map(|granted| granted.new.id), Some(id(12)));
         assert_eq!(lanes.out_of(id(1)).len(), 2);
+    }
+
+    #[test]
+    fn a_place_in_the_fleet_goes_to_whoever_has_waited_longest() {
+        let leases = Leases {
+            drain_after: Duration::from_secs(60),
+            backups_per_repository: NonZeroU32::new(2),
+            backups_at_once: NonZeroU32::new(3),
+        };
+        let other = id(98);
+        let mut lanes = Lanes::new(leases, HashMap::from([(other, 1)]), Arc::default());
+        lanes.host_ready(id(1), Instant::now());
+        let in_other = |number| NewJob { repository_id: other, ..job(number, 1, Kind::Backup) };
+        assert!(add(&mut lanes, &job(10, 1, Kind::Backup)) && add(&mut lanes, &job(11, 1, Kind::Backup)));
+        assert!(!add(&mut lanes, &job(12, 1, Kind::Backup)));
+        assert_eq!(obstacle(&mut lanes, 12), Some(Obstacle::RepositoryFull(2)));
+        assert!(add(&mut lanes, &in_other(20)));
+        assert!(!add(&mut lanes, &in_other(21)));
+        assert_eq!(obstacle(&mut lanes, 21), Some(Obstacle::RepositoryFull(1)));
+        lanes.limit_backups(other, Some(9));
+        assert_eq!(lanes.grant(other, Instant::now()).len(), 0);
+        assert_eq!(obstacle(&mut lanes, 21), Some(Obstacle::FleetFull(3)));
+        assert!(!add(&mut lanes, &in_other(22)));
+        // The one in the full repository has waited longer, but could not go.
+        let mut end = |job, repository| {
+            lanes.remove(id(job));
+            let gone: Vec<_> = lanes.grant(repository, Instant::now()).iter().map(|job| job.new.id.as_u128()).collect();
+            gone
+        };
+        assert_eq!(end(20, other), [21]);
+        assert_eq!(end(21, other), [22]);
+        assert_eq!(end(11, REPOSITORY), [12]);
+        assert_eq!(end(22, other), [0_u128; 0]);
+        assert_eq!((lanes.backups_out, lanes.heads.len()), (2, 0));
+    }
+
+    #[test]
+    fn what_has_waited_before_a_start_lets_nobody_overtake_it_again() {
+        let leases = Leases { drain_after: Duration::from_secs(60), ..lanes().leases };
+        let mut lanes = Lanes::new(leases, HashMap::new(), Arc::default());
+        lanes.add_out(&job(10, 1, Kind::Backup));
+        let old = NewJob { created_at: Utc::now() - chrono::TimeDelta::seconds(61), ..job(11, 1, Kind::Prune) };
+        lanes.add_waiting(JobRecord::of(old, JobState::new()), Instant::now());
+        lanes.host_ready(id(1), Instant::now());
+        assert!(!add(&mut lanes, &job(12, 1, Kind::Backup)));
+        lanes.remove(id(11));
+        assert_eq!(granted(&mut lanes), [12]);
+        assert!(!add(&mut lanes, &job(13, 1, Kind::Prune)));
+        assert!(add(&mut lanes, &job(14, 1, Kind::Backup)), "this one has just begun to wait");
     }
 }

@@ -2,25 +2,33 @@
 //!
 //! Every job that is not over is known here: it waits in its repository's lane, or it is out and has an actor
 //! ([`Job`]). What may go out is decided by [`admission`]; a job gets its lease before it is written, so that a new job
-//! whose way is free costs one commit before it is sent. Leases are exactly the jobs that are out and not over, and
+//! whose way is free costs one commit before it is sent. While something is paused nothing new gets one there but an
+//! unlock, which only a person asks for. Leases are exactly the jobs that are out and not over, and
 //! they are loaded from the ledger before the first one is granted.
 
 pub mod admission;
 mod adopt;
+#[cfg(test)]
+mod fairness;
 mod fire;
+mod lane;
 mod lanes;
 mod requests;
 mod retry;
+mod terms;
 
 pub use fire::Fire;
 pub use requests::{CancelJob, Explain, FindJob, HostRemoved, LookAtDeadlines, NoJob, Overrule};
 pub use retry::{NoRetry, Retry};
+pub use terms::{LimitBackups, PauseChanged};
 
+use crate::config::Leases;
 use crate::db::jobs;
 use crate::db::jobs::{Job as JobRecord, JobState, NewJob, Origin};
 use crate::db::json::Json;
 use crate::db::runs::Claim;
 use crate::job::{Entry, HostReturned, Job, JobServices};
+use crate::pauses::Pauses;
 use crate::persistence::{Patience, SaveJob, WriteError};
 use crate::registry::{ConnectionId, Deliver, HostGone, Subscribe};
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseFuture, WrapFuture};
@@ -30,6 +38,7 @@ use futures_util::FutureExt;
 use lanes::Lanes;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 use uuid::Uuid;
 
 /// Who asks for an init that nobody asked for.
@@ -47,6 +56,7 @@ struct Connected {
 /// See the module's text.
 pub struct Dispatcher {
     services: Arc<JobServices>,
+    pauses: Arc<Pauses>,
     lanes: Lanes,
     hosts: HashMap<Uuid, Connected>,
     /// Jobs that were out before the start and have no actor yet.
@@ -54,19 +64,26 @@ pub struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// A dispatcher that knows every job of the ledger that is not over: `open`.
-    pub fn new(open: Vec<JobRecord>, services: JobServices) -> Self {
+    /// A dispatcher that knows every job of the ledger that is not over, `open`, and how many backups may be out in the
+    /// repositories that have a limit of their own.
+    pub fn new(
+        open: Vec<JobRecord>,
+        most_backups: HashMap<Uuid, u32>,
+        leases: Leases,
+        pauses: Arc<Pauses>,
+        services: JobServices,
+    ) -> Self {
         let (out, waiting): (Vec<_>, Vec<_>) = open.into_iter().partition(|job| job.state.dispatched_at.is_some());
         log::info!(out = out.len(), waiting = waiting.len(); "jobs that are not over are loaded");
-        let mut lanes = Lanes::default();
+        let mut lanes = Lanes::new(leases, most_backups, Arc::clone(&pauses));
         for job in &out {
             lanes.add_out(&job.new);
         }
         for job in waiting {
-            lanes.add_waiting(job);
+            lanes.add_waiting(job, Instant::now());
         }
         let resumed = out.into_iter().map(|job| (job.new.id, job)).collect();
-        Self { services: Arc::new(services), lanes, hosts: HashMap::new(), resumed }
+        Self { services: Arc::new(services), pauses, lanes, hosts: HashMap::new(), resumed }
     }
 
     fn start_job(&mut self, record: JobRecord, entry: Entry, context: &mut Context<Self>) -> Addr<Job> {
@@ -85,7 +102,7 @@ impl Dispatcher {
 
     /// Lets go what may go in a repository.
     fn dispatch(&mut self, repository_id: Uuid, context: &mut Context<Self>) {
-        for mut job in self.lanes.grant(repository_id) {
+        for mut job in self.lanes.grant(repository_id, Instant::now()) {
             Arc::make_mut(&mut job.state).journal = self.journal_of(job.new.host_id);
             self.start_job(job, Entry::Dispatch, context);
         }
@@ -195,8 +212,9 @@ impl Handler<Submit> for Dispatcher {
     fn handle(&mut self, submit: Submit, context: &mut Self::Context) -> Self::Result {
         let Submit { new, claim, patience } = submit;
         let claim = claim.map(Arc::new);
-        let goes_out = self.lanes.add_new(&new);
-        let waiting_for = self.lanes.obstacle(new.id).map(|obstacle| obstacle.describe());
+        let now = Instant::now();
+        let goes_out = self.lanes.add_new(&new, now);
+        let waiting_for = self.lanes.obstacle(new.id, now).map(|obstacle| obstacle.describe());
         let journal = self.journal_of(new.host_id).filter(|_| goes_out);
         let dispatched_at = goes_out.then(Utc::now);
         let state = JobState { dispatched_at, journal, ..JobState::new() };
@@ -278,7 +296,7 @@ impl Handler<HostReady> for Dispatcher {
         }
         self.hosts.insert(host_id, Connected { connection, journal: journal.clone() });
         self.services.board.host_ready(host_id);
-        self.lanes.host_ready(host_id);
+        self.lanes.host_ready(host_id, Instant::now());
         let mut listed: HashSet<Uuid> = jobs.iter().filter_map(|id| id.as_str().parse().ok()).collect();
         for job_id in self.lanes.out_of(host_id) {
             if let Some(actor) = self.actor_of(job_id, context) {
@@ -304,7 +322,7 @@ impl Handler<HostGone> for Dispatcher {
         if self.hosts.get(&host_id).is_some_and(|host| host.connection == connection) {
             self.hosts.remove(&host_id);
             self.services.board.host_gone(host_id);
-            self.lanes.host_gone(host_id);
+            self.lanes.host_gone(host_id, Instant::now());
             // Its waiting jobs no longer hold up others.
             for repository_id in self.lanes.repositories_of(host_id) {
                 self.dispatch(repository_id, context);

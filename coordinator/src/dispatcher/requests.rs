@@ -12,7 +12,7 @@ use chrono::Utc;
 use fleet_wire::{JobId, Timestamp};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -199,7 +199,8 @@ impl Handler<Explain> for Dispatcher {
     type Result = MessageResult<Explain>;
 
     fn handle(&mut self, Explain { jobs }: Explain, _: &mut Self::Context) -> Self::Result {
-        let explain = |job: Uuid| Some((job, self.lanes.obstacle(job)?.describe()));
+        let now = Instant::now();
+        let explain = |job: Uuid| Some((job, self.lanes.obstacle(job, now)?.describe()));
         MessageResult(jobs.into_iter().filter_map(explain).collect())
     }
 }

@@ -69,6 +69,10 @@ impl Dispatcher {
         if let Some(job) = self.open_backup(schedule.host_id, group) {
             return Err(format!("job {job} is at the same source group"));
         }
+        let repository = planning.and_then(Planning::repository_id);
+        if let Some(why) = self.pauses.why(Some(schedule.host_id), repository) {
+            return Err(format!("paused: {why}"));
+        }
         let fresh = Run { job_id: None, ..run.clone() };
         let new = planned(schedule, planning, &fresh, Origin::Retry, Utc::now())?;
         Ok(NewJob { attempt: run.attempt + 1, retry_of: run.job_id, ..new })

@@ -11,7 +11,9 @@ use super::problem::Problem;
 use super::routes::resource;
 use crate::db::hosts::{self, Change, Changed, Changes, Decommission, Filter, Host};
 use crate::db::json::Json;
+use crate::db::pauses::Target;
 use crate::dispatcher::HostRemoved;
+use crate::pauses::Pause;
 use crate::services::Services;
 use actix_web::{HttpResponse, web};
 use fleet_wire::Timestamp;
@@ -55,6 +57,8 @@ struct HostView {
     post_hook: Option<String>,
     bandwidth_up_kbps: Option<i64>,
     bandwidth_down_kbps: Option<i64>,
+    /// By whom and why nothing new is started here.
+    paused: Option<Pause>,
     created_at: Timestamp,
 }
 
@@ -84,6 +88,7 @@ fn view(services: &Services, host: Host) -> HostView {
         post_hook: host.post_hook,
         bandwidth_up_kbps: host.bandwidth_up_kbps,
         bandwidth_down_kbps: host.bandwidth_down_kbps,
+        paused: services.pauses.get(Target::Host(host.id)),
         created_at: host.created_at,
     }
 }
@@ -216,6 +221,7 @@ async fn decommission(services: web::Data<Services>, id: web::Path<String>) -> R
         if !write_for_sure(&services, Decommission { id, at: now() }).await?? {
             return Err(no("host"));
         }
+        services.pauses.set(Target::Host(id), None);
         // Before the session ends, so that an agent that is there hears of it.
         services.dispatcher.send(HostRemoved { host_id: id }).await?;
         evict(&services, id).await;

@@ -31,7 +31,7 @@ const LONGEST_WAIT: i64 = 60;
 const CANCEL_TRIES: usize = 10;
 const CANCEL_PAUSE: Duration = Duration::from_millis(50);
 /// Who asked, as long as there is one token.
-const OPERATOR: &str = "admin";
+pub(super) const OPERATOR: &str = "admin";
 
 /// Adds the routes.
 pub(super) fn configure(config: &mut web::ServiceConfig) {

@@ -16,6 +16,7 @@ pub mod maintenance;
 pub mod page;
 pub mod params;
 pub mod patch;
+pub mod pauses;
 pub mod problem;
 pub mod repositories;
 mod repository_health;
@@ -72,6 +73,7 @@ fn configure_admin(config: &mut web::ServiceConfig) {
     schedules::configure(config);
     maintenance::configure(config);
     runs::configure(config);
+    pauses::configure(config);
     snapshots::configure(config);
     stats::configure(config);
     config.default_service(web::to(no_route));

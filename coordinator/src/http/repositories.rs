@@ -11,7 +11,10 @@ use super::problem::Problem;
 use super::repository_health::{self, Health};
 use super::repository_url;
 use super::routes::resource;
+use crate::db::pauses::Target;
 use crate::db::repositories::{self, Change, Changed, Changes, Create, Delete, Deleted, Repository, SecretColumn};
+use crate::dispatcher::LimitBackups;
+use crate::pauses::Pause;
 use crate::persistence::WriteError;
 use crate::services::Services;
 use crate::vault::Vault;
@@ -20,6 +23,9 @@ use actix_web::{HttpResponse, HttpResponseBuilder, web};
 use fleet_wire::{Secret, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+/// The highest `max_backups`: more hosts than any fleet has.
+const MOST_BACKUPS: i64 = 1_000_000;
 
 /// Adds the routes.
 pub fn configure(config: &mut web::ServiceConfig) {
@@ -50,6 +56,10 @@ struct RepositoryView {
     admin: Option<AdminView>,
     append_only: bool,
     runner_host_id: Option<Uuid>,
+    /// How many backups may be out at once; `null`: what the coordinator is started with.
+    max_backups: Option<i64>,
+    /// By whom and why nothing new is started here.
+    paused: Option<Pause>,
     created_at: Timestamp,
     updated_at: Timestamp,
 }
@@ -62,8 +72,8 @@ struct Detail {
     health: Health,
 }
 
-impl From<Repository> for RepositoryView {
-    fn from(row: Repository) -> Self {
+impl RepositoryView {
+    fn new(services: &Services, row: Repository) -> Self {
         let admin = row.has_admin.then(|| AdminView {
             url: row.admin_url,
             username: row.admin_username,
@@ -80,6 +90,8 @@ impl From<Repository> for RepositoryView {
             admin,
             append_only: row.append_only,
             runner_host_id: row.runner_host_id,
+            max_backups: row.max_backups,
+            paused: services.pauses.get(Target::Repository(row.id)),
             created_at: row.created_at,
             updated_at: row.updated_at,
         }
@@ -98,6 +110,7 @@ struct NewRepository {
     admin: Patch<AdminPatch>,
     #[serde(default)]
     append_only: bool,
+    max_backups: Option<i64>,
 }
 
 #[derive(Default, Deserialize)]
@@ -110,6 +123,7 @@ struct RepositoryPatch {
     credential: Patch<Secret>,
     admin: Patch<AdminPatch>,
     append_only: Patch<bool>,
+    max_backups: Patch<i64>,
 }
 
 #[derive(Default, Deserialize)]
@@ -134,6 +148,7 @@ impl From<NewRepository> for RepositoryPatch {
             credential: given(new.credential),
             admin: new.admin,
             append_only: Patch::Value(new.append_only),
+            max_backups: given(new.max_backups),
         }
     }
 }
@@ -149,6 +164,9 @@ impl RepositoryPatch {
         ];
         for (pointer, _) in needed.into_iter().filter(|(_, null)| *null) {
             check.wrong(pointer, "can't be null");
+        }
+        if let Some(most) = self.max_backups.value() {
+            check.number("/max_backups", *most, 1..=MOST_BACKUPS);
         }
         if let Some(name) = self.name.value() {
             check.line("/name", name, NAME);
@@ -174,6 +192,7 @@ impl RepositoryPatch {
             password: seal(SecretColumn::Password, self.password)?.flatten(),
             credential: seal(SecretColumn::Credential, self.credential)?,
             append_only: self.append_only.into_change().flatten(),
+            max_backups: self.max_backups.into_change(),
             ..Changes::default()
         };
         match self.admin {
@@ -254,10 +273,14 @@ async fn create(services: web::Data<Services>, Body(new): Body<NewRepository>) -
         runner_host_id: None,
         forget_max_snapshots: None,
         forget_max_share: None,
+        max_backups: changes.max_backups.flatten(),
         created_at: now,
         updated_at: now,
     };
     try_write(&services, Create(row.clone())).await?.map_err(refused)?;
+    if row.max_backups.is_some() {
+        limit_backups(&services, &row).await?;
+    }
     let location = format!("/v1/repositories/{id}");
     let mut answer = HttpResponse::Created();
     answer.insert_header((LOCATION, location));
@@ -299,7 +322,7 @@ async fn details(services: &Services, rows: Vec<Repository>) -> Result<Vec<Detai
     Ok(rows
         .into_iter()
         .zip(&known)
-        .map(|(row, known)| Detail { repository: row.into(), health: health(known) })
+        .map(|(row, known)| Detail { repository: RepositoryView::new(services, row), health: health(known) })
         .collect())
 }
 
@@ -311,8 +334,14 @@ async fn change(
     let id = path_id("repository", &id)?;
     let changes = patch.into_changes(&services.vault, id)?;
     to_the_end(async move {
+        // One after the other, so that the dispatcher hears of limits in the order in which they are in the ledger.
+        let limited = changes.max_backups.is_some();
+        let _changing = if limited { Some(services.pauses.changing().await) } else { None };
         match write_for_sure(&services, Change { id, changes }).await?.map_err(refused)? {
             Changed::Done(row, hosts) => {
+                if limited {
+                    limit_backups(&services, &row).await?;
+                }
                 settings_changed(&services, hosts).await;
                 show(&services, HttpResponse::Ok(), *row).await
             }
@@ -325,10 +354,19 @@ async fn change(
     .await
 }
 
+/// Tells the dispatcher a repository's limit of backups.
+async fn limit_backups(services: &Services, row: &Repository) -> Result<(), Problem> {
+    let limit = LimitBackups { repository_id: row.id, most: row.max_backups.map(repositories::limit) };
+    Ok(services.dispatcher.send(limit).await?)
+}
+
 async fn delete(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     let id = path_id("repository", &id)?;
     match write(&services, Delete::new(id)).await? {
-        Deleted::Done => Ok(HttpResponse::NoContent().finish()),
+        Deleted::Done => {
+            services.pauses.set(Target::Repository(id), None);
+            Ok(HttpResponse::NoContent().finish())
+        }
         Deleted::NotFound => Err(no("repository")),
         Deleted::UsedByHosts(hosts) => Err(Problem::conflict(format!(
             "{hosts} hosts are assigned to this repository: give them another one (or null) first"

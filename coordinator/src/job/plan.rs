@@ -235,6 +235,7 @@ mod tests {
             forget_max_share: None,
             created_at: Utc::now(),
             updated_at: Utc::now(),
+            max_backups: None,
         }
     }
 

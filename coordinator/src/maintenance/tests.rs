@@ -29,6 +29,7 @@ fn repository(runner: Option<u128>) -> Repository {
         runner_host_id: runner.map(Uuid::from_u128),
         forget_max_snapshots: None,
         forget_max_share: None,
+        max_backups: None,
         created_at: at(0),
         updated_at: at(0),
     }

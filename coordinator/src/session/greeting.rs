@@ -97,7 +97,8 @@ impl Session {
 
     /// False if the settings can't be read, and the connection is closed therefore.
     fn send_settings(&self, greeting: &Greeting, context: &mut Context) -> bool {
-        match settings::burst(greeting, &self.services.vault, self.ack) {
+        let paused = self.services.pauses.why(Some(greeting.host.id), greeting.host.repository_id).is_some();
+        match settings::burst(greeting, &self.services.vault, self.ack, paused) {
             Ok(messages) => {
                 messages.into_iter().for_each(|message| Self::send(context, message));
                 true

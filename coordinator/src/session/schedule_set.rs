@@ -5,12 +5,13 @@ use crate::db::schedules::Schedule;
 use crate::db::source_groups::SourceGroup;
 use fleet_wire::{Cap, RawJson, ScheduleSet, ScheduledGroup};
 
-/// `schedule.set`, always the whole list.
-pub(super) fn schedule_set(host: &Host, schedules: &[Schedule], groups: &[SourceGroup]) -> ScheduleSet {
+/// `schedule.set`, always the whole list. While the host is `paused` all of it is turned off, so that the agent does not keep
+/// it by itself either while it can't reach the coordinator.
+pub(super) fn schedule_set(host: &Host, schedules: &[Schedule], groups: &[SourceGroup], paused: bool) -> ScheduleSet {
     let schedules = schedules.iter().map(|schedule| fleet_wire::Schedule {
         id: schedule.id.to_string().into(),
         cron_expr: schedule.cron.clone(),
-        enabled: schedule.enabled,
+        enabled: schedule.enabled && !paused,
         source_groups: named(schedule, groups).map(|group| scheduled(host, group)).collect(),
         timezone: Some(schedule.timezone.clone()),
         catch_up_seconds: Some(schedule.catch_up_seconds),

@@ -68,11 +68,11 @@ impl Credentials {
 }
 
 /// The messages that follow a hello, in their order. An agent that understands `clear` (`ack`) is also told which
-/// credentials it has no longer.
+/// credentials it has no longer; of a host that is `paused` no schedule is on.
 ///
 /// # Errors
 /// A secret does not open with this coordinator's key.
-pub(super) fn burst(greeting: &Greeting, vault: &Vault, ack: bool) -> Result<Vec<ToAgent>, UnsealError> {
+pub(super) fn burst(greeting: &Greeting, vault: &Vault, ack: bool, paused: bool) -> Result<Vec<ToAgent>, UnsealError> {
     let Greeting { host, repository, schedules, groups } = greeting;
     let repository = repository.as_deref();
     let everyday = repository.map(|repository| Credentials::everyday(repository, vault)).transpose()?;
@@ -95,7 +95,7 @@ pub(super) fn burst(greeting: &Greeting, vault: &Vault, ack: bool) -> Result<Vec
     update.bandwidth_up_kbps = cap(host.bandwidth_up_kbps);
     update.bandwidth_down_kbps = cap(host.bandwidth_down_kbps);
     messages.push(update.into());
-    messages.push(schedule_set(host, schedules, groups).into());
+    messages.push(schedule_set(host, schedules, groups, paused).into());
     Ok(messages)
 }
 
@@ -136,6 +136,7 @@ mod tests {
             forget_max_share: None,
             created_at: Utc::now(),
             updated_at: Utc::now(),
+            max_backups: None,
         }
     }
 

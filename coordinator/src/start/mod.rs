@@ -136,10 +136,10 @@ fn start_actors(
     admin_token: &Secret,
     config: &Config,
 ) -> Services {
-    let Ledger { lock, open, online, removed } = ledger;
+    let Ledger { lock, found, online, removed } = ledger;
     let persistence = Persistence::new(database.clone(), lock, lost).start();
-    let (limits, maintenance) = (config.deadlines.clone(), config.maintenance.clone());
-    let services = Services::start(open, database, vault, persistence, admin_token, limits, maintenance);
+    let (limits, maintenance, leases) = (config.deadlines.clone(), config.maintenance.clone(), config.leases.clone());
+    let services = Services::start(found, database, vault, persistence, admin_token, limits, maintenance, leases);
     for host_id in removed {
         services.dispatcher.do_send(HostRemoved { host_id });
     }

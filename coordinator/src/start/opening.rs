@@ -6,9 +6,10 @@
 
 use super::StartError;
 use crate::config::Config;
-use crate::db::jobs::Job;
-use crate::db::{Database, DatabaseError, Outlook, hosts, jobs, settings};
+use crate::db::{Database, DatabaseError, Outlook, hosts, jobs, pauses, repositories, settings};
+use crate::pauses::Pauses;
 use crate::persistence::CoordinatorLock;
+use crate::services::Found;
 use crate::vault::Vault;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -23,8 +24,8 @@ const NEW_REASON_EVERY: Duration = Duration::from_secs(10);
 /// The ledger as this coordinator found it. Nobody else writes to it from now on.
 pub(super) struct Ledger {
     pub(super) lock: CoordinatorLock,
-    /// Jobs that are not over, and lost ones that hold their lease.
-    pub(super) open: Vec<Job>,
+    /// What the dispatcher must know.
+    pub(super) found: Found,
     /// Hosts that were online.
     pub(super) online: Vec<Uuid>,
     /// Hosts out of service that still have open jobs.
@@ -60,10 +61,13 @@ async fn try_open(config: &Config, database: &Database, vault: &Vault) -> Result
         return Err(StartError::WrongKey(config.key_path()));
     }
     let read = async |reader: &mut diesel_async::AsyncPgConnection| {
-        Ok((jobs::open(reader).await?, hosts::online(reader).await?, hosts::removed_with_open_jobs(reader).await?))
+        let open = jobs::open(reader).await?;
+        let pauses = Pauses::new(pauses::all(reader).await?);
+        let found = Found { open, pauses, most_backups: repositories::most_backups(reader).await? };
+        Ok((found, hosts::online(reader).await?, hosts::removed_with_open_jobs(reader).await?))
     };
-    let (open, online, removed) = database.read(read).await?;
-    Ok(Ledger { lock, open, online, removed })
+    let (found, online, removed) = database.read(read).await?;
+    Ok(Ledger { lock, found, online, removed })
 }
 
 /// Brings the schema up to date, and says what that meant.

@@ -70,10 +70,13 @@ async fn act(services: &Services, open: Vec<Run>, now: Timestamp) -> Result<(), 
         let entries: Vec<Entry> = entries.iter().filter(|entry| entry.repository_id == id).cloned().collect();
         let hosts = hosts.get(&id).map(Vec::as_slice).unwrap_or_default();
         let Some(repository) = hosts.first().and_then(|planning| planning.repository.as_deref()) else { continue };
-        let ready = |host: Uuid| services.board.ready_for(host).is_some();
+        let paused = services.pauses.why_repository(id);
+        let ready = |host: Uuid| {
+            services.board.ready_for(host).is_some() && services.pauses.why(Some(host), Some(id)).is_none()
+        };
         let candidates: Vec<Candidate> =
             hosts.iter().map(|planning| Candidate::of(&planning.host, ready(planning.host.id))).collect();
-        for action in decide(&runs, repository, &entries, &candidates, None, jitter, now) {
+        for action in decide(&runs, repository, &entries, &candidates, paused.as_deref(), jitter, now) {
             match action {
                 Action::Leave(run) => left.push(run),
                 Action::Split(run) => left.extend(parts(run, hosts, now)),

@@ -7,7 +7,7 @@ mod look;
 mod maintenance;
 mod pace;
 mod presence;
-mod runs;
+pub mod runs;
 
 pub use look::look;
 

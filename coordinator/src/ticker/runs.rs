@@ -3,7 +3,8 @@
 
 use super::look::{NoLook, write};
 use crate::db::runs::{self, Expect, GiveUpRetries, MarkMissed, Run};
-use crate::db::schedules;
+use crate::db::schedules::Schedule;
+use crate::db::{hosts, schedules};
 use crate::dispatcher::{NoRetry, Retry};
 use crate::expected;
 use crate::persistence::WriteError;
@@ -11,6 +12,7 @@ use crate::services::Services;
 use chrono::TimeDelta;
 use fleet_wire::Timestamp;
 use futures_util::future::join_all;
+use std::collections::HashMap;
 use uuid::Uuid;
 
 /// How long an agent may be in firing before a run counts as missed. What it tells later is still believed.
@@ -32,20 +34,42 @@ pub(super) async fn look(services: &Services, now: Timestamp) -> Result<(), NoLo
     Ok(())
 }
 
-/// Notes what has come due; false if there is no more.
+/// Notes what has come due until `now`. Before a pause ends: what was due is skipped as long as it is known.
+pub async fn note_due(services: &Services, now: Timestamp) {
+    loop {
+        match expect(services, now).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => return log::warn!("what has come due could not be noted, it is tried again: {error}"),
+        }
+    }
+}
+
+/// Notes what has come due, as skipped where that was paused; false if there is no more.
 async fn expect(services: &Services, now: Timestamp) -> Result<bool, NoLook> {
     let due = services.database.read(async |reader| schedules::due(reader, now, SCHEDULES).await).await?;
     if due.is_empty() {
         return Ok(false);
     }
+    let repositories = repositories(services, &due).await?;
     let (mut rows, mut moved) = (Vec::new(), Vec::new());
     for schedule in &due {
         let (of_one, next) = expected::of(schedule, now, ROWS_OF_ONE);
-        rows.extend(of_one);
+        let (host, repository) = (schedule.host_id, repositories.get(&schedule.host_id).copied());
+        rows.extend(expected::skipping(of_one, |run| services.pauses.why_at(Some(host), repository, run.due_at)));
         moved.extend(schedule.next_due_at.map(|last| (schedule.id, last, next)));
     }
     write(services, Expect { rows, moved }).await?;
     Ok(true)
+}
+
+/// The repositories of the schedules' hosts, if it matters.
+async fn repositories(services: &Services, due: &[Schedule]) -> Result<HashMap<Uuid, Uuid>, NoLook> {
+    if !services.pauses.has_repositories() {
+        return Ok(HashMap::new());
+    }
+    let hosts: Vec<Uuid> = due.iter().map(|schedule| schedule.host_id).collect();
+    Ok(services.database.read(async |reader| hosts::repositories_of(reader, &hosts).await).await?)
 }
 
 /// Makes the attempts that are due; false if there are no more.

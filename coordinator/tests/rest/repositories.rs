@@ -156,3 +156,20 @@ fn a_repository_that_moves_has_to_be_initialised_again() {
         assert_eq!(rig.get(&path).await.body["repository_initialized"], false);
     });
 }
+
+#[test]
+fn a_repository_may_have_a_limit_of_backups_of_its_own() {
+    with_rig(async |rig| {
+        let body = json!({"name": "main", "url": "/srv/main", "password": "hunter2", "max_backups": 4});
+        let made = rig.post("/v1/repositories", body).await.is(201);
+        assert_eq!(made.body["max_backups"], 4);
+        let path = made.header("location").to_owned();
+        assert_eq!(rig.patch(&path, json!({"max_backups": 2})).await.is(200).body["max_backups"], 2);
+        assert_eq!(rig.patch(&path, json!({"name": "other"})).await.is(200).body["max_backups"], 2);
+        for wrong in [0, -1, 1_000_001] {
+            assert_eq!(rig.patch(&path, json!({"max_backups": wrong})).await.is(422).pointers(), ["/max_backups"]);
+        }
+        assert_eq!(rig.patch(&path, json!({"max_backups": null})).await.is(200).body["max_backups"], Value::Null);
+        assert_eq!(rig.get(&path).await.is(200).body["max_backups"], Value::Null);
+    });
+}

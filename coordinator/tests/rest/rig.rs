@@ -8,11 +8,11 @@ use actix_web::{test, web};
 use diesel::QueryableByName;
 use diesel::sql_types::Text;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use fleet_coordinator::config::{Deadlines, Maintenance};
-use fleet_coordinator::db::Database;
+use fleet_coordinator::config::{Deadlines, Leases, Maintenance};
+use fleet_coordinator::db::{Database, pauses};
 use fleet_coordinator::http;
 use fleet_coordinator::persistence::{CoordinatorLock, Patience, Persistence, Save, Write};
-use fleet_coordinator::services::Services;
+use fleet_coordinator::services::{Found, Services};
 use fleet_coordinator::vault::Vault;
 use fleet_wire::Secret;
 use serde_json::{Value, json};
@@ -30,6 +30,8 @@ const LIMITS: Deadlines = {
 };
 
 const MAINTENANCE: Maintenance = Maintenance { jitter: Duration::ZERO, runner_offline: Duration::from_secs(3600) };
+const LEASES: Leases =
+    Leases { drain_after: Duration::from_secs(60), backups_per_repository: None, backups_at_once: None };
 
 /// Runs `test` with an application over a fresh database.
 pub(crate) fn with_rig(test: impl AsyncFnOnce(Rig)) {
@@ -98,8 +100,16 @@ impl Rig {
         let (lost, _) = tokio::sync::mpsc::unbounded_channel();
         let persistence = Persistence::new(database.clone(), lock, lost).start();
         let vault = Vault::with_key([7; 32]);
-        let services =
-            Services::start(Vec::new(), database, vault, persistence, &Secret::new(ADMIN), LIMITS, MAINTENANCE);
+        let services = Services::start(
+            Found::default(),
+            database,
+            vault,
+            persistence,
+            &Secret::new(ADMIN),
+            LIMITS,
+            MAINTENANCE,
+            LEASES,
+        );
         Self { services }
     }
 
@@ -168,6 +178,18 @@ impl Rig {
     /// A connection for looking at the database.
     pub(crate) async fn reader(&self) -> AsyncPgConnection {
         self.services.database.connect().await.expect("a connection")
+    }
+
+    /// Changes the database behind the coordinator's back.
+    pub(crate) async fn sql(&self, text: &str) {
+        diesel::sql_query(text).execute(&mut self.reader().await).await.expect("done");
+    }
+
+    /// Learns what is paused from the database, as a start does.
+    pub(crate) async fn load_pauses(&self) {
+        for (target, pause) in pauses::all(&mut self.reader().await).await.expect("pauses") {
+            self.services.pauses.set(target, Some(pause));
+        }
     }
 
     /// Writes as the actors do.

@@ -2,7 +2,6 @@
 
 use crate::rig::{Rig, with_rig};
 use chrono::{DateTime, TimeDelta, Utc};
-use diesel_async::RunQueryDsl;
 use fleet_coordinator::ticker::look;
 use serde_json::{Value, json};
 
@@ -36,7 +35,7 @@ async fn all_runs(rig: &Rig, host: &str) -> Vec<Value> {
 }
 
 async fn sql(rig: &Rig, text: &str) {
-    diesel::sql_query(text).execute(&mut rig.reader().await).await.expect("done");
+    rig.sql(text).await;
 }
 
 #[test]

@@ -1,0 +1,2 @@
+ALTER TABLE repositories DROP COLUMN max_backups;
+DROP TABLE pauses;
