@@ -16,7 +16,7 @@ pub struct Board {
     progress: Mutex<HashMap<Uuid, JobProgress>>,
     seen: Mutex<HashMap<Uuid, Seen>>,
     /// Hosts that can take jobs, and since when.
-    ready: Mutex<HashMap<Uuid, Instant>>,
+    ready: Mutex<HashMap<Uuid, (Instant, bool)>>,
     /// For each watched job, how many watch it.
     watched: Mutex<HashMap<Uuid, (usize, Arc<Notify>)>>,
 }
@@ -89,9 +89,9 @@ impl Board {
         }
     }
 
-    /// A host can take jobs from now on.
-    pub fn host_ready(&self, host_id: Uuid) {
-        lock(&self.ready).insert(host_id, Instant::now());
+    /// A host can take jobs from now on; its agent heeds what `guards` a forget, or not.
+    pub fn host_ready(&self, host_id: Uuid, guards: bool) {
+        lock(&self.ready).insert(host_id, (Instant::now(), guards));
     }
 
     /// A host can take none.
@@ -101,7 +101,12 @@ impl Board {
 
     /// For how long a host can take jobs; `None` if it can't.
     pub fn ready_for(&self, host_id: Uuid) -> Option<Duration> {
-        lock(&self.ready).get(&host_id).map(Instant::elapsed)
+        lock(&self.ready).get(&host_id).map(|(since, _)| since.elapsed())
+    }
+
+    /// Whether a host's agent heeds what guards a forget; `None` while it can't take jobs.
+    pub fn guards(&self, host_id: Uuid) -> Option<bool> {
+        lock(&self.ready).get(&host_id).map(|(_, guards)| *guards)
     }
 
     /// A handle that is notified after every committed change of a job. Take it before reading the job's row, so

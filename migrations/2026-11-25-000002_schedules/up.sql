@@ -35,7 +35,7 @@ CREATE TABLE runs (
     host_id uuid REFERENCES hosts ON DELETE CASCADE,
     source_group text,
     schedule_id uuid,
-    repository_id uuid REFERENCES repositories ON DELETE CASCADE,
+    repository_id uuid,
     due_at timestamptz NOT NULL,
     outcome text NOT NULL,
     -- Why it was skipped or missed, or what went wrong.

@@ -74,6 +74,8 @@ pub enum Refusal {
     Expired,
     /// It moves its host to another repository, and the host has jobs that are not over.
     Busy,
+    /// It moves its host to another repository, and the host is the runner of the one that it has.
+    Runner,
 }
 
 /// Enrols a host and uses up its token, both or neither. One hostname twice in a repository violates
@@ -119,8 +121,8 @@ impl Write for Enroll {
         if token.expires_at <= self.at {
             return Ok(Err(Refusal::Expired));
         }
-        if self.moves_busy_host(connection, &token).await? {
-            return Ok(Err(Refusal::Busy));
+        if let Some(refusal) = self.cannot_move(connection, &token).await? {
+            return Ok(Err(refusal));
         }
         diesel::update(enrollment_tokens::table.find(&self.token_hash))
             .set(enrollment_tokens::used_at.eq(self.at))
@@ -136,11 +138,21 @@ impl Write for Enroll {
 }
 
 impl Enroll {
-    async fn moves_busy_host(&self, connection: &mut AsyncPgConnection, token: &EnrollmentToken) -> QueryResult<bool> {
-        let (Some(host_id), Some(repository_id)) = (token.host_id, token.repository_id) else { return Ok(false) };
+    async fn cannot_move(
+        &self,
+        connection: &mut AsyncPgConnection,
+        token: &EnrollmentToken,
+    ) -> QueryResult<Option<Refusal>> {
+        let (Some(host_id), Some(repository_id)) = (token.host_id, token.repository_id) else { return Ok(None) };
         let host = super::hosts::find(connection, host_id).await?;
-        let moves = host.is_some_and(|host| host.repository_id != Some(repository_id));
-        Ok(moves && super::hosts::has_open_jobs(connection, host_id).await?)
+        if host.is_none_or(|host| host.repository_id == Some(repository_id)) {
+            return Ok(None);
+        }
+        if super::hosts::has_open_jobs(connection, host_id).await? {
+            return Ok(Some(Refusal::Busy));
+        }
+        let runner = super::maintenance::is_runner(connection, host_id, Some(repository_id)).await?;
+        Ok(runner.then_some(Refusal::Runner))
     }
 
     async fn make(&self, connection: &mut AsyncPgConnection, token: &EnrollmentToken) -> QueryResult<()> {

@@ -168,7 +168,7 @@ impl Write for ForgetRuns {
     async fn apply(&self, connection: &mut AsyncPgConnection) -> QueryResult<Self::Output> {
         let gone = diesel::sql_query(
             "DELETE FROM runs USING (
-                 SELECT id FROM runs WHERE due_at < $1 AND outcome NOT IN ('expected', 'running', 'retrying')
+                 SELECT id FROM runs WHERE due_at < $1 AND changed_at < $1 AND outcome NOT IN ('expected', 'running', 'retrying')
                  ORDER BY due_at LIMIT $2
              ) AS old WHERE runs.id = old.id",
         );

@@ -283,6 +283,8 @@ pub enum Changed {
     NotFound,
     /// Its repository can't change: jobs that are not over have a lease on the one that it has.
     Busy,
+    /// Its repository can't change: it is the runner of the one that it has.
+    Runner,
 }
 
 impl Write for Change {
@@ -299,6 +301,10 @@ impl Write for Change {
         if moves && has_open_jobs(connection, self.id).await? {
             return Ok(Changed::Busy);
         }
+        let stays = self.changes.repository_id.unwrap_or(before.repository_id);
+        if moves && maintenance::is_runner(connection, self.id, stays).await? {
+            return Ok(Changed::Runner);
+        }
         // Another repository may be paused where this one is not.
         if moves || self.changes.touch_schedules(&before) {
             schedules::changed(connection, self.id).await?;
@@ -309,9 +315,6 @@ impl Write for Change {
             .get_result(connection)
             .await
             .optional()?;
-        if moves {
-            maintenance::dismiss_runner(connection, self.id).await?;
-        }
         Ok(changed.map_or(Changed::NotFound, |host| Changed::Done(Box::new(host))))
     }
 }
@@ -325,11 +328,24 @@ pub struct Decommission {
     pub at: Timestamp,
 }
 
+/// What came of a [`Decommission`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decommissioned {
+    /// It is out of service.
+    Done,
+    /// There is no such host.
+    NotFound,
+    /// It is the runner of a repository.
+    Runner,
+}
+
 impl Write for Decommission {
-    /// Whether there was such a host.
-    type Output = bool;
+    type Output = Decommissioned;
 
     async fn apply(&self, connection: &mut AsyncPgConnection) -> QueryResult<Self::Output> {
+        if maintenance::is_runner(connection, self.id, None).await? {
+            return Ok(Decommissioned::Runner);
+        }
         // The second condition makes a repeated write say what the first one said.
         let there = hosts::decommissioned_at.is_null().or(hosts::decommissioned_at.eq(self.at));
         let found = diesel::update(hosts::table.find(self.id).filter(there))
@@ -337,11 +353,10 @@ impl Write for Decommission {
             .execute(connection)
             .await?;
         schedules::end_all(connection, self.id, self.at).await?;
-        maintenance::dismiss_runner(connection, self.id).await?;
         diesel::delete(pauses::table.find(self.id)).execute(connection).await?;
         diesel::delete(enrollment_tokens::table.filter(enrollment_tokens::host_id.eq(self.id)))
             .execute(connection)
             .await?;
-        Ok(found > 0)
+        Ok(if found > 0 { Decommissioned::Done } else { Decommissioned::NotFound })
     }
 }

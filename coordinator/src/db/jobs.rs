@@ -24,6 +24,9 @@ pub(super) const OPEN: [&str; 2] = [Status::Queued.as_str(), Status::Running.as_
 /// The outcome of those that have not left them: the column is made from the status.
 pub(super) const OPEN_OUTCOME: &str = "open";
 
+/// Who asks for what an agent's cron has made a job of.
+pub const REQUESTED_BY_AGENT: &str = "agent";
+
 /// What a job is from its beginning to its end.
 #[derive(Clone, Debug, PartialEq, Queryable, Selectable)]
 #[diesel(table_name = jobs)]
@@ -64,6 +67,11 @@ fn stored_time(time: Timestamp) -> Timestamp {
 }
 
 impl NewJob {
+    /// Whether its agent has made it: it may be at work on it before it is told.
+    pub fn is_of_agent(&self) -> bool {
+        self.requested_by.as_deref() == Some(REQUESTED_BY_AGENT)
+    }
+
     /// The same under another id.
     #[must_use]
     pub fn with_id(mut self, id: Uuid) -> Self {
@@ -332,7 +340,7 @@ pub async fn insert_many(mut connection: &AsyncPgConnection, jobs: &[Beginning<'
              host_id, repository_id, kind, origin, source_group, schedule_id, scheduled_at, attempt, retry_of,
              requested_by, command, created_at, dispatched_at, journal, run_id)
          JOIN hosts ON hosts.id = news.host_id
-         LEFT JOIN runs ON runs.id = news.run_id AND runs.job_id = news.id
+         LEFT JOIN runs ON runs.id = news.run_id AND runs.job_id = news.id AND runs.outcome = 'running'
          WHERE hosts.repository_id = news.repository_id AND hosts.decommissioned_at IS NULL
              AND (news.run_id IS NULL OR runs.id IS NOT NULL)
          ON CONFLICT (id) DO NOTHING",

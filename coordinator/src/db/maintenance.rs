@@ -1,12 +1,12 @@
 //! Maintenance of repositories: when what is due, and who may do it.
 
-use super::runs::{Run, expect_all};
-use super::schema::{hosts, maintenance, repositories};
+use super::runs::{Ending, Outcome, Run, expect_all};
+use super::schema::{maintenance, repositories};
 use super::statement::statement;
 use crate::maintenance::expected;
 use crate::persistence::Write;
 use diesel::prelude::*;
-use diesel::sql_types::{Array, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Array, Bool, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use fleet_wire::Timestamp;
 use uuid::Uuid;
@@ -160,47 +160,58 @@ impl Write for Put {
     }
 }
 
-/// A host stays no runner of a repository that it has left.
+/// Whether a host is the runner of a repository other than `stays`. Without it any host could maintain that, so it has to be
+/// replaced before it goes.
 ///
 /// # Errors
 /// The database's.
-pub async fn dismiss_runner(connection: &mut AsyncPgConnection, host_id: Uuid) -> QueryResult<()> {
-    let repository = hosts::table.find(host_id).filter(hosts::decommissioned_at.is_null()).select(hosts::repository_id);
-    let repository: Option<Uuid> = repository.first::<Option<Uuid>>(connection).await.optional()?.flatten();
-    let left = repositories::table.filter(repositories::runner_host_id.eq(host_id));
-    let nobody = repositories::runner_host_id.eq(None::<Uuid>);
-    match repository {
-        Some(stays) => diesel::update(left.filter(repositories::id.ne(stays))).set(nobody).execute(connection).await?,
-        None => diesel::update(left).set(nobody).execute(connection).await?,
-    };
-    Ok(())
+pub async fn is_runner(connection: &mut AsyncPgConnection, host_id: Uuid, stays: Option<Uuid>) -> QueryResult<bool> {
+    let of_host = repositories::table.filter(repositories::runner_host_id.eq(host_id)).select(repositories::id);
+    let found: Vec<Uuid> = of_host.load(connection).await?;
+    Ok(found.into_iter().any(|id| Some(id) != stays))
 }
 
-/// Maintenance that has succeeded: (repository, kind, what a check has read, when).
-pub(super) type Success<'a> = (Uuid, &'a str, Option<&'a str>, Timestamp);
-
-/// Notes that maintenance has succeeded.
+/// Notes that maintenance has ended. What covers the whole repository counts as a success; of what each host did for itself,
+/// the last part does. What a check of a run has read is passed on even if it found errors: the next one reads on.
 ///
 /// # Errors
 /// The database's.
-pub(super) async fn note_success(mut connection: &AsyncPgConnection, done: &[Success<'_>]) -> QueryResult<()> {
-    if done.is_empty() {
+pub(super) async fn note_endings(mut connection: &AsyncPgConnection, endings: &[&Ending]) -> QueryResult<()> {
+    fn column<'a, T>(endings: &[&'a Ending], field: impl Fn(&'a Ending) -> T) -> Vec<T> {
+        endings.iter().map(|ending| field(ending)).collect()
+    }
+    if endings.is_empty() {
         return Ok(());
     }
     let query = statement(
-        "UPDATE maintenance SET last_success_at = done.at, last_subset = coalesce(done.subset, maintenance.last_subset),
-             overdue_at = CASE WHEN maintenance.enabled
-                 THEN done.at + 2 * maintenance.interval_seconds * interval '1 second' END
-         FROM (SELECT DISTINCT ON (repository_id, kind) * FROM unnest($1, $2, $3, $4)
-             AS ended (repository_id, kind, subset, at) ORDER BY repository_id, kind, at DESC) AS done
-         WHERE maintenance.repository_id = done.repository_id AND maintenance.kind = done.kind
-             AND (maintenance.last_success_at IS NULL OR maintenance.last_success_at < done.at)",
+        "WITH ended AS (
+             SELECT ended.*, ended.succeeded AND (ended.whole OR (runs.host_id IS NOT NULL AND NOT EXISTS (
+                 SELECT FROM runs AS part WHERE part.repository_id = ended.repository_id AND part.schedule_id IS NULL
+                     AND part.due_at = runs.due_at AND part.kind = ended.kind AND part.host_id IS NOT NULL
+                     AND part.outcome <> 'succeeded'))) AS done
+             FROM unnest($1, $2, $3, $4, $5, $6, $7)
+                 AS ended (repository_id, kind, run_id, subset, succeeded, whole, at)
+             LEFT JOIN runs ON runs.id = ended.run_id
+         )
+         UPDATE maintenance SET last_subset = coalesce(latest.subset, maintenance.last_subset),
+             last_success_at = CASE WHEN latest.done THEN latest.at ELSE maintenance.last_success_at END,
+             overdue_at = CASE WHEN latest.done AND maintenance.enabled
+                 THEN latest.at + 2 * maintenance.interval_seconds * interval '1 second' ELSE maintenance.overdue_at END
+         FROM (SELECT DISTINCT ON (repository_id, kind) * FROM ended ORDER BY repository_id, kind, done DESC, at DESC)
+             AS latest
+         WHERE maintenance.repository_id = latest.repository_id AND maintenance.kind = latest.kind",
     );
+    let succeeded = |ending: &Ending| matches!(ending.outcome, Outcome::Succeeded | Outcome::Partial);
+    // What an operator has checked says nothing of what is next.
+    let subset = |ending: &'_ Ending| ending.subset.clone().filter(|_| ending.run_id.is_some());
     query
-        .bind::<Array<SqlUuid>, _>(done.iter().map(|done| done.0).collect::<Vec<_>>())
-        .bind::<Array<Text>, _>(done.iter().map(|done| done.1).collect::<Vec<_>>())
-        .bind::<Array<Nullable<Text>>, _>(done.iter().map(|done| done.2).collect::<Vec<_>>())
-        .bind::<Array<Timestamptz>, _>(done.iter().map(|done| done.3).collect::<Vec<_>>())
+        .bind::<Array<SqlUuid>, _>(column(endings, |ending| ending.repository_id))
+        .bind::<Array<Text>, _>(column(endings, |ending| ending.kind.as_str()))
+        .bind::<Array<Nullable<SqlUuid>>, _>(column(endings, |ending| ending.run_id))
+        .bind::<Array<Nullable<Text>>, _>(column(endings, subset))
+        .bind::<Array<Bool>, _>(column(endings, succeeded))
+        .bind::<Array<Bool>, _>(column(endings, |ending| ending.whole))
+        .bind::<Array<Timestamptz>, _>(column(endings, |ending| ending.at))
         .execute(&mut connection)
         .await?;
     Ok(())

@@ -2,7 +2,7 @@
 
 use super::hosts;
 use super::jobs::OPEN;
-use super::schema::{hosts as host_rows, jobs, repositories};
+use super::schema::{hosts as host_rows, jobs, repositories, runs};
 use crate::persistence::Write;
 use crate::vault::{Place, UnsealError, Vault};
 use diesel::prelude::*;
@@ -273,6 +273,10 @@ impl Write for Delete {
         // Hosts that are out of service let go of it.
         diesel::update(host_rows::table.filter(host_rows::repository_id.eq(self.id)))
             .set(host_rows::repository_id.eq(None::<Uuid>))
+            .execute(connection)
+            .await?;
+        // Maintenance that nobody ever did.
+        diesel::delete(runs::table.filter(runs::repository_id.eq(self.id).and(runs::schedule_id.is_null())))
             .execute(connection)
             .await?;
         let gone = diesel::delete(repositories::table.find(self.id)).execute(connection).await? > 0;

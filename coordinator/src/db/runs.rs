@@ -283,6 +283,8 @@ pub struct Ending {
     pub source_group: Option<String>,
     /// What a check has read of the data.
     pub subset: Option<String>,
+    /// It covers all of the repository, if it is maintenance.
+    pub whole: bool,
     /// What became of it.
     pub outcome: Outcome,
     /// A failure that another attempt may mend.
@@ -302,16 +304,15 @@ pub struct Ending {
 pub async fn settle_many(connection: &AsyncPgConnection, endings: &[&Ending]) -> QueryResult<()> {
     let of_runs: Vec<_> = endings.iter().copied().filter(|ending| ending.run_id.is_some()).collect();
     let done = |ending: &&&Ending| matches!(ending.outcome, Outcome::Succeeded | Outcome::Partial);
-    let (backups, others): (Vec<&Ending>, Vec<&Ending>) =
-        endings.iter().filter(done).copied().partition(|ending| ending.kind == Kind::Backup.as_str());
-    let of_maintenance = others.into_iter().filter(|ending| KINDS.iter().any(|kind| kind.as_str() == ending.kind));
-    let of_maintenance: Vec<_> = of_maintenance
-        .map(|ending| (ending.repository_id, ending.kind.as_str(), ending.subset.as_deref(), ending.done_at))
-        .collect();
+    let is_backup = |ending: &&&Ending| ending.kind == Kind::Backup.as_str();
+    let backups: Vec<&Ending> = endings.iter().filter(is_backup).filter(done).copied().collect();
+    let ran = |ending: &&&Ending| matches!(ending.outcome, Outcome::Succeeded | Outcome::Partial | Outcome::Failed);
+    let is_maintenance = |ending: &&&Ending| KINDS.iter().any(|kind| kind.as_str() == ending.kind);
+    let of_maintenance: Vec<&Ending> = endings.iter().filter(is_maintenance).filter(ran).copied().collect();
     try_join3(
         settle_runs(connection, &of_runs),
         note_success(connection, &backups),
-        maintenance::note_success(connection, &of_maintenance),
+        maintenance::note_endings(connection, &of_maintenance),
     )
     .await?;
     Ok(())
@@ -368,7 +369,7 @@ async fn note_success(mut connection: &AsyncPgConnection, endings: &[&Ending]) -
          FROM (SELECT host_id, name, max(at) AS at FROM unnest($1, $2, $3) AS ended (host_id, name, at)
              GROUP BY host_id, name) AS done
          WHERE groups.host_id = done.host_id AND groups.name = done.name
-             AND (groups.last_success_at IS NULL OR groups.last_success_at < done.at)",
+             AND (groups.last_success_at IS NULL OR groups.last_success_at < done.at OR groups.last_success_at > now())",
     );
     query
         .bind::<Array<SqlUuid>, _>(column(endings, |ending| ending.host_id))
@@ -383,9 +384,10 @@ async fn note_success(mut connection: &AsyncPgConnection, endings: &[&Ending]) -
 ///
 /// # Errors
 /// The database's.
-pub async fn adoptable(connection: &mut AsyncPgConnection, job_id: Uuid) -> QueryResult<Option<Run>> {
+pub async fn adoptable(connection: &mut AsyncPgConnection, job_id: Uuid, host_id: Uuid) -> QueryResult<Option<Run>> {
     let left = diesel::dsl::sql::<Bool>("runs.outcome IN ('missed', 'skipped')");
-    runs::table.filter(runs::job_id.eq(job_id).and(left)).select(Run::as_select()).first(connection).await.optional()
+    let of_host = runs::job_id.eq(job_id).and(runs::host_id.eq(host_id));
+    runs::table.filter(of_host.and(left)).select(Run::as_select()).first(connection).await.optional()
 }
 
 /// Whose runs a list holds.

@@ -183,7 +183,7 @@ pub async fn end_all(connection: &mut AsyncPgConnection, host_id: Uuid, at: Time
     let gone = (schedules::deleted_at.eq(at), schedules::next_due_at.eq(None::<Timestamp>));
     diesel::update(schedules::table.filter(of_host)).set(gone).execute(connection).await?;
     diesel::update(source_groups::table.filter(source_groups::host_id.eq(host_id)))
-        .set(source_groups::overdue_at.eq(None::<Timestamp>))
+        .set((source_groups::overdue_at.eq(None::<Timestamp>), source_groups::success_within_seconds.eq(None::<i64>)))
         .execute(connection)
         .await?;
     Ok(())

@@ -243,7 +243,6 @@ diesel::joinable!(pauses -> repositories (repository_id));
 diesel::joinable!(repository_stats -> hosts (host_id));
 diesel::joinable!(repository_stats -> repositories (repository_id));
 diesel::joinable!(runs -> hosts (host_id));
-diesel::joinable!(runs -> repositories (repository_id));
 diesel::joinable!(schedules -> hosts (host_id));
 diesel::joinable!(snapshots -> hosts (host_id));
 diesel::joinable!(source_groups -> hosts (host_id));

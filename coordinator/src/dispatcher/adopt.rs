@@ -2,7 +2,7 @@
 //! schedule wanted. The ledger knows the run by the id that the agent gave the job.
 
 use super::NoJob;
-use crate::db::jobs::{Job, JobState, NewJob, Origin};
+use crate::db::jobs::{Job, JobState, NewJob, Origin, REQUESTED_BY_AGENT};
 use crate::db::json::Json;
 use crate::db::lookup::Source;
 use crate::db::planning::{OfHost, Planning};
@@ -14,9 +14,6 @@ use chrono::Utc;
 use fleet_wire::{CommandRun, Kind};
 use std::sync::Arc;
 use uuid::Uuid;
-
-/// Who has started it.
-const REQUESTED_BY_AGENT: &str = "agent";
 
 /// Makes the job of a run that was skipped or missed, as one that is out; nothing if there is no such run of the host.
 ///
@@ -59,8 +56,7 @@ async fn find(
     job_id: Uuid,
     host_id: Uuid,
 ) -> diesel::QueryResult<Option<(Run, Arc<Planning>)>> {
-    let run = runs::adoptable(reader, job_id).await?.filter(|run| run.host_id == Some(host_id));
-    let Some(run) = run else { return Ok(None) };
+    let Some(run) = runs::adoptable(reader, job_id, host_id).await? else { return Ok(None) };
     let mut planning = OfHost::find(reader, &[host_id]).await?;
     Ok(planning.remove(&host_id).map(|planning| (run, planning)))
 }

@@ -1,7 +1,7 @@
 //! An agent's cron has fired: each source group's backup becomes a job, or a row of the ledger that says why not.
 
 use super::{Dispatcher, Submit};
-use crate::db::jobs::{NewJob, Origin};
+use crate::db::jobs::{NewJob, Origin, REQUESTED_BY_AGENT};
 use crate::db::planning::Planning;
 use crate::db::runs::{Claim, NoteRuns, Outcome, Run};
 use crate::db::schedules::Schedule;
@@ -165,7 +165,7 @@ pub(super) fn planned(
     let new = plan(Kind::Backup, &wish, host, repository, groups, cause).map_err(|wrong| said(&wrong))?;
     let new = NewJob { schedule_id: Some(schedule.id), scheduled_at: Some(run.due_at), run_id: Some(run.id), ..new };
     Ok(match run.job_id {
-        Some(id) => new.with_id(id),
+        Some(id) => NewJob { requested_by: Some(REQUESTED_BY_AGENT.to_owned()), ..new.with_id(id) },
         None => new,
     })
 }

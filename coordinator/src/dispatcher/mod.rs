@@ -284,18 +284,20 @@ pub struct HostReady {
     pub init: Option<Uuid>,
     /// Two agents use the host's token in turn.
     pub cloned: bool,
+    /// Its agent heeds what guards a forget.
+    pub guards: bool,
 }
 
 impl Handler<HostReady> for Dispatcher {
     type Result = ();
 
     fn handle(&mut self, ready: HostReady, context: &mut Self::Context) {
-        let HostReady { host_id, connection, ack, journal, jobs, init, cloned } = ready;
+        let HostReady { host_id, connection, ack, journal, jobs, init, cloned, guards } = ready;
         if self.hosts.get(&host_id).is_some_and(|there| there.connection > connection) {
             return; // a late hello of an older connection
         }
         self.hosts.insert(host_id, Connected { connection, journal: journal.clone() });
-        self.services.board.host_ready(host_id);
+        self.services.board.host_ready(host_id, guards);
         self.lanes.host_ready(host_id, Instant::now());
         let mut listed: HashSet<Uuid> = jobs.iter().filter_map(|id| id.as_str().parse().ok()).collect();
         for job_id in self.lanes.out_of(host_id) {

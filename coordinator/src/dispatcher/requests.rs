@@ -56,7 +56,14 @@ impl Handler<FindJob> for Dispatcher {
         let (database, persistence) = (self.services.database.clone(), self.services.persistence.clone());
         let look_up = async move {
             let found = database.read(async |reader| jobs::find(reader, id).await).await?;
-            if found.is_none() { adopt(database, persistence, id, host_id).await } else { Ok(found) }
+            if found.is_some() {
+                return Ok::<_, NoJob>(found);
+            }
+            match adopt(database.clone(), persistence, id, host_id).await? {
+                Some(adopted) => Ok(Some(adopted)),
+                // Another connection of the host may just have had it adopted.
+                None => Ok(database.read(async |reader| jobs::find(reader, id).await).await?),
+            }
         };
         Box::pin(look_up.into_actor(self).map(move |found, actor, context| {
             let record = found?.ok_or(NoJob::Unknown)?;

@@ -156,6 +156,7 @@ fn refusal(refusal: Refusal) -> Problem {
         Refusal::Unknown => "this enrolment token is not known; ask for a new one",
         Refusal::Used => "this enrolment token has enrolled a host already; ask for a new one",
         Refusal::Expired => "this enrolment token has expired; ask for a new one",
+        Refusal::Runner => "the host is the runner of its repository: name another one in its maintenance first",
         Refusal::Busy => "the host has jobs that are not over, so it can't get another repository yet; try again later",
     })
 }

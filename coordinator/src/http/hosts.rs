@@ -9,7 +9,7 @@ use super::params::{Params, bad_param};
 use super::patch::Patch;
 use super::problem::Problem;
 use super::routes::resource;
-use crate::db::hosts::{self, Change, Changed, Changes, Decommission, Filter, Host};
+use crate::db::hosts::{self, Change, Changed, Changes, Decommission, Decommissioned, Filter, Host};
 use crate::db::json::Json;
 use crate::db::pauses::Target;
 use crate::dispatcher::HostRemoved;
@@ -20,6 +20,9 @@ use fleet_wire::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use uuid::Uuid;
+
+/// Without its runner any host could maintain the repository.
+const RUNNER: &str = "the host is the runner of a repository: name another one in its maintenance (or null) first";
 
 /// Adds the routes.
 pub fn configure(config: &mut web::ServiceConfig) {
@@ -197,6 +200,7 @@ async fn apply(services: web::Data<Services>, id: Uuid, changes: Changes) -> Res
         Ok(Changed::Busy) => {
             return Err(Problem::conflict("the host has jobs that are not over: its repository can't change before"));
         }
+        Ok(Changed::Runner) => return Err(Problem::conflict(RUNNER)),
         Err(error) => {
             return Err(match error.constraint() {
                 Some("hosts_hostname_in_repository") => Problem::conflict(
@@ -218,8 +222,10 @@ async fn apply(services: web::Data<Services>, id: Uuid, changes: Changes) -> Res
 async fn decommission(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     let id = path_id("host", &id)?;
     to_the_end(async move {
-        if !write_for_sure(&services, Decommission { id, at: now() }).await?? {
-            return Err(no("host"));
+        match write_for_sure(&services, Decommission { id, at: now() }).await?? {
+            Decommissioned::Done => {}
+            Decommissioned::NotFound => return Err(no("host")),
+            Decommissioned::Runner => return Err(Problem::conflict(RUNNER)),
         }
         services.pauses.set(Target::Host(id), None);
         // Before the session ends, so that an agent that is there hears of it.

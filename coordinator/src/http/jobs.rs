@@ -16,8 +16,8 @@ use crate::persistence::WriteError;
 use crate::services::Services;
 use actix_web::http::header;
 use actix_web::{HttpResponse, HttpResponseBuilder, web};
-use chrono::{DateTime, Utc};
-use fleet_wire::{Cap, ForgetLimit, JobProgress, Kind, RawJson, Status, Timestamp};
+use chrono::{DateTime, TimeDelta, Utc};
+use fleet_wire::{Cap, ForgetGroup, ForgetLimit, JobProgress, Kind, RawJson, Status, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -32,6 +32,9 @@ const CANCEL_TRIES: usize = 10;
 const CANCEL_PAUSE: Duration = Duration::from_millis(50);
 /// Who asked, as long as there is one token.
 pub(super) const OPERATOR: &str = "admin";
+
+/// For how long a forget that was refused can be confirmed: what it would delete changes with time.
+const CONFIRMABLE: TimeDelta = TimeDelta::days(7);
 
 /// Adds the routes.
 pub(super) fn configure(config: &mut web::ServiceConfig) {
@@ -200,11 +203,12 @@ struct RunRequest {
 }
 
 impl RunRequest {
-    fn wish(self, limit: Option<ForgetLimit>) -> Wish {
+    fn wish(self, confirmed: Option<Confirmed>) -> Wish {
+        let (limit, forget_groups) = confirmed.map(|confirmed| (confirmed.limit, confirmed.groups)).unzip();
         Wish {
             dry_run: self.dry_run,
             limit,
-            forget_groups: Vec::new(),
+            forget_groups: forget_groups.unwrap_or_default(),
             source_group: self.source_group,
             args: self.args,
             bandwidth_up_kbps: self.bandwidth_up_kbps.map_or(Cap::Unchanged, Cap::present),
@@ -222,8 +226,8 @@ async fn run(
     let host_id: Uuid = host_id.parse().map_err(|_| no_host())?;
     let cause = Cause { origin: Origin::Operator, requested_by: OPERATOR.to_owned(), at: Utc::now() };
     let kind = request.kind;
-    let limit = confirmed(&services, host_id, &request).await?;
-    let wish = request.wish(limit);
+    let confirmed = confirmed(&services, host_id, &request).await?;
+    let wish = request.wish(confirmed);
     let known = services.planning.get(host_id).await?.ok_or_else(no_host)?;
     let Planning { host, repository, groups } = &*known;
     let repository =
@@ -238,34 +242,44 @@ async fn run(
     Ok(HttpResponse::Accepted().insert_header(location).json(JobView::new(&job, waiting_for, None)))
 }
 
-/// What a person allows a forget to delete by confirming one that was refused: as much as that would have deleted.
-async fn confirmed(services: &Services, host_id: Uuid, request: &RunRequest) -> Result<Option<ForgetLimit>, Problem> {
+/// What a person confirms: a forget that was refused for what it would delete. It may delete as much as that one would
+/// have, of the same groups.
+struct Confirmed {
+    limit: ForgetLimit,
+    groups: Vec<ForgetGroup>,
+}
+
+async fn confirmed(services: &Services, host_id: Uuid, request: &RunRequest) -> Result<Option<Confirmed>, Problem> {
     let Some(confirm) = &request.confirm else { return Ok(None) };
     let wrong = |detail: &str| Problem::invalid_field("/confirm", detail);
-    if request.kind != Kind::Forget || request.dry_run {
-        return Err(wrong("only a forget that deletes can be confirmed"));
+    if request.kind != Kind::Forget || request.dry_run || request.source_group.is_some() {
+        return Err(wrong(
+            "only a forget that deletes can be confirmed, and it has the groups of the one that was refused",
+        ));
     }
     let refused = find(services, confirm).await.map_err(|_| wrong("there is no such job"))?;
-    let over = refused.state.stats.as_deref().and_then(would_remove);
-    let over = over.filter(|_| refused.state.status == Status::Failed && refused.new.command.0.forget_limit.is_some());
     if refused.new.host_id != host_id || refused.new.kind != Kind::Forget.as_str() {
         return Err(wrong("that job is no forget of this host"));
     }
+    let was_limited = refused.state.status == Status::Failed && refused.new.command.0.forget_limit.is_some();
+    let over = refused.state.stats.as_deref().filter(|_| was_limited).and_then(would_remove);
     let snapshots = over.ok_or_else(|| wrong("that job was not refused for what it would delete"))?;
-    Ok(Some(ForgetLimit { snapshots: Some(snapshots), share: None }))
+    let ended = refused.state.ended_at.unwrap_or(refused.new.created_at);
+    if Utc::now() - ended > CONFIRMABLE {
+        return Err(wrong("that job was refused too long ago: let it be refused once more, and look at the list"));
+    }
+    let limit = ForgetLimit { snapshots: Some(snapshots), share: None };
+    Ok(Some(Confirmed { limit, groups: refused.new.command.0.forget_groups.clone() }))
 }
 
-/// How many snapshots restic says that a forget would delete.
+/// How many snapshots a forget would have deleted, by the stats of the one that was refused.
 fn would_remove(stats: &str) -> Option<i64> {
     #[derive(Deserialize)]
-    struct Group {
-        remove: Option<Vec<serde::de::IgnoredAny>>,
-        /// Of an answer that was too long to keep.
-        removed: Option<usize>,
+    struct Preview {
+        dry_run: bool,
+        removed: i64,
     }
-    let groups: Vec<Group> = serde_json::from_str(stats).ok()?;
-    let of_one = |group: &Group| group.remove.as_ref().map(Vec::len).or(group.removed).unwrap_or(0);
-    i64::try_from(groups.iter().map(of_one).sum::<usize>()).ok()
+    serde_json::from_str(stats).ok().filter(|preview: &Preview| preview.dry_run).map(|preview| preview.removed)
 }
 
 async fn submit(services: &Services, new: NewJob) -> Result<Submitted, Problem> {

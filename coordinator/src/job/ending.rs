@@ -1,9 +1,10 @@
 //! What the end of a job means for the run that it was an attempt at. Pure.
 
+use super::transitions::REFUSED;
 use crate::db::jobs::{JobState, NewJob};
 use crate::db::runs::{Ending, Outcome};
 use chrono::Utc;
-use fleet_wire::{Kind, Status};
+use fleet_wire::{CommandRun, Kind, Status, Timestamp};
 
 /// The ending of a job that is over; nothing for one that is not.
 pub(super) fn of(new: &NewJob, state: &JobState) -> Option<Ending> {
@@ -24,13 +25,20 @@ pub(super) fn of(new: &NewJob, state: &JobState) -> Option<Ending> {
         subset: new.command.0.args.first().filter(|_| new.kind == Kind::Check.as_str()).cloned(),
         source_group: new.source_group.clone(),
         outcome,
-        // What was refused, or never reached its agent, would come to the same again.
-        may_retry: outcome == Outcome::Failed && state.accepted_at.or(state.began_at).is_some(),
+        // What was refused would come to the same again.
+        may_retry: outcome == Outcome::Failed
+            && !state.error.as_deref().is_some_and(|error| error.starts_with(REFUSED)),
+        whole: covers_the_repository(&new.command.0),
         reason: state.error.clone(),
         at,
         // The agent's clock may be wrong; nothing was done later than when it was heard of.
-        done_at: state.finished_at.map_or(at, |finished| finished.min(at)),
+        done_at: state.finished_at.map_or(at, |finished| finished.min(at).max(Timestamp::UNIX_EPOCH)),
     })
+}
+
+/// Whether it has done what maintenance of its kind is to do: a forget may be tried dry, or be that of one host.
+fn covers_the_repository(run: &CommandRun) -> bool {
+    !run.dry_run && run.forget_groups.iter().all(|group| group.host.is_some())
 }
 
 #[cfg(test)]
@@ -38,7 +46,6 @@ mod tests {
     use super::*;
     use crate::db::json::Json;
     use chrono::{DateTime, TimeDelta};
-    use fleet_wire::{CommandRun, Timestamp};
     use uuid::Uuid;
 
     fn now() -> Timestamp {
@@ -72,7 +79,9 @@ mod tests {
     fn only_what_was_taken_up_and_failed_is_tried_again() {
         let may_retry = |state: &JobState| of(&new(), state).expect("an ending").may_retry;
         assert!(may_retry(&ended(Status::Failed)));
-        assert!(!may_retry(&JobState { accepted_at: None, ..ended(Status::Failed) }), "refused");
+        let refused = JobState { error: Some(format!("{REFUSED}no restic")), ..ended(Status::Failed) };
+        assert!(!may_retry(&refused));
+        assert!(may_retry(&JobState { accepted_at: None, ..ended(Status::Failed) }), "it never reached its agent");
         assert!(!may_retry(&ended(Status::Cancelled)));
         assert!(!may_retry(&JobState { partial: true, ..ended(Status::Succeeded) }));
         assert_eq!(of(&new(), &JobState::new()), None);

@@ -100,7 +100,7 @@ impl Job {
     /// The actor of `record`.
     pub fn new(record: JobRecord, entry: Entry, services: Arc<JobServices>, dispatcher: Addr<Dispatcher>) -> Self {
         Self {
-            delivery: Delivery::new(entry),
+            delivery: Delivery::new(entry, record.new.is_of_agent()),
             cancelled_since: record.state.cancel_requested_at.map(|_| Instant::now()),
             out_since: Instant::now(),
             record,
@@ -207,6 +207,14 @@ impl Job {
 
     /// Sends `command.run`, and `command.cancel` behind it if the end is wanted already.
     fn send_run(&mut self, context: &mut Context<Self>) {
+        let run = &self.record.new.command.0;
+        let needs_guard =
+            run.dry_run || run.forget_limit.is_some() || run.forget_groups.iter().any(|group| group.host.is_some());
+        if needs_guard && self.services.board.guards(self.record.new.host_id) == Some(false) {
+            // It would delete what it is not to: the host had another agent when this was planned.
+            let reason = "the agent of this host is too old to guard a forget".to_owned();
+            return self.note(&Event::GivenUp { reason }, context);
+        }
         self.out_since = Instant::now();
         let run = CommandRun { job_id: self.wire_id(), ..self.record.new.command.0.clone() };
         self.delivery.begin();

@@ -9,6 +9,9 @@ use fleet_wire::{CommandResult, JobFinished, JobStarted, Status, Timestamp};
 /// restic's exit code for a snapshot that lacks some of the files.
 const EXIT_PARTIAL: i64 = 3;
 
+/// How the error of a job begins that its agent has refused.
+pub const REFUSED: &str = "refused by the agent: ";
+
 /// An agent's words about an outcome are kept up to this many bytes; it may say 16 MiB, and lists show hundreds of jobs.
 const LONGEST_ERROR: usize = 64 * 1024;
 
@@ -60,7 +63,7 @@ pub fn apply(state: &JobState, event: &Event, now: Timestamp) -> Option<JobState
         Event::Answered(CommandResult { error, .. }) => {
             let reason = error.as_deref().map_or("the agent gave no reason", shortened);
             end(&mut next, Status::Failed, now);
-            next.error = Some(format!("refused by the agent: {reason}"));
+            next.error = Some(format!("{REFUSED}{reason}"));
         }
         Event::Started(JobStarted { started_at, .. }) => {
             next.status = Status::Running;

@@ -25,6 +25,8 @@ pub struct Candidate {
     pub host_id: Uuid,
     /// It can take jobs, and has the repository at hand.
     pub ready: bool,
+    /// It was heard of a moment ago, and is not connected now: it may come back with jobs that it has started by itself.
+    pub expected_back: bool,
     /// Its agent can forget for other hosts, and keeps limits.
     pub guards: bool,
 }
@@ -35,6 +37,7 @@ impl Candidate {
         Self {
             host_id: host.id,
             ready: connected && host.initialized_repository_id == host.repository_id,
+            expected_back: host.online && !connected,
             guards: guards(host),
         }
     }
@@ -56,41 +59,88 @@ pub enum Action {
     Leave(Run),
 }
 
+/// A repository, as far as it matters to its maintenance.
+#[derive(Clone, Copy, Debug)]
+pub struct Situation<'a> {
+    /// The repository.
+    pub repository: &'a Repository,
+    /// When what is due in it.
+    pub entries: &'a [Entry],
+    /// Its hosts.
+    pub candidates: &'a [Candidate],
+    /// Why nothing is to be started, if that is so.
+    pub paused: Option<&'a str>,
+    /// By how much starts are put off at most.
+    pub longest_jitter: TimeDelta,
+    /// What time it is.
+    pub now: Timestamp,
+}
+
 /// What is to be done about the runs of one repository: all that are not over, the earliest due first.
-pub fn decide(
-    open: &[Run],
-    repository: &Repository,
-    entries: &[Entry],
-    candidates: &[Candidate],
-    paused: Option<&str>,
-    longest_jitter: TimeDelta,
-    now: Timestamp,
-) -> Vec<Action> {
+pub fn decide(open: &[Run], situation: Situation<'_>) -> Vec<Action> {
     let mut actions = Vec::new();
-    let mut forget_is_open = false;
+    let mut forget_goes_first = false;
+    // One that comes back may be at work on what it has started by itself.
+    let all_are_there = !situation.candidates.iter().any(|candidate| candidate.expected_back);
     for kind in KINDS {
         let of_kind: Vec<&Run> = open.iter().filter(|run| run.kind == kind.as_str()).collect();
-        let (expected, running): (Vec<&Run>, Vec<&Run>) =
-            of_kind.iter().partition(|run| run.outcome == Outcome::Expected.as_str());
-        for run in &expected {
-            let newer = expected.iter().find(|other| other.due_at > run.due_at && other.host_id == run.host_id);
-            if let Some(newer) = newer {
-                let why = format!("nobody did it in time; the one that was due at {} makes up for it", newer.due_at);
-                actions.push(Action::Leave((*run).clone().with(Outcome::Missed, why)));
-            } else if let Some(why) = paused {
-                actions.push(Action::Leave((*run).clone().with(Outcome::Skipped, format!("paused: {why}"))));
-            } else if let Some(other) = running.iter().find(|other| other.host_id == run.host_id) {
-                let job = other.job_id.map(|job| job.to_string()).unwrap_or_default();
-                actions.push(Action::Leave((*run).clone().with(Outcome::Skipped, format!("still running: job {job}"))));
-            } else if now >= run.due_at + jitter(run, entries, longest_jitter)
-                && !(kind == Kind::Prune && forget_is_open)
-            {
-                actions.extend(start(run, kind, repository, candidates));
+        let due: Vec<&Run> = of_kind.iter().copied().filter(|run| situation.is_due(run)).collect();
+        let running: Vec<&Run> = of_kind.into_iter().filter(|run| run.outcome != Outcome::Expected.as_str()).collect();
+        for run in &due {
+            if let Some(left) = situation.leave(run, &due, &running) {
+                actions.push(Action::Leave(left));
+            } else if !situation.is_its_time(run) {
+                forget_goes_first |= kind == Kind::Forget;
+            } else if all_are_there && !(kind == Kind::Prune && forget_goes_first) {
+                let action = start(run, kind, situation.repository, situation.candidates);
+                // One that can't start now holds up nobody: its host may never come back.
+                let begins = matches!(action, Some(Action::Start(..) | Action::Split(_)));
+                forget_goes_first |= kind == Kind::Forget && begins;
+                actions.extend(action);
             }
         }
-        forget_is_open |= kind == Kind::Forget && !(expected.is_empty() && running.is_empty());
+        forget_goes_first |= kind == Kind::Forget && !running.is_empty();
     }
     actions
+}
+
+impl Situation<'_> {
+    /// A clock that was ahead may have made rows of what is due in the future.
+    fn is_due(&self, run: &Run) -> bool {
+        run.outcome == Outcome::Expected.as_str() && run.due_at <= self.now
+    }
+
+    /// The entry of a run's kind, if it is still wanted.
+    fn entry(&self, run: &Run) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.kind == run.kind && entry.enabled)
+    }
+
+    /// Whether a run has been put off for as long as it is to be.
+    fn is_its_time(&self, run: &Run) -> bool {
+        self.entry(run).is_none_or(|entry| self.now >= run.due_at + jitter(entry, self.longest_jitter))
+    }
+
+    /// What becomes of a run that will not be: `due` and `running` are those of its kind.
+    fn leave(&self, run: &Run, due: &[&Run], running: &[&Run]) -> Option<Run> {
+        let same = |other: &&&Run| other.host_id == run.host_id;
+        let left = |outcome, why: String| Some(run.clone().with(outcome, why));
+        if self.entry(run).is_none() {
+            return left(Outcome::Skipped, "this maintenance is disabled".to_owned());
+        }
+        if run.host_id.is_some_and(|host| !self.candidates.iter().any(|candidate| candidate.host_id == host)) {
+            return left(Outcome::Skipped, "the host no longer uses the repository".to_owned());
+        }
+        if let Some(newer) = due.iter().filter(same).find(|other| other.due_at > run.due_at) {
+            let why = format!("nobody did it in time; the one that was due at {} makes up for it", newer.due_at);
+            return left(Outcome::Missed, why);
+        }
+        if let Some(why) = self.paused {
+            return left(Outcome::Skipped, format!("paused: {why}"));
+        }
+        let other = running.iter().find(same)?;
+        let job = other.job_id.map(|job| job.to_string()).unwrap_or_default();
+        left(Outcome::Skipped, format!("still running: job {job}"))
+    }
 }
 
 /// On which host a run starts; nothing if none can do it now.
@@ -106,16 +156,20 @@ fn start(run: &Run, kind: Kind, repository: &Repository, candidates: &[Candidate
     let chosen = ready.min_by_key(|candidate| weight(&[run.id.as_bytes(), candidate.host_id.as_bytes()]));
     match chosen {
         Some(chosen) => Some(Action::Start(run.clone(), chosen.host_id)),
+        // None of them will ever be able to forget for the others.
         None if !alone && !may.is_empty() && may.iter().all(|candidate| !candidate.guards) => {
-            Some(Action::Split(run.clone()))
+            let why = "the agent of the repository's runner is too old to forget for other hosts";
+            Some(match repository.runner_host_id {
+                Some(_) if candidates.len() > 1 => Action::Leave(run.clone().with(Outcome::Skipped, why)),
+                _ => Action::Split(run.clone()),
+            })
         }
         None => None,
     }
 }
 
 /// How long after it is due a run starts: `longest` at most, and a tenth of the interval at most.
-fn jitter(run: &Run, entries: &[Entry], longest: TimeDelta) -> TimeDelta {
-    let Some(entry) = entries.iter().find(|entry| entry.kind == run.kind) else { return TimeDelta::zero() };
+fn jitter(entry: &Entry, longest: TimeDelta) -> TimeDelta {
     let most = longest.min(TimeDelta::seconds(entry.interval_seconds / 10)).num_seconds().max(1);
     let place = weight(&[entry.repository_id.as_bytes(), entry.kind.as_bytes()]) % most.unsigned_abs();
     TimeDelta::seconds(i64::try_from(place).unwrap_or(0))

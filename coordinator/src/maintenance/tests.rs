@@ -63,12 +63,23 @@ fn running(kind: Kind, minutes: i64) -> Run {
 }
 
 fn host(id: u128, ready: bool, guards: bool) -> Candidate {
-    Candidate { host_id: Uuid::from_u128(id), ready, guards }
+    Candidate { host_id: Uuid::from_u128(id), ready, guards, expected_back: false }
+}
+
+fn decide_with(
+    open: &[Run],
+    repository: &Repository,
+    entries: &[Entry],
+    candidates: &[Candidate],
+    paused: Option<&str>,
+    now: Timestamp,
+) -> Vec<Action> {
+    decide(open, Situation { repository, entries, candidates, paused, longest_jitter: JITTER, now })
 }
 
 /// What is decided in an hour, without jitter.
 fn decided(open: &[Run], runner: Option<u128>, candidates: &[Candidate]) -> Vec<Action> {
-    decide(open, &repository(runner), &[], candidates, None, JITTER, at(60))
+    decide_with(open, &repository(runner), &KINDS.map(|kind| entry(kind, 0)), candidates, None, at(60))
 }
 
 fn started(actions: &[Action]) -> Vec<(&str, u128)> {
@@ -126,7 +137,14 @@ fn the_runner_does_it_or_nobody() {
 fn runs_are_spread_over_hosts_and_each_stays_where_it_is() {
     let hosts: Vec<Candidate> = (1..=4).map(|id| host(id, true, true)).collect();
     let chosen = |minutes: i64| {
-        let actions = decide(&[due(Kind::Check, minutes)], &repository(None), &[], &hosts, None, JITTER, at(100_000));
+        let actions = decide_with(
+            &[due(Kind::Check, minutes)],
+            &repository(None),
+            &[entry(Kind::Check, 0)],
+            &hosts,
+            None,
+            at(100_000),
+        );
         started(&actions)[0].1
     };
     let of_each: Vec<usize> = (1..=4).map(|id| (0..400).filter(|run| chosen(*run) == id).count()).collect();
@@ -152,7 +170,7 @@ fn a_start_is_put_off_by_a_little_and_always_the_same() {
     let one = [host(1, true, true)];
     let started_at = |seconds: i64| {
         let now = at(0) + TimeDelta::seconds(seconds);
-        let actions = decide(&[due(Kind::Check, 0)], &repository(None), &entries, &one, None, JITTER, now);
+        let actions = decide_with(&[due(Kind::Check, 0)], &repository(None), &entries, &one, None, now);
         !actions.is_empty()
     };
     let first = (0..=600).find(|seconds| started_at(*seconds)).expect("within ten minutes");
@@ -160,15 +178,21 @@ fn a_start_is_put_off_by_a_little_and_always_the_same() {
     // A short interval has a short jitter.
     let entries = [entry(Kind::Check, 60)];
     let actions =
-        decide(&[due(Kind::Check, 0)], &repository(None), &entries, &one, None, JITTER, at(0) + TimeDelta::seconds(6));
+        decide_with(&[due(Kind::Check, 0)], &repository(None), &entries, &one, None, at(0) + TimeDelta::seconds(6));
     assert_eq!(started(&actions), [("check", 1)]);
 }
 
 #[test]
 fn nothing_starts_while_it_is_paused() {
     let open = [due(Kind::Forget, 0)];
-    let actions =
-        decide(&open, &repository(None), &[], &[host(1, true, true)], Some("a move, by anna"), JITTER, at(60));
+    let actions = decide_with(
+        &open,
+        &repository(None),
+        &[entry(Kind::Forget, 0)],
+        &[host(1, true, true)],
+        Some("a move, by anna"),
+        at(60),
+    );
     assert_eq!(left(&actions), [(at(0), "skipped")]);
     assert!(matches!(&actions[..], [Action::Leave(run)] if run.reason.as_deref() == Some("paused: a move, by anna")));
 }
@@ -211,4 +235,46 @@ fn a_forget_judges_each_host_by_its_own_policy() {
     let found: Vec<_> =
         groups.iter().map(|group| (group.host.as_deref(), group.tag.as_str(), group.policy.keep_last)).collect();
     assert_eq!(found, [(Some("web"), "docs", Some(3)), (Some("db"), "docs", Some(9))]);
+}
+
+#[test]
+fn prune_waits_for_no_forget_that_can_not_start() {
+    let open = [due(Kind::Forget, 0), due(Kind::Prune, 0)];
+    // The only one that could forget for all is away; another can prune.
+    let hosts = [host(1, true, false), host(2, false, true)];
+    assert_eq!(started(&decided(&open, None, &hosts)), [("prune", 1)]);
+    // The part of a host that is away.
+    let part = Run { host_id: Some(Uuid::from_u128(2)), ..due(Kind::Forget, 0) };
+    assert_eq!(started(&decided(&[part, due(Kind::Prune, 0)], None, &hosts)), [("prune", 1)]);
+}
+
+#[test]
+fn what_is_no_longer_wanted_is_left() {
+    let disabled = Entry { enabled: false, ..entry(Kind::Prune, 0) };
+    let one = [host(1, true, true)];
+    for entries in [&[disabled][..], &[]] {
+        let actions = decide_with(&[due(Kind::Prune, 0)], &repository(None), entries, &one, None, at(60));
+        assert_eq!(left(&actions), [(at(0), "skipped")]);
+    }
+    let part = Run { host_id: Some(Uuid::from_u128(9)), ..due(Kind::Forget, 0) };
+    assert_eq!(left(&decided(&[part], None, &one)), [(at(0), "skipped")], "its host is gone");
+}
+
+#[test]
+fn a_runner_that_can_not_forget_for_others_does_not_leave_them_waiting() {
+    let forget = [due(Kind::Forget, 0)];
+    assert_eq!(left(&decided(&forget, Some(1), &[host(1, true, false), host(2, true, true)])), [(at(0), "skipped")]);
+    assert!(matches!(decided(&forget, Some(1), &[host(1, true, false)])[..], [Action::Split(_)]));
+}
+
+#[test]
+fn what_a_wrong_clock_made_due_in_the_future_makes_up_for_nothing() {
+    let actions = decided(&[due(Kind::Check, 0), due(Kind::Check, 90_000)], None, &[host(1, true, true)]);
+    assert_eq!((started(&actions), left(&actions)), (vec![("check", 1)], vec![]));
+}
+
+#[test]
+fn nothing_starts_until_a_host_is_back_that_may_be_at_work() {
+    let back = Candidate { expected_back: true, ..host(2, false, true) };
+    assert_eq!(decided(&[due(Kind::Prune, 0)], None, &[host(1, true, true), back]), []);
 }

@@ -6,6 +6,7 @@ use super::refusal::Refusal;
 use super::{Context, Session, Stage, arrivals, settings};
 use crate::db::greetings::{Greeting, NewHello};
 use crate::dispatcher::{EnsureInit, HostReady};
+use crate::maintenance::guards;
 use crate::persistence::SaveHello;
 use crate::registry::Enter;
 use actix::{ActorFutureExt, AsyncContext, WrapFuture};
@@ -47,11 +48,12 @@ impl Session {
         arrivals::say(host_id, &greeting.host.hostname);
         self.stage = Stage::Live;
         let (ack, init, cloned) = (self.ack, greeting.init(), greeting.host.cloned_at.is_some());
+        let guards = guards(&greeting.host);
         if ack {
             // So that it knows from the first minute on that envelopes are acknowledged here.
             Self::send(context, Ack { up_to: 0.into() });
         }
-        self.services.dispatcher.do_send(HostReady { host_id, connection, ack, journal, jobs, init, cloned });
+        self.services.dispatcher.do_send(HostReady { host_id, connection, ack, journal, jobs, init, cloned, guards });
         self.settings_sent(context);
         self.hand_on(context);
     }

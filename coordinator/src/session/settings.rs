@@ -80,7 +80,8 @@ pub(super) fn burst(greeting: &Greeting, vault: &Vault, ack: bool, paused: bool)
         Some((repository, everyday)) if repository.runner_host_id.is_none_or(|runner| runner == host.id) => {
             Credentials::admin(repository, everyday, vault)?
         }
-        // The one that may delete goes to the runner only.
+        // The one that may delete goes to the runner only. An agent that can't be told to forget it gets another in its place.
+        Some((_, everyday)) if !ack => Some(everyday),
         _ => None,
     };
     let mut messages = Vec::new();

@@ -7,7 +7,7 @@ use crate::db::planning::{OfRepositories, Planning};
 use crate::db::runs::{self, Claim, NoteRuns, Outcome, Run};
 use crate::dispatcher::Submit;
 use crate::job::plan::{Cause, Wish, plan, said};
-use crate::maintenance::{Action, Candidate, decide, expected, forget_groups, part_of_check};
+use crate::maintenance::{Action, Candidate, Situation, decide, expected, forget_groups, part_of_check};
 use crate::persistence::{Patience, WriteError};
 use crate::services::Services;
 use chrono::TimeDelta;
@@ -69,14 +69,26 @@ async fn act(services: &Services, open: Vec<Run>, now: Timestamp) -> Result<(), 
     for (id, runs) in of_repository {
         let entries: Vec<Entry> = entries.iter().filter(|entry| entry.repository_id == id).cloned().collect();
         let hosts = hosts.get(&id).map(Vec::as_slice).unwrap_or_default();
-        let Some(repository) = hosts.first().and_then(|planning| planning.repository.as_deref()) else { continue };
+        let Some(repository) = hosts.first().and_then(|planning| planning.repository.as_deref()) else {
+            let expected = runs.into_iter().filter(|run| run.outcome == Outcome::Expected.as_str());
+            left.extend(expected.map(|run| run.with(Outcome::Missed, "no host uses the repository")));
+            continue;
+        };
         let paused = services.pauses.why_repository(id);
         let ready = |host: Uuid| {
             services.board.ready_for(host).is_some() && services.pauses.why(Some(host), Some(id)).is_none()
         };
         let candidates: Vec<Candidate> =
             hosts.iter().map(|planning| Candidate::of(&planning.host, ready(planning.host.id))).collect();
-        for action in decide(&runs, repository, &entries, &candidates, paused.as_deref(), jitter, now) {
+        let situation = Situation {
+            repository,
+            entries: &entries,
+            candidates: &candidates,
+            paused: paused.as_deref(),
+            longest_jitter: jitter,
+            now,
+        };
+        for action in decide(&runs, situation) {
             match action {
                 Action::Leave(run) => left.push(run),
                 Action::Split(run) => left.extend(parts(run, hosts, now)),

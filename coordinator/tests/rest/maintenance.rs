@@ -53,7 +53,7 @@ fn what_makes_no_sense_is_refused_with_the_place() {
 }
 
 #[test]
-fn a_runner_is_a_host_of_the_repository_and_stays_no_longer_than_that() {
+fn a_runner_is_a_host_of_the_repository_and_goes_only_when_another_takes_its_place() {
     with_rig(async |rig| {
         let id = rig.repository("main").await;
         let (host, _) = rig.host("one", json!({"repository_id": id})).await;
@@ -68,8 +68,11 @@ fn a_runner_is_a_host_of_the_repository_and_stays_no_longer_than_that() {
             assert_eq!(refused.pointers()[0], "/kind");
         }
         rig.post(&format!("/v1/hosts/{other}/jobs"), json!({"kind": "check"})).await.is(202);
+        // Without it any host could.
+        rig.delete(&format!("/v1/hosts/{host}")).await.is(409);
+        rig.patch(&format!("/v1/hosts/{host}"), json!({"repository_id": null})).await.is(409);
+        rig.put(&path, json!({"runner_host_id": other})).await.is(200);
         rig.delete(&format!("/v1/hosts/{host}")).await.is(204);
-        assert_eq!(rig.get(&path).await.is(200).body["runner_host_id"], Value::Null);
     });
 }
 

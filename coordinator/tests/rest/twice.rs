@@ -64,9 +64,9 @@ fn the_end_of_a_host() {
         let (id, _) = rig.host("one", json!({})).await;
         let at = Utc::now().trunc_subsecs(6);
         let end = hosts::Decommission { id: id.parse().expect("an id"), at };
-        assert!(twice(&rig, &end).await);
+        assert_eq!(twice(&rig, &end).await, hosts::Decommissioned::Done);
         let later = hosts::Decommission { at: at + TimeDelta::seconds(1), ..end };
-        assert!(!twice(&rig, &later).await);
+        assert_eq!(twice(&rig, &later).await, hosts::Decommissioned::NotFound);
     });
 }
 
