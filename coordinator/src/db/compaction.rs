@@ -5,7 +5,7 @@ use super::history::is_over_since;
 use super::logs::LogChunk;
 use crate::persistence::Write;
 use diesel::prelude::*;
-use diesel::sql_types::{Array, BigInt, Binary, Bool, Nullable, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{BigInt, Binary, Bool, Nullable, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use fleet_wire::Timestamp;
 use uuid::Uuid;
@@ -116,12 +116,14 @@ impl Write for Compact {
 
     async fn apply(&self, connection: &mut AsyncPgConnection) -> QueryResult<()> {
         let LogChunk { job_id, first_seq, last_seq, compacted, data } = &self.new;
-        // By an array and not by a join, for which all chunks of the log may be read.
+        // Neighbours without a gap are all that begin in this range, and the index has them side by side.
         let mut gone: Vec<Extent> = diesel::sql_query(
-            "DELETE FROM log_chunks WHERE job_id = $1 AND first_seq = ANY ($2) RETURNING first_seq, last_seq, compacted",
+            "DELETE FROM log_chunks WHERE job_id = $1 AND first_seq BETWEEN $2 AND $3
+             RETURNING first_seq, last_seq, compacted",
         )
         .bind::<SqlUuid, _>(job_id)
-        .bind::<Array<BigInt>, _>(self.old.iter().map(|old| old.first_seq).collect::<Vec<_>>())
+        .bind::<BigInt, _>(first_seq)
+        .bind::<BigInt, _>(last_seq)
         .load(connection)
         .await?;
         gone.sort_unstable_by_key(|chunk| chunk.first_seq);
