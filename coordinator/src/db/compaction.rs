@@ -5,7 +5,7 @@ use super::history::is_over_since;
 use super::logs::LogChunk;
 use crate::persistence::Write;
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Bool, Nullable, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{BigInt, Binary, Bool, Nullable, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use fleet_wire::Timestamp;
 use uuid::Uuid;
@@ -81,13 +81,16 @@ pub async fn first_loose(connection: &mut AsyncPgConnection, job_id: Uuid, from:
 }
 
 /// A chunk in the log, as it was when it was read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, QueryableByName)]
 pub struct Extent {
     /// The first line's `seq`.
+    #[diesel(sql_type = BigInt)]
     pub first_seq: i64,
     /// The last line's.
+    #[diesel(sql_type = BigInt)]
     pub last_seq: i64,
     /// See [`LogChunk::compacted`].
+    #[diesel(sql_type = Bool)]
     pub compacted: bool,
 }
 
@@ -102,7 +105,7 @@ impl From<&LogChunk> for Extent {
 /// just as they were read; so too if this has been done already.
 #[derive(Clone, Debug)]
 pub struct Compact {
-    /// Those that go: neighbours without a gap.
+    /// Those that go: neighbours without a gap, in order.
     pub old: Vec<Extent>,
     /// What takes their place, with the same lines.
     pub new: LogChunk,
@@ -112,21 +115,19 @@ impl Write for Compact {
     type Output = ();
 
     async fn apply(&self, connection: &mut AsyncPgConnection) -> QueryResult<()> {
-        use diesel::sql_types::Array;
         let LogChunk { job_id, first_seq, last_seq, compacted, data } = &self.new;
-        let gone = diesel::sql_query(
-            "DELETE FROM log_chunks USING unnest($1, $2, $3, $4) AS old (job_id, first_seq, last_seq, compacted)
-             WHERE log_chunks.job_id = old.job_id AND log_chunks.first_seq = old.first_seq
-                 AND log_chunks.last_seq = old.last_seq AND log_chunks.compacted = old.compacted",
+        // Neighbours without a gap are all that begin in this range, and the index has them side by side.
+        let mut gone: Vec<Extent> = diesel::sql_query(
+            "DELETE FROM log_chunks WHERE job_id = $1 AND first_seq BETWEEN $2 AND $3
+             RETURNING first_seq, last_seq, compacted",
         )
-        // The job is in each row: with it as a constant the planner takes most logs for short, and reads a long one whole.
-        .bind::<Array<SqlUuid>, _>(vec![*job_id; self.old.len()])
-        .bind::<Array<BigInt>, _>(self.old.iter().map(|old| old.first_seq).collect::<Vec<_>>())
-        .bind::<Array<BigInt>, _>(self.old.iter().map(|old| old.last_seq).collect::<Vec<_>>())
-        .bind::<Array<Bool>, _>(self.old.iter().map(|old| old.compacted).collect::<Vec<_>>())
-        .execute(connection)
+        .bind::<SqlUuid, _>(job_id)
+        .bind::<BigInt, _>(first_seq)
+        .bind::<BigInt, _>(last_seq)
+        .load(connection)
         .await?;
-        if gone != self.old.len() {
+        gone.sort_unstable_by_key(|chunk| chunk.first_seq);
+        if gone != self.old {
             // Takes back what has gone, and nothing else.
             return Err(diesel::result::Error::NotFound);
         }
@@ -137,7 +138,7 @@ impl Write for Compact {
         .bind::<BigInt, _>(first_seq)
         .bind::<BigInt, _>(last_seq)
         .bind::<Bool, _>(compacted)
-        .bind::<diesel::sql_types::Binary, _>(data)
+        .bind::<Binary, _>(data)
         .execute(connection)
         .await?;
         Ok(())
