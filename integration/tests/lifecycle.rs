@@ -397,7 +397,7 @@ fn init_comes_first_alone_and_until_it_has_succeeded() {
 
 #[test]
 fn backups_share_a_repository_and_a_prune_has_it_alone() {
-    let sandbox = Sandbox::start().unwrap();
+    let sandbox = Sandbox::start_with(&[("FLEET_DRAIN_AFTER", "0s")]).unwrap();
     let api = sandbox.api();
     let repository = repository(&sandbox);
     let mut one = Host::ready(&sandbox, "one", &repository);

@@ -105,6 +105,14 @@ pub async fn list(
     Ok(rows.into_iter().map(Into::into).collect())
 }
 
+/// The row of a pause.
+async fn find(connection: &mut AsyncPgConnection, target: Target) -> QueryResult<Option<Row>> {
+    let row: Option<Row> =
+        pauses::table.find(target.id()).select(Row::as_select()).first(connection).await.optional()?;
+    // The fleet's key is no host's, but somebody may ask for a host of this id.
+    Ok(row.filter(|row| row.host_id == target.host() && row.repository_id == target.repository()))
+}
+
 /// Whether there is such a thing, in service.
 async fn is_there(connection: &mut AsyncPgConnection, target: Target) -> QueryResult<bool> {
     let found: Option<Uuid> = match target {
@@ -118,6 +126,16 @@ async fn is_there(connection: &mut AsyncPgConnection, target: Target) -> QueryRe
         }
     };
     Ok(found.is_some())
+}
+
+/// The hosts whose schedules stand still while `target` is paused.
+async fn concerned(connection: &mut AsyncPgConnection, target: Target) -> QueryResult<Vec<Uuid>> {
+    let in_service = hosts::table.filter(hosts::decommissioned_at.is_null()).select(hosts::id).order(hosts::id);
+    match target {
+        Target::Fleet => in_service.load(connection).await,
+        Target::Repository(id) => in_service.filter(hosts::repository_id.eq(id)).load(connection).await,
+        Target::Host(id) => in_service.filter(hosts::id.eq(id)).load(connection).await,
+    }
 }
 
 /// Begins a pause, or changes by whom and why; since when it lasts stays.
@@ -146,6 +164,7 @@ impl Write for Put {
             paused_by: pause.by.clone(),
             since: pause.since,
         };
+        let before = find(connection, *target).await?;
         let row: Row = diesel::insert_into(pauses::table)
             .values(&row)
             .on_conflict(pauses::id)
@@ -156,7 +175,10 @@ impl Write for Put {
             .await?;
         // A repeated write finds its own row, and says what the first one said.
         let began = row.since == pause.since;
-        let stopped = if began { schedules::changed_for(connection, *target).await? } else { Vec::new() };
+        let stopped = if began { concerned(connection, *target).await? } else { Vec::new() };
+        if before.is_none() {
+            schedules::raise_versions(connection, &stopped).await?;
+        }
         let (_, pause): (Target, Pause) = row.into();
         Ok(Some((pause, stopped)))
     }
@@ -182,14 +204,15 @@ impl Write for Delete {
     type Output = Option<Vec<Uuid>>;
 
     async fn apply(&self, connection: &mut AsyncPgConnection) -> QueryResult<Self::Output> {
-        // The fleet's key is no host's, but somebody may ask for a host of this id.
-        let of_target = pauses::host_id.is_not_distinct_from(self.target.host());
-        let of_target = of_target.and(pauses::repository_id.is_not_distinct_from(self.target.repository()));
-        let row = pauses::table.find(self.target.id()).filter(of_target);
-        let gone = diesel::delete(row).execute(connection).await? > 0;
+        let gone = find(connection, self.target).await?.is_some();
         if !(self.seen.fetch_or(gone, Ordering::Relaxed) || gone) {
             return Ok(None);
         }
-        schedules::changed_for(connection, self.target).await.map(Some)
+        let going_on = concerned(connection, self.target).await?;
+        if gone {
+            diesel::delete(pauses::table.find(self.target.id())).execute(connection).await?;
+            schedules::raise_versions(connection, &going_on).await?;
+        }
+        Ok(Some(going_on))
     }
 }

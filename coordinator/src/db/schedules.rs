@@ -3,7 +3,6 @@
 
 use super::json::Json;
 use super::lookup::Source;
-use super::pauses::Target;
 use super::runs::Expect;
 use super::schema::{hosts, schedules, source_groups};
 use super::statement::statement;
@@ -130,28 +129,16 @@ pub async fn changed(connection: &mut AsyncPgConnection, host_id: Uuid) -> Query
     Ok(version)
 }
 
-/// A pause of `target` has begun or ended, which is part of what its hosts' agents are told: raises the version of their
-/// schedules. Gives the hosts.
+/// A pause has begun or ended, which is part of what these hosts' agents are told: raises the version of their schedules.
 ///
 /// # Errors
 /// The database's.
-pub async fn changed_for(connection: &mut AsyncPgConnection, target: Target) -> QueryResult<Vec<Uuid>> {
-    let (in_service, raised) = (hosts::decommissioned_at.is_null(), hosts::schedule_version + 1);
-    let raised = hosts::schedule_version.eq(raised);
-    match target {
-        Target::Fleet => {
-            let all = diesel::update(hosts::table.filter(in_service)).set(raised);
-            all.returning(hosts::id).get_results(connection).await
-        }
-        Target::Repository(id) => {
-            let its = diesel::update(hosts::table.filter(hosts::repository_id.eq(id).and(in_service))).set(raised);
-            its.returning(hosts::id).get_results(connection).await
-        }
-        Target::Host(id) => {
-            let one = diesel::update(hosts::table.filter(hosts::id.eq(id).and(in_service))).set(raised);
-            one.returning(hosts::id).get_results(connection).await
-        }
-    }
+pub async fn raise_versions(connection: &mut AsyncPgConnection, hosts: &[Uuid]) -> QueryResult<()> {
+    diesel::update(hosts::table.filter(hosts::id.eq_any(hosts)))
+        .set(hosts::schedule_version.eq(hosts::schedule_version + 1))
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 /// Computes within how long the backups of these hosts' groups must succeed, and from when on they are overdue.

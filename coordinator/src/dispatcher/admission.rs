@@ -213,7 +213,8 @@ mod tests {
     fn a_backup_overtakes_a_waiting_prune_until_its_drain_time() {
         let mut scene = Scene { exclusive: Some((turn(1), Kind::Prune)), ..with_out(&[Kind::Backup]) };
         assert_eq!(scene.hinders(Kind::Backup, turn(2)), None);
-        assert_eq!(scene.hinders(Kind::Check, turn(2)), Some(Hindrance::Behind(turn(1))), "only backups overtake");
+        let free = Scene { exclusive: scene.exclusive, backup: Some(turn(0)), ..Scene::default() };
+        assert_eq!(free.hinders(Kind::Check, turn(2)), Some(Hindrance::Behind(turn(1))), "only backups overtake");
         scene.drained = Some(turn(1));
         assert_eq!(scene.hinders(Kind::Backup, turn(2)), Some(Hindrance::Behind(turn(1))));
         assert_eq!(scene.hinders(Kind::Backup, turn(0)), None, "it asked before");

@@ -4,10 +4,12 @@ use crate::rig::{Rig, with_rig};
 use chrono::{SubsecRound, TimeDelta, Utc};
 use fleet_coordinator::db::enrollment::{CreateToken, Enroll, EnrollmentToken};
 use fleet_coordinator::db::json::Json;
+use fleet_coordinator::db::pauses::{self, Target};
 use fleet_coordinator::db::repositories::{Changed, Deleted};
 use fleet_coordinator::db::schedules::Schedule;
 use fleet_coordinator::db::source_groups::{Put, SourceGroup, Stored};
 use fleet_coordinator::db::{hosts, repositories, schedules, source_groups};
+use fleet_coordinator::pauses::Pause;
 use fleet_coordinator::persistence::Write;
 use serde_json::json;
 use std::fmt::Debug;
@@ -149,5 +151,26 @@ fn schedules_come_and_go() {
         assert!(matches!(twice(&rig, &put(&later, true)).await, schedules::Stored::Done(_)));
         assert!(twice(&rig, &schedules::Delete { host_id, id: later.id, at: now }).await);
         assert!(!twice(&rig, &schedules::Delete { host_id, id: later.id, at: now + TimeDelta::seconds(1) }).await);
+    });
+}
+
+#[test]
+fn pauses_begin_and_end() {
+    with_rig(async |rig| {
+        let repository = rig.repository("main").await;
+        let (host, _) = rig.host("one", json!({"repository_id": repository})).await;
+        let (host, now) = (host.parse().expect("an id"), Utc::now().trunc_subsecs(6));
+        for target in [Target::Host(host), Target::Repository(repository.parse().expect("an id")), Target::Fleet] {
+            let pause = Pause { reason: "r".to_owned(), by: "b".to_owned(), since: now };
+            let put = pauses::Put { target, pause: pause.clone() };
+            assert_eq!(twice(&rig, &put).await, Some((pause.clone(), vec![host])));
+            let again = Pause { reason: "s".to_owned(), since: now + TimeDelta::seconds(1), ..pause.clone() };
+            let changed = twice(&rig, &pauses::Put { target, pause: again }).await;
+            assert_eq!(changed, Some((Pause { reason: "s".to_owned(), ..pause }, Vec::new())));
+            assert_eq!(twice(&rig, &pauses::Delete::new(target)).await, Some(vec![host]));
+            assert_eq!(twice(&rig, &pauses::Delete::new(target)).await, None);
+        }
+        let pause = Pause { reason: "r".to_owned(), by: "b".to_owned(), since: now };
+        assert_eq!(twice(&rig, &pauses::Put { target: Target::Host(Uuid::nil()), pause }).await, None);
     });
 }
