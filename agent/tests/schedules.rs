@@ -5,12 +5,19 @@
 mod support;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use fleet_wire::{CommandCancel, CommandRun, Kind, ScheduleSet};
+use fleet_wire::{CommandCancel, CommandRun, ConfigUpdate, Kind, ScheduleSet, Secret};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::process::{Command, Stdio};
 use support::{Agent, Coordinator, Peer, job, repository};
+
+/// Makes an empty repository out of the prepared one ("$1"), which opens fast.
+const REPOSITORY: &str = "mkdir repository && cp -r \"$1/config\" \"$1/keys\" repository && cd repository && \
+    mkdir data index locks snapshots";
+
+/// Of the prepared repository.
+const PASSWORD: &str = "repo-pa55/w@rd";
 
 /// A host with a repository and a schedule of 2:00 UTC; the coordinator comes and goes.
 struct Host {
@@ -30,11 +37,15 @@ impl Host {
             std::fs::create_dir(home.join(group)).unwrap();
             std::fs::write(home.join(group).join("file"), group).unwrap();
         }
+        let made = Command::new("sh")
+            .args(["-c", REPOSITORY, "sh", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/repository")])
+            .current_dir(home)
+            .status();
+        assert!(made.unwrap().success());
         host.start("2031-05-05T01:00:00Z", "1h");
         let mut peer = host.connected().await.0;
-        peer.send(repository(&host.agent.home.path().join("repository"))).await;
-        peer.send(job("init", Kind::Init)).await;
-        peer.expect("job.finished", Some("init")).await;
+        let repository = repository(&host.agent.home.path().join("repository"));
+        peer.send(ConfigUpdate { repo_password: Some(Secret::new(PASSWORD)), ..repository }).await;
         peer.send(host.schedules(1, pre_hook)).await;
         let applied = peer.expect("schedule.ack", None).await;
         peer.ack(&applied).await;
@@ -99,7 +110,7 @@ impl Host {
         command
             .args(args)
             .env("RESTIC_REPOSITORY", self.agent.home.path().join("repository"))
-            .env("RESTIC_PASSWORD", "sesame")
+            .env("RESTIC_PASSWORD", PASSWORD)
             .env("RESTIC_CACHE_DIR", self.agent.home.path().join("other-cache"))
             .stdin(Stdio::null());
         command
@@ -215,7 +226,7 @@ async fn while_the_coordinator_is_away_the_agent_runs_what_fires_and_reports_all
     host.away();
     // Three nights were missed: one firing.
     host.start("2031-05-07T02:30:00Z", "0s");
-    host.jobs_over(2 + 2).await;
+    host.jobs_over(1 + 2).await;
     assert_eq!(host.snapshots(), ["etc", "srv"]);
     let (mut peer, hello) = host.connected().await;
     let fire = peer.expect("schedule.fire", None).await;
@@ -277,7 +288,7 @@ async fn a_firing_outlives_a_kill_and_is_started_under_the_ids_that_it_was_given
     host.agent.kill().await;
     assert!(!host.agent.log().contains("starts without it"));
     host.start("2031-05-05T02:40:00Z", "0s");
-    host.jobs_over(2 + 2).await;
+    host.jobs_over(1 + 2).await;
     assert_eq!(host.agent.log().matches("has fired for 2031-05-05").count(), 1);
     let (mut peer, _) = host.connected().await;
     let fire = peer.expect("schedule.fire", None).await;
@@ -308,7 +319,7 @@ async fn a_local_run_that_the_agent_is_killed_in_is_reported_and_not_run_again()
     host.agent.kill().await;
     host.start("2031-05-05T02:31:00Z", "0s");
     // The other group's job had waited for it.
-    host.jobs_over(2 + 1).await;
+    host.jobs_over(1 + 1).await;
     let (mut peer, _) = host.connected().await;
     let fire = peer.expect("schedule.fire", None).await;
     let [etc, srv] = jobs(&fire);
