@@ -9,6 +9,7 @@ use fleet_wire::{CommandCancel, CommandRun, ConfigUpdate, Kind, ScheduleSet, Sec
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
 use support::{Agent, Coordinator, Peer, job, repository};
 
@@ -328,6 +329,59 @@ async fn a_local_run_that_the_agent_is_killed_in_is_reported_and_not_run_again()
     let ran = std::fs::read_to_string(host.agent.home.path().join("ran")).unwrap();
     assert_eq!((ran.lines().count(), peer.count("schedule.fire")), (1, 1));
     assert_eq!(host.snapshots(), ["srv"]);
+}
+
+#[tokio::test]
+async fn wherever_the_agent_is_killed_a_firing_is_told_once_and_its_jobs_run_at_most_once() {
+    let mut host = Host::new("").await;
+    host.away();
+    let lines = |host: &Host| host.agent.log().lines().count();
+    // Each night it is killed one line of its log later than the night before.
+    for night in 0..12 {
+        let before = lines(&host);
+        host.start(&format!("2031-05-{:02}T02:30:00Z", 5 + night), "0s");
+        host.agent.until("its log grows", || lines(&host) > before + night).await;
+        host.agent.kill().await;
+    }
+    // What it had begun comes to its end first, or the next firing would be left to the coordinator.
+    host.start("2031-05-16T02:31:00Z", "1h");
+    let (mut peer, hello) = host.connected().await;
+    for id in hello["jobs"].as_array().into_iter().flatten() {
+        finished(&mut peer, id.as_str().unwrap()).await;
+    }
+    host.agent.kill().await;
+    drop(peer);
+    host.away();
+    let over = host.agent.log().matches("job over").count();
+    host.start("2031-05-20T02:30:00Z", "0s");
+    host.jobs_over(over + 2).await;
+    let (mut peer, _) = host.connected().await;
+    let last = loop {
+        let fire = peer.expect("schedule.fire", None).await;
+        if fire["payload"]["scheduled_at"] == "2031-05-20T02:00:00Z" {
+            break fire;
+        }
+    };
+    for id in jobs(&last) {
+        assert_eq!(status(&finished(&mut peer, &id).await), ("succeeded", ""));
+    }
+    host.settled(&mut peer, 3).await;
+    let fires: Vec<_> = peer.seen.iter().filter(|envelope| envelope["type"] == "schedule.fire").cloned().collect();
+    let nights: BTreeSet<_> = fires.iter().map(|fire| fire["payload"]["scheduled_at"].to_string()).collect();
+    assert_eq!(nights.len(), fires.len(), "{nights:?}");
+    assert!(nights.len() > 6, "it was killed too early to fire: {nights:?}");
+    let (mut begun, mut succeeded) = (0, 0);
+    for id in fires.iter().flat_map(jobs) {
+        let story = story(&peer, &id);
+        assert!(story.is_empty() || story == WHOLE_STORY, "{id}: {story:?}; {}", host.agent.log());
+        if !story.is_empty() {
+            begun += 1;
+            succeeded += usize::from(status(&finished(&mut peer, &id).await).0 == "succeeded");
+        }
+    }
+    // One that was killed may have been done but for its report.
+    let snapshots = host.snapshots().len();
+    assert!((succeeded..=begun).contains(&snapshots), "{succeeded} {snapshots} {begun}; {}", host.agent.log());
 }
 
 #[tokio::test]
