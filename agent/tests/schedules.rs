@@ -5,12 +5,20 @@
 mod support;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use fleet_wire::{CommandCancel, CommandRun, Kind, ScheduleSet};
+use fleet_wire::{CommandCancel, CommandRun, ConfigUpdate, Kind, ScheduleSet, Secret};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
 use support::{Agent, Coordinator, Peer, job, repository};
+
+/// Makes an empty repository out of the prepared one ("$1"), which opens fast.
+const REPOSITORY: &str = "mkdir repository && cp -r \"$1/config\" \"$1/keys\" repository && cd repository && \
+    mkdir data index locks snapshots";
+
+/// Of the prepared repository.
+const PASSWORD: &str = "repo-pa55/w@rd";
 
 /// A host with a repository and a schedule of 2:00 UTC; the coordinator comes and goes.
 struct Host {
@@ -30,11 +38,15 @@ impl Host {
             std::fs::create_dir(home.join(group)).unwrap();
             std::fs::write(home.join(group).join("file"), group).unwrap();
         }
+        let made = Command::new("sh")
+            .args(["-c", REPOSITORY, "sh", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/repository")])
+            .current_dir(home)
+            .status();
+        assert!(made.unwrap().success());
         host.start("2031-05-05T01:00:00Z", "1h");
         let mut peer = host.connected().await.0;
-        peer.send(repository(&host.agent.home.path().join("repository"))).await;
-        peer.send(job("init", Kind::Init)).await;
-        peer.expect("job.finished", Some("init")).await;
+        let repository = repository(&host.agent.home.path().join("repository"));
+        peer.send(ConfigUpdate { repo_password: Some(Secret::new(PASSWORD)), ..repository }).await;
         peer.send(host.schedules(1, pre_hook)).await;
         let applied = peer.expect("schedule.ack", None).await;
         peer.ack(&applied).await;
@@ -99,7 +111,7 @@ impl Host {
         command
             .args(args)
             .env("RESTIC_REPOSITORY", self.agent.home.path().join("repository"))
-            .env("RESTIC_PASSWORD", "sesame")
+            .env("RESTIC_PASSWORD", PASSWORD)
             .env("RESTIC_CACHE_DIR", self.agent.home.path().join("other-cache"))
             .stdin(Stdio::null());
         command
@@ -215,7 +227,7 @@ async fn while_the_coordinator_is_away_the_agent_runs_what_fires_and_reports_all
     host.away();
     // Three nights were missed: one firing.
     host.start("2031-05-07T02:30:00Z", "0s");
-    host.jobs_over(2 + 2).await;
+    host.jobs_over(1 + 2).await;
     assert_eq!(host.snapshots(), ["etc", "srv"]);
     let (mut peer, hello) = host.connected().await;
     let fire = peer.expect("schedule.fire", None).await;
@@ -277,7 +289,7 @@ async fn a_firing_outlives_a_kill_and_is_started_under_the_ids_that_it_was_given
     host.agent.kill().await;
     assert!(!host.agent.log().contains("starts without it"));
     host.start("2031-05-05T02:40:00Z", "0s");
-    host.jobs_over(2 + 2).await;
+    host.jobs_over(1 + 2).await;
     assert_eq!(host.agent.log().matches("has fired for 2031-05-05").count(), 1);
     let (mut peer, _) = host.connected().await;
     let fire = peer.expect("schedule.fire", None).await;
@@ -308,7 +320,7 @@ async fn a_local_run_that_the_agent_is_killed_in_is_reported_and_not_run_again()
     host.agent.kill().await;
     host.start("2031-05-05T02:31:00Z", "0s");
     // The other group's job had waited for it.
-    host.jobs_over(2 + 1).await;
+    host.jobs_over(1 + 1).await;
     let (mut peer, _) = host.connected().await;
     let fire = peer.expect("schedule.fire", None).await;
     let [etc, srv] = jobs(&fire);
@@ -317,6 +329,59 @@ async fn a_local_run_that_the_agent_is_killed_in_is_reported_and_not_run_again()
     let ran = std::fs::read_to_string(host.agent.home.path().join("ran")).unwrap();
     assert_eq!((ran.lines().count(), peer.count("schedule.fire")), (1, 1));
     assert_eq!(host.snapshots(), ["srv"]);
+}
+
+#[tokio::test]
+async fn wherever_the_agent_is_killed_a_firing_is_told_once_and_its_jobs_run_at_most_once() {
+    let mut host = Host::new("").await;
+    host.away();
+    let lines = |host: &Host| host.agent.log().lines().count();
+    // Each night it is killed one line of its log later than the night before.
+    for night in 0..12 {
+        let before = lines(&host);
+        host.start(&format!("2031-05-{:02}T02:30:00Z", 5 + night), "0s");
+        host.agent.until("its log grows", || lines(&host) > before + night).await;
+        host.agent.kill().await;
+    }
+    // What it had begun comes to its end first, or the next firing would be left to the coordinator.
+    host.start("2031-05-16T02:31:00Z", "1h");
+    let (mut peer, hello) = host.connected().await;
+    for id in hello["jobs"].as_array().into_iter().flatten() {
+        finished(&mut peer, id.as_str().unwrap()).await;
+    }
+    host.agent.kill().await;
+    drop(peer);
+    host.away();
+    let over = host.agent.log().matches("job over").count();
+    host.start("2031-05-20T02:30:00Z", "0s");
+    host.jobs_over(over + 2).await;
+    let (mut peer, _) = host.connected().await;
+    let last = loop {
+        let fire = peer.expect("schedule.fire", None).await;
+        if fire["payload"]["scheduled_at"] == "2031-05-20T02:00:00Z" {
+            break fire;
+        }
+    };
+    for id in jobs(&last) {
+        assert_eq!(status(&finished(&mut peer, &id).await), ("succeeded", ""));
+    }
+    host.settled(&mut peer, 3).await;
+    let fires: Vec<_> = peer.seen.iter().filter(|envelope| envelope["type"] == "schedule.fire").cloned().collect();
+    let nights: BTreeSet<_> = fires.iter().map(|fire| fire["payload"]["scheduled_at"].to_string()).collect();
+    assert_eq!(nights.len(), fires.len(), "{nights:?}");
+    assert!(nights.len() > 6, "it was killed too early to fire: {nights:?}");
+    let (mut begun, mut succeeded) = (0, 0);
+    for id in fires.iter().flat_map(jobs) {
+        let story = story(&peer, &id);
+        assert!(story.is_empty() || story == WHOLE_STORY, "{id}: {story:?}; {}", host.agent.log());
+        if !story.is_empty() {
+            begun += 1;
+            succeeded += usize::from(status(&finished(&mut peer, &id).await).0 == "succeeded");
+        }
+    }
+    // One that was killed may have been done but for its report.
+    let snapshots = host.snapshots().len();
+    assert!((succeeded..=begun).contains(&snapshots), "{succeeded} {snapshots} {begun}; {}", host.agent.log());
 }
 
 #[tokio::test]
