@@ -8,6 +8,7 @@ pub mod embedded_postgres;
 pub mod http;
 pub mod job;
 pub mod live;
+pub mod operation;
 pub mod persistence;
 pub mod registry;
 pub mod services;

@@ -8,6 +8,7 @@ use crate::db::{Database, hosts, jobs, planning};
 use crate::dispatcher::Dispatcher;
 use crate::job::JobServices;
 use crate::live::LiveJobs;
+use crate::operation::OpenOperations;
 use crate::persistence::Persistence;
 use crate::registry::Registry;
 use crate::vault::{Vault, hash_token};
@@ -38,6 +39,8 @@ pub struct Services {
     pub planning: Arc<Lookup<planning::OfHost>>,
     /// The jobs that have an actor.
     pub live: Arc<LiveJobs>,
+    /// The operations that are not over.
+    pub operations: Arc<OpenOperations>,
     /// The hash of the token that may do everything.
     pub admin_token_hash: Arc<[u8]>,
 }
@@ -54,12 +57,14 @@ impl Services {
     ) -> Self {
         let registry = Registry::default().start();
         let (board, live) = (Arc::new(Board::default()), Arc::new(LiveJobs::default()));
+        let operations = Arc::new(OpenOperations::default());
         let of_jobs = JobServices {
             database: database.clone(),
             persistence: persistence.clone(),
             registry: registry.clone(),
             board: Arc::clone(&board),
             live: Arc::clone(&live),
+            operations: Arc::clone(&operations),
             limits,
         };
         let dispatcher = Dispatcher::new(open, of_jobs).start();
@@ -74,6 +79,7 @@ impl Services {
             dispatcher,
             board,
             live,
+            operations,
             admin_token_hash: hash_token(admin.expose()).into(),
         }
     }

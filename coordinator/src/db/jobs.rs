@@ -54,6 +54,8 @@ pub struct NewJob {
     pub command: Json<CommandRun>,
     /// When it was made.
     pub created_at: Timestamp,
+    /// The operation that it is part of.
+    pub operation_id: Option<Uuid>,
 }
 
 /// A time as a column holds it: Postgres counts in microseconds.
@@ -316,10 +318,10 @@ pub async fn insert_many(mut connection: &AsyncPgConnection, jobs: &[Beginning<'
     }
     let query = statement(
         "INSERT INTO jobs (id, host_id, repository_id, kind, origin, source_group, schedule_id, scheduled_at, attempt,
-             retry_of, requested_by, command, created_at, dispatched_at, journal, status)
-         SELECT news.*, 'queued' FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) AS news (id,
+             retry_of, requested_by, command, created_at, dispatched_at, journal, operation_id, status)
+         SELECT news.*, 'queued' FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) AS news (id,
              host_id, repository_id, kind, origin, source_group, schedule_id, scheduled_at, attempt, retry_of,
-             requested_by, command, created_at, dispatched_at, journal)
+             requested_by, command, created_at, dispatched_at, journal, operation_id)
          JOIN hosts ON hosts.id = news.host_id
          WHERE hosts.repository_id = news.repository_id AND hosts.decommissioned_at IS NULL
          ON CONFLICT (id) DO NOTHING",
@@ -340,6 +342,7 @@ pub async fn insert_many(mut connection: &AsyncPgConnection, jobs: &[Beginning<'
         .bind::<Array<Timestamptz>, _>(column(jobs, |job| job.created_at))
         .bind::<Array<Nullable<Timestamptz>>, _>(begun(jobs, |state| state.dispatched_at))
         .bind::<Array<Nullable<Text>>, _>(begun(jobs, |state| state.journal.as_deref()))
+        .bind::<Array<Nullable<SqlUuid>>, _>(column(jobs, |job| job.operation_id))
         .execute(&mut connection)
         .await?;
     Ok(())

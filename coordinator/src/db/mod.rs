@@ -11,6 +11,7 @@ pub mod jobs;
 pub mod json;
 pub mod logs;
 pub mod lookup;
+pub mod operations;
 pub mod planning;
 pub mod presence;
 pub mod repositories;

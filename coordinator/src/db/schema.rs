@@ -77,6 +77,7 @@ diesel::table! {
         stats -> Nullable<Text>,
         progress -> Nullable<Jsonb>,
         outcome -> Text,
+        operation_id -> Nullable<Uuid>,
     }
 }
 
@@ -86,6 +87,38 @@ diesel::table! {
         first_seq -> Int8,
         last_seq -> Int8,
         data -> Bytea,
+    }
+}
+
+diesel::table! {
+    operation_skipped (operation_id, host_id) {
+        operation_id -> Uuid,
+        host_id -> Uuid,
+        reason -> Text,
+    }
+}
+
+diesel::table! {
+    operations (id) {
+        id -> Uuid,
+        kind -> Text,
+        request -> Jsonb,
+        retry_of -> Nullable<Uuid>,
+        requested_by -> Nullable<Text>,
+        created_at -> Timestamptz,
+        canaries -> Int8,
+        max_parallel -> Nullable<Int8>,
+        stop_after_failures -> Nullable<Int8>,
+        jobs -> Int8,
+        skipped -> Int8,
+        cancel_requested_at -> Nullable<Timestamptz>,
+        halted_at -> Nullable<Timestamptz>,
+        halt_reason -> Nullable<Text>,
+        ended_at -> Nullable<Timestamptz>,
+        succeeded -> Int8,
+        partial -> Int8,
+        failed -> Int8,
+        cancelled -> Int8,
     }
 }
 
@@ -161,6 +194,7 @@ diesel::joinable!(hosts -> repositories (repository_id));
 diesel::joinable!(jobs -> hosts (host_id));
 diesel::joinable!(jobs -> repositories (repository_id));
 diesel::joinable!(log_chunks -> jobs (job_id));
+diesel::joinable!(operation_skipped -> operations (operation_id));
 diesel::joinable!(repository_stats -> hosts (host_id));
 diesel::joinable!(repository_stats -> repositories (repository_id));
 diesel::joinable!(snapshots -> hosts (host_id));
@@ -171,6 +205,8 @@ diesel::allow_tables_to_appear_in_same_query!(
     hosts,
     jobs,
     log_chunks,
+    operation_skipped,
+    operations,
     repositories,
     repository_stats,
     settings,

@@ -26,6 +26,8 @@ pub struct Claim {
 pub enum Obstacle {
     /// Its host is not connected.
     HostOffline,
+    /// Its operation lets others go first.
+    Operation,
     /// A job that is out conflicts with it.
     Held(Claim),
     /// A job that asked earlier conflicts with it, and waits itself.
@@ -37,6 +39,7 @@ impl Obstacle {
     pub fn describe(&self) -> String {
         match self {
             Self::HostOffline => "host is offline".to_owned(),
+            Self::Operation => "its operation lets others go first".to_owned(),
             Self::Held(Claim { job_id, host_id, kind }) => {
                 format!("repository is in use: {kind} job {job_id} of host {host_id}")
             }

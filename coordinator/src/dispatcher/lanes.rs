@@ -1,5 +1,5 @@
 //! The jobs that are not over, in a lane for each repository: those that are out, and those that wait in the order of
-//! asking. Those of hosts that are offline stand aside and hold up nobody.
+//! asking. Those of hosts that are offline stand aside and hold up nobody; so do those that their operation holds.
 //!
 //! Whatever happens to one job or host costs the same however many others there are.
 
@@ -13,6 +13,7 @@ use uuid::Uuid;
 /// A waiting job, with what its actor needs once it may go.
 struct Waiting {
     claim: Claim,
+    operation: Option<Uuid>,
     /// Absent until its row is committed: before that it keeps its place but does not go.
     job: Option<JobRecord>,
 }
@@ -85,6 +86,22 @@ pub(super) struct Lanes {
     /// Those that wait and are written, the oldest first.
     by_age: BTreeSet<(Timestamp, Uuid)>,
     connected: HashSet<Uuid>,
+    /// Waiting jobs that their operation has yet to release.
+    held: HashSet<Uuid>,
+}
+
+/// A member of an operation: (operation, job).
+pub(super) type Member = (Uuid, Uuid);
+
+/// What a release came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Released {
+    /// The job may go when its turn in this repository comes.
+    Ready(Uuid),
+    /// Its host is not connected: it stays held.
+    Away,
+    /// It does not wait any more.
+    Gone,
 }
 
 /// A row whose kind this version does not know gets the strictest lease.
@@ -119,10 +136,11 @@ impl Lanes {
 
     fn wait(&mut self, new: &NewJob, job: Option<JobRecord>) {
         let claim = claim(new);
-        let (turn, connected) = (self.turn(claim, new.repository_id), self.connected.contains(&claim.host_id));
+        let turn = self.turn(claim, new.repository_id);
+        let ready = self.connected.contains(&claim.host_id) && !self.held.contains(&new.id);
         self.by_age.extend(job.as_ref().map(|job| age(&job.new)));
-        let waiting = Waiting { claim, job };
-        self.index(claim, new.repository_id, Some(turn)).wait(turn, waiting, connected);
+        let waiting = Waiting { claim, operation: new.operation_id, job };
+        self.index(claim, new.repository_id, Some(turn)).wait(turn, waiting, ready);
     }
 
     /// Adds a job that was out before the start.
@@ -131,8 +149,11 @@ impl Lanes {
         self.index(claim, new.repository_id, None).go_out(claim);
     }
 
-    /// Adds a job that waited before the start.
+    /// Adds a job that waited before the start. One of an operation is held until that has looked at all of them.
     pub(super) fn add_waiting(&mut self, job: JobRecord) {
+        if job.new.operation_id.is_some() {
+            self.held.insert(job.new.id);
+        }
         self.wait(&Arc::clone(&job.new), Some(job));
     }
 
@@ -149,6 +170,34 @@ impl Lanes {
             self.wait(new, None);
         }
         free
+    }
+
+    /// Adds a job that is about to be written, and that its operation has yet to release.
+    pub(super) fn add_held(&mut self, new: &NewJob) {
+        self.held.insert(new.id);
+        self.wait(new, None);
+    }
+
+    /// Whether a job's operation has yet to release it.
+    pub(super) fn is_held(&self, job_id: Uuid) -> bool {
+        self.held.contains(&job_id)
+    }
+
+    /// A job's operation releases it.
+    pub(super) fn release(&mut self, job_id: Uuid) -> Released {
+        let Some(&Place { repository_id, host_id, turn: Some(turn) }) = self.places.get(&job_id) else {
+            return Released::Gone;
+        };
+        if !self.connected.contains(&host_id) {
+            return Released::Away;
+        }
+        self.held.remove(&job_id);
+        if let Some(lane) = self.lanes.get_mut(&repository_id)
+            && let Some(waiting) = lane.stop_waiting(turn)
+        {
+            lane.wait(turn, waiting, true);
+        }
+        Released::Ready(repository_id)
     }
 
     /// The row of a waiting job is written: it may go when its turn comes.
@@ -173,7 +222,7 @@ impl Lanes {
             if lane.ready.get(turn).is_none_or(|waiting| waiting.job.is_none()) {
                 continue;
             }
-            let Some(Waiting { claim, job: Some(job) }) = lane.stop_waiting(*turn) else { continue };
+            let Some(Waiting { claim, job: Some(job), .. }) = lane.stop_waiting(*turn) else { continue };
             self.by_age.remove(&age(&job.new));
             lane.go_out(claim);
             if let Some(place) = self.places.get_mut(&claim.job_id) {
@@ -190,9 +239,10 @@ impl Lanes {
         let place = self.places.get_mut(&job_id)?;
         let (lane, turn) = (self.lanes.get_mut(&place.repository_id)?, place.turn?);
         lane.waiting(turn)?.job.as_ref()?;
-        let Waiting { claim, job } = lane.stop_waiting(turn)?;
+        let Waiting { claim, job, .. } = lane.stop_waiting(turn)?;
         lane.go_out(claim);
         place.turn = None;
+        self.held.remove(&job_id);
         if let Some(job) = &job {
             self.by_age.remove(&age(&job.new));
         }
@@ -202,6 +252,7 @@ impl Lanes {
     /// Forgets a job; returns its repository, where others may go now.
     pub(super) fn remove(&mut self, job_id: Uuid) -> Option<Uuid> {
         let Place { repository_id, host_id, turn } = self.places.remove(&job_id)?;
+        self.held.remove(&job_id);
         if let Some(jobs) = self.jobs_of_host.get_mut(&host_id) {
             jobs.remove(&job_id);
             if jobs.is_empty() {
@@ -227,26 +278,34 @@ impl Lanes {
         Some(repository_id)
     }
 
-    /// A host can take jobs: what it has waiting takes its place among the others.
-    pub(super) fn host_ready(&mut self, host_id: Uuid) {
+    /// A host can take jobs: what it has waiting takes its place among the others. Gives those that are held: their
+    /// operations may release them now.
+    pub(super) fn host_ready(&mut self, host_id: Uuid) -> Vec<Member> {
         self.connected.insert(host_id);
-        self.move_waiting(host_id, true);
+        self.move_waiting(host_id, true)
     }
 
-    /// A host can take none: what it has waiting stands aside.
-    pub(super) fn host_gone(&mut self, host_id: Uuid) {
+    /// A host can take none: what it has waiting stands aside. Gives those of operations, which are held from now on, so
+    /// that others may go in their place.
+    pub(super) fn host_gone(&mut self, host_id: Uuid) -> Vec<Member> {
         self.connected.remove(&host_id);
-        self.move_waiting(host_id, false);
+        self.move_waiting(host_id, false)
     }
 
-    fn move_waiting(&mut self, host_id: Uuid, connected: bool) {
-        let jobs = self.jobs_of_host.get(&host_id).into_iter().flatten();
-        for Place { repository_id, turn, .. } in jobs.filter_map(|job| self.places.get(job)) {
-            let (Some(lane), Some(turn)) = (self.lanes.get_mut(repository_id), turn) else { continue };
-            if let Some(waiting) = lane.stop_waiting(*turn) {
-                lane.wait(*turn, waiting, connected);
+    fn move_waiting(&mut self, host_id: Uuid, connected: bool) -> Vec<Member> {
+        let mut members = Vec::new();
+        for job_id in self.jobs_of_host.get(&host_id).into_iter().flatten() {
+            let Some(Place { repository_id, turn: Some(turn), .. }) = self.places.get(job_id) else { continue };
+            let Some(lane) = self.lanes.get_mut(repository_id) else { continue };
+            let Some(waiting) = lane.stop_waiting(*turn) else { continue };
+            if !connected && waiting.operation.is_some() {
+                self.held.insert(*job_id);
             }
+            let held = self.held.contains(job_id);
+            members.extend(waiting.operation.filter(|_| held).map(|operation| (operation, *job_id)));
+            lane.wait(*turn, waiting, connected && !held);
         }
+        members
     }
 
     /// The host of a job that is not over.
@@ -294,9 +353,12 @@ impl Lanes {
 
     /// What a job waits for; `None` if it does not wait, or may go as soon as it is written.
     pub(super) fn obstacle(&self, job_id: Uuid) -> Option<Obstacle> {
-        let Place { repository_id, turn, .. } = self.places.get(&job_id)?;
+        let Place { repository_id, host_id, turn } = self.places.get(&job_id)?;
         let (lane, turn) = (self.lanes.get(repository_id)?, (*turn)?);
         let claim = lane.waiting(turn)?.claim;
+        if self.held.contains(&job_id) && self.connected.contains(host_id) {
+            return Some(Obstacle::Operation);
+        }
         if !lane.ready.contains_key(&turn) {
             return Some(Obstacle::HostOffline);
         }
@@ -336,6 +398,7 @@ mod tests {
             requested_by: None,
             command: Json(CommandRun::new("j".into(), kind)),
             created_at: Utc::now(),
+            operation_id: None,
         }
     }
 
@@ -389,6 +452,33 @@ mod tests {
         assert_eq!(granted(&mut lanes), [0_u128; 0]);
         lanes.remove(id(12));
         assert_eq!(granted(&mut lanes), [10]);
+    }
+
+    #[test]
+    fn what_an_operation_holds_goes_when_it_is_released_and_its_host_is_there() {
+        let mut lanes = Lanes::default();
+        lanes.host_ready(id(1));
+        let of_operation = |number| NewJob { operation_id: Some(id(7)), ..job(number, 1, Kind::Prune) };
+        for held in [of_operation(10), of_operation(11)] {
+            lanes.add_held(&held);
+            lanes.committed(JobRecord::of(held, JobState::new()));
+        }
+        assert_eq!(lanes.obstacle(id(10)), Some(Obstacle::Operation));
+        assert!(add(&mut lanes, &job(12, 1, Kind::Backup)), "what is held holds up nobody");
+        lanes.remove(id(12));
+        assert_eq!(granted(&mut lanes), [0_u128; 0]);
+        assert_eq!(lanes.release(id(11)), Released::Ready(REPOSITORY));
+        // It goes back while its host is away, and its operation hears of it.
+        let both = |members: Vec<Member>| members.into_iter().map(|(_, job)| job).collect::<HashSet<_>>();
+        assert_eq!(both(lanes.host_gone(id(1))), HashSet::from([id(10), id(11)]));
+        assert_eq!(lanes.obstacle(id(11)), Some(Obstacle::HostOffline));
+        assert_eq!(lanes.release(id(11)), Released::Away);
+        assert_eq!(both(lanes.host_ready(id(1))), HashSet::from([id(10), id(11)]));
+        assert_eq!(lanes.release(id(10)), Released::Ready(REPOSITORY));
+        assert_eq!(granted(&mut lanes), [10]);
+        assert_eq!(lanes.release(id(10)), Released::Gone);
+        assert_eq!(lanes.force_out(id(11)).map(|forced| forced.new.id), Some(id(11)));
+        assert!(lanes.held.is_empty());
     }
 
     #[test]

@@ -12,6 +12,9 @@ pub mod health;
 pub mod hosts;
 pub mod jobs;
 pub mod logs;
+mod operation_request;
+mod operation_views;
+pub mod operations;
 pub mod page;
 pub mod params;
 pub mod patch;
@@ -63,6 +66,7 @@ fn configure_admin(config: &mut web::ServiceConfig) {
     enrollment::configure(config);
     hosts::configure(config);
     jobs::configure(config);
+    operations::configure(config);
     repositories::configure(config);
     source_groups::configure(config);
     snapshots::configure(config);

@@ -97,7 +97,21 @@ pub fn plan(
         requested_by: Some(cause.requested_by),
         command: Json(run),
         created_at: cause.at,
+        operation_id: None,
     })
+}
+
+/// What is wrong with a wish whatever host it is for.
+pub fn objections(kind: Kind, wish: &Wish) -> Vec<Objection> {
+    let mut objections = objections_to_arguments(kind, wish);
+    if kind == Kind::Backup && wish.source_group.is_none() {
+        objections.push(no_source_group());
+    }
+    objections
+}
+
+fn no_source_group() -> Objection {
+    Objection::new("/source_group", "a backup needs a source group")
 }
 
 fn objections_to_arguments(kind: Kind, wish: &Wish) -> Vec<Objection> {
@@ -128,7 +142,7 @@ fn find<'a>(name: &str, groups: &'a [SourceGroup]) -> Result<&'a SourceGroup, Ob
 
 fn fill_backup(run: &mut CommandRun, wish: &Wish, host: &Host, groups: &[SourceGroup]) -> Result<(), Objection> {
     let name = wish.source_group.as_deref();
-    let name = name.ok_or_else(|| Objection::new("/source_group", "a backup needs a source group"))?;
+    let name = name.ok_or_else(no_source_group)?;
     let group = find(name, groups)?;
     run.includes.clone_from(&group.includes.0);
     run.excludes.clone_from(&group.excludes.0);
@@ -161,12 +175,12 @@ fn fill_forget(run: &mut CommandRun, wish: &Wish, groups: &[SourceGroup]) -> Res
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use chrono::Utc;
     use fleet_wire::RetentionPolicy;
 
-    fn host() -> Host {
+    pub(crate) fn host() -> Host {
         Host {
             id: Uuid::from_u128(1),
             hostname: "web1".to_owned(),
@@ -198,7 +212,7 @@ mod tests {
         }
     }
 
-    fn repository(append_only: bool, has_admin: bool) -> Repository {
+    pub(crate) fn repository(append_only: bool, has_admin: bool) -> Repository {
         Repository {
             id: Uuid::from_u128(2),
             name: "main".to_owned(),
@@ -217,7 +231,7 @@ mod tests {
         }
     }
 
-    fn group(name: &str, retention: Option<i64>) -> SourceGroup {
+    pub(crate) fn group(name: &str, retention: Option<i64>) -> SourceGroup {
         let policy = |keep_last| Json(RetentionPolicy { keep_last: Some(keep_last), ..RetentionPolicy::default() });
         SourceGroup {
             host_id: Uuid::from_u128(1),

@@ -11,7 +11,7 @@ pub use error::StartError;
 
 use crate::config::Config;
 use crate::db::Database;
-use crate::dispatcher::HostRemoved;
+use crate::dispatcher::{HostRemoved, ResumeOperations};
 use crate::embedded_postgres::EmbeddedPostgres;
 use crate::http;
 use crate::http::waiting_room::WaitingRoom;
@@ -137,9 +137,10 @@ fn start_actors(
     admin_token: &Secret,
     config: &Config,
 ) -> Services {
-    let Ledger { lock, open, online, removed } = ledger;
+    let Ledger { lock, open, operations, online, removed } = ledger;
     let persistence = Persistence::new(database.clone(), lock, lost).start();
     let services = Services::start(open, database, vault, persistence, admin_token, config.deadlines.clone());
+    services.dispatcher.do_send(ResumeOperations(operations));
     for host_id in removed {
         services.dispatcher.do_send(HostRemoved { host_id });
     }

@@ -7,7 +7,8 @@
 use super::StartError;
 use crate::config::Config;
 use crate::db::jobs::Job;
-use crate::db::{Database, DatabaseError, Outlook, hosts, jobs, settings};
+use crate::db::operations::{Operation, Standing};
+use crate::db::{Database, DatabaseError, Outlook, hosts, jobs, operations, settings};
 use crate::persistence::CoordinatorLock;
 use crate::vault::Vault;
 use std::time::{Duration, Instant};
@@ -25,6 +26,8 @@ pub(super) struct Ledger {
     pub(super) lock: CoordinatorLock,
     /// Jobs that are not over, and lost ones that hold their lease.
     pub(super) open: Vec<Job>,
+    /// Operations that are not over, and how their jobs stand.
+    pub(super) operations: Vec<(Operation, Vec<Standing>)>,
     /// Hosts that were online.
     pub(super) online: Vec<Uuid>,
     /// Hosts out of service that still have open jobs.
@@ -60,10 +63,11 @@ async fn try_open(config: &Config, database: &Database, vault: &Vault) -> Result
         return Err(StartError::WrongKey(config.key_path()));
     }
     let read = async |reader: &mut diesel_async::AsyncPgConnection| {
-        Ok((jobs::open(reader).await?, hosts::online(reader).await?, hosts::removed_with_open_jobs(reader).await?))
+        let (open, operations) = (jobs::open(reader).await?, operations::open(reader).await?);
+        Ok((open, operations, hosts::online(reader).await?, hosts::removed_with_open_jobs(reader).await?))
     };
-    let (open, online, removed) = database.read(read).await?;
-    Ok(Ledger { lock, open, online, removed })
+    let (open, operations, online, removed) = database.read(read).await?;
+    Ok(Ledger { lock, open, operations, online, removed })
 }
 
 /// Brings the schema up to date, and says what that meant.

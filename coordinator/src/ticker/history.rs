@@ -2,6 +2,7 @@
 
 use crate::config::History;
 use crate::db::history::{ForgetJobs, ForgetLogs};
+use crate::db::operations;
 use crate::persistence::{Patience, Persistence, Save, Write, WriteError};
 use actix::Addr;
 use chrono::{TimeDelta, Utc};
@@ -37,6 +38,7 @@ async fn forget(persistence: &Addr<Persistence>, keep: &History) -> Result<(), W
         while let Some(last) = batch(persistence, ForgetJobs { made_before, after }).await? {
             after = Some(last);
         }
+        while batch(persistence, operations::Forget { made_before }).await?.is_some() {}
     }
     Ok(())
 }

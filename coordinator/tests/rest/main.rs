@@ -3,6 +3,7 @@
 mod enrollment;
 mod errors;
 mod hosts;
+mod operations;
 mod projections;
 mod repositories;
 mod rig;
