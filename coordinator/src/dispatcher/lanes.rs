@@ -5,6 +5,7 @@
 
 use super::admission::{self, Claim, Kinds, Obstacle};
 use crate::db::jobs::{Job as JobRecord, NewJob};
+use chrono::Utc;
 use fleet_wire::{Kind, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -16,6 +17,8 @@ struct Waiting {
     operation: Option<Uuid>,
     /// Absent until its row is committed: before that it keeps its place but does not go.
     job: Option<JobRecord>,
+    /// From when its waiting counts; absent while only its operation is in its way.
+    since: Option<Timestamp>,
 }
 
 /// The order of asking; an init goes before what waits already.
@@ -83,7 +86,7 @@ pub(super) struct Lanes {
     lanes: HashMap<Uuid, Lane>,
     places: HashMap<Uuid, Place>,
     jobs_of_host: HashMap<Uuid, HashSet<Uuid>>,
-    /// Those that wait and are written, the oldest first.
+    /// Those that wait, are written and are not only held, the oldest first.
     by_age: BTreeSet<(Timestamp, Uuid)>,
     connected: HashSet<Uuid>,
     /// Waiting jobs that their operation has yet to release.
@@ -109,9 +112,14 @@ fn claim(new: &NewJob) -> Claim {
     Claim { job_id: new.id, host_id: new.host_id, kind: new.kind.parse().unwrap_or(Kind::Prune) }
 }
 
-/// A job's place among those that wait.
-fn age(new: &NewJob) -> (Timestamp, Uuid) {
-    (new.created_at, new.id)
+/// A written job's waiting counts from `since` on, or not at all.
+fn count_from(since: Option<Timestamp>, waiting: &mut Waiting, by_age: &mut BTreeSet<(Timestamp, Uuid)>) {
+    let job_id = waiting.claim.job_id;
+    if let Some(before) = waiting.since.take() {
+        by_age.remove(&(before, job_id));
+    }
+    waiting.since = since.filter(|_| waiting.job.is_some());
+    by_age.extend(waiting.since.map(|since| (since, job_id)));
 }
 
 impl Lanes {
@@ -137,9 +145,12 @@ impl Lanes {
     fn wait(&mut self, new: &NewJob, job: Option<JobRecord>) {
         let claim = claim(new);
         let turn = self.turn(claim, new.repository_id);
-        let ready = self.connected.contains(&claim.host_id) && !self.held.contains(&new.id);
-        self.by_age.extend(job.as_ref().map(|job| age(&job.new)));
-        let waiting = Waiting { claim, operation: new.operation_id, job };
+        let held = self.held.contains(&new.id);
+        let ready = self.connected.contains(&claim.host_id) && !held;
+        let mut waiting = Waiting { claim, operation: new.operation_id, job, since: None };
+        // How long its operation has held it before a start is not known.
+        let since = if held { Utc::now() } else { new.created_at };
+        count_from(Some(since), &mut waiting, &mut self.by_age);
         self.index(claim, new.repository_id, Some(turn)).wait(turn, waiting, ready);
     }
 
@@ -193,8 +204,9 @@ impl Lanes {
         }
         self.held.remove(&job_id);
         if let Some(lane) = self.lanes.get_mut(&repository_id)
-            && let Some(waiting) = lane.stop_waiting(turn)
+            && let Some(mut waiting) = lane.stop_waiting(turn)
         {
+            count_from(Some(Utc::now()), &mut waiting, &mut self.by_age);
             lane.wait(turn, waiting, true);
         }
         Released::Ready(repository_id)
@@ -202,11 +214,13 @@ impl Lanes {
 
     /// The row of a waiting job is written: it may go when its turn comes.
     pub(super) fn committed(&mut self, job: JobRecord) {
-        let Some(Place { repository_id, turn: Some(turn), .. }) = self.places.get(&job.new.id) else { return };
+        let Some(Place { repository_id, host_id, turn: Some(turn) }) = self.places.get(&job.new.id) else { return };
+        let only_held = self.held.contains(&job.new.id) && self.connected.contains(host_id);
         let lane = self.lanes.get_mut(repository_id);
         if let Some(waiting) = lane.and_then(|lane| lane.waiting_mut(*turn)) {
-            self.by_age.insert(age(&job.new));
+            let since = (!only_held).then_some(job.new.created_at);
             waiting.job = Some(job);
+            count_from(since, waiting, &mut self.by_age);
         }
     }
 
@@ -222,8 +236,9 @@ impl Lanes {
             if lane.ready.get(turn).is_none_or(|waiting| waiting.job.is_none()) {
                 continue;
             }
-            let Some(Waiting { claim, job: Some(job), .. }) = lane.stop_waiting(*turn) else { continue };
-            self.by_age.remove(&age(&job.new));
+            let Some(mut waiting) = lane.stop_waiting(*turn) else { continue };
+            count_from(None, &mut waiting, &mut self.by_age);
+            let Waiting { claim, job: Some(job), .. } = waiting else { continue };
             lane.go_out(claim);
             if let Some(place) = self.places.get_mut(&claim.job_id) {
                 place.turn = None;
@@ -239,13 +254,12 @@ impl Lanes {
         let place = self.places.get_mut(&job_id)?;
         let (lane, turn) = (self.lanes.get_mut(&place.repository_id)?, place.turn?);
         lane.waiting(turn)?.job.as_ref()?;
-        let Waiting { claim, job, .. } = lane.stop_waiting(turn)?;
+        let mut waiting = lane.stop_waiting(turn)?;
+        count_from(None, &mut waiting, &mut self.by_age);
+        let Waiting { claim, job, .. } = waiting;
         lane.go_out(claim);
         place.turn = None;
         self.held.remove(&job_id);
-        if let Some(job) = &job {
-            self.by_age.remove(&age(&job.new));
-        }
         job
     }
 
@@ -262,8 +276,8 @@ impl Lanes {
         let lane = self.lanes.get_mut(&repository_id)?;
         match turn {
             Some(turn) => {
-                if let Some(Waiting { job: Some(job), .. }) = lane.stop_waiting(turn) {
-                    self.by_age.remove(&age(&job.new));
+                if let Some(mut waiting) = lane.stop_waiting(turn) {
+                    count_from(None, &mut waiting, &mut self.by_age);
                 }
             }
             None => {
@@ -297,11 +311,14 @@ impl Lanes {
         for job_id in self.jobs_of_host.get(&host_id).into_iter().flatten() {
             let Some(Place { repository_id, turn: Some(turn), .. }) = self.places.get(job_id) else { continue };
             let Some(lane) = self.lanes.get_mut(repository_id) else { continue };
-            let Some(waiting) = lane.stop_waiting(*turn) else { continue };
+            let Some(mut waiting) = lane.stop_waiting(*turn) else { continue };
             if !connected && waiting.operation.is_some() {
                 self.held.insert(*job_id);
             }
             let held = self.held.contains(job_id);
+            if held {
+                count_from((!connected).then(Utc::now), &mut waiting, &mut self.by_age);
+            }
             members.extend(waiting.operation.filter(|_| held).map(|operation| (operation, *job_id)));
             lane.wait(*turn, waiting, connected && !held);
         }
@@ -374,7 +391,6 @@ mod tests {
     use super::*;
     use crate::db::jobs::JobState;
     use crate::db::json::Json;
-    use chrono::Utc;
     use fleet_wire::CommandRun;
 
     const REPOSITORY: Uuid = Uuid::from_u128(99);
@@ -464,21 +480,25 @@ mod tests {
             lanes.committed(JobRecord::of(held, JobState::new()));
         }
         assert_eq!(lanes.obstacle(id(10)), Some(Obstacle::Operation));
+        assert_eq!(lanes.waiting().count(), 0, "how long it is held is its operation's affair");
         assert!(add(&mut lanes, &job(12, 1, Kind::Backup)), "what is held holds up nobody");
         lanes.remove(id(12));
         assert_eq!(granted(&mut lanes), [0_u128; 0]);
+        let before = Utc::now();
         assert_eq!(lanes.release(id(11)), Released::Ready(REPOSITORY));
+        assert!(lanes.waiting().all(|(job, since)| job == id(11) && since >= before));
         // It goes back while its host is away, and its operation hears of it.
         let both = |members: Vec<Member>| members.into_iter().map(|(_, job)| job).collect::<HashSet<_>>();
         assert_eq!(both(lanes.host_gone(id(1))), HashSet::from([id(10), id(11)]));
         assert_eq!(lanes.obstacle(id(11)), Some(Obstacle::HostOffline));
+        assert_eq!(lanes.waiting().count(), 2, "now it is their host that they wait for");
         assert_eq!(lanes.release(id(11)), Released::Away);
         assert_eq!(both(lanes.host_ready(id(1))), HashSet::from([id(10), id(11)]));
         assert_eq!(lanes.release(id(10)), Released::Ready(REPOSITORY));
         assert_eq!(granted(&mut lanes), [10]);
         assert_eq!(lanes.release(id(10)), Released::Gone);
         assert_eq!(lanes.force_out(id(11)).map(|forced| forced.new.id), Some(id(11)));
-        assert!(lanes.held.is_empty());
+        assert!(lanes.held.is_empty() && lanes.by_age.is_empty());
     }
 
     #[test]
