@@ -11,6 +11,7 @@ pub mod http;
 pub mod job;
 pub mod live;
 pub mod maintenance;
+pub mod operation;
 pub mod pauses;
 pub mod persistence;
 pub mod registry;

@@ -8,6 +8,7 @@ use crate::db::{Database, hosts, jobs, planning, schedules};
 use crate::dispatcher::Dispatcher;
 use crate::job::JobServices;
 use crate::live::LiveJobs;
+use crate::operation::OpenOperations;
 use crate::pauses::Pauses;
 use crate::persistence::Persistence;
 use crate::registry::Registry;
@@ -47,6 +48,8 @@ pub struct Services {
     pub live: Arc<LiveJobs>,
     /// How repositories are maintained.
     pub maintenance: Arc<Maintenance>,
+    /// The operations that are not over.
+    pub operations: Arc<OpenOperations>,
     /// The hash of the token that may do everything.
     pub admin_token_hash: Arc<[u8]>,
 }
@@ -76,12 +79,14 @@ impl Services {
     ) -> Self {
         let registry = Registry::default().start();
         let (board, live) = (Arc::new(Board::default()), Arc::new(LiveJobs::default()));
+        let operations = Arc::new(OpenOperations::default());
         let of_jobs = JobServices {
             database: database.clone(),
             persistence: persistence.clone(),
             registry: registry.clone(),
             board: Arc::clone(&board),
             live: Arc::clone(&live),
+            operations: Arc::clone(&operations),
             limits,
         };
         let Found { open, pauses, most_backups } = found;
@@ -101,6 +106,7 @@ impl Services {
             pauses,
             live,
             maintenance: Arc::new(maintenance),
+            operations,
             admin_token_hash: hash_token(admin.expose()).into(),
         }
     }

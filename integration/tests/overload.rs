@@ -2,12 +2,12 @@
 
 mod support;
 
-use fleet_integration::{Coordinator, CoordinatorSettings, Crowd, Host as Enrolled, Sandbox, eventually, restics};
+use fleet_integration::{Coordinator, CoordinatorSettings, Crowd, Sandbox, eventually, restics};
 use serde_json::{Value, json};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use support::{Host, backup, group, job_when, journalling, over};
+use support::{Host, backup, enroll_many, group, job_when, journalling, over};
 
 /// What the coordinator may take at most, in KiB: 512 KiB wait in each session, and as much again on every step of the
 /// way; the rest is what it takes at rest (a debug build), and the allocator's slack.
@@ -100,37 +100,11 @@ fn lines_of_a_megabyte_are_stored_whole_in_bounded_memory() {
     is_bounded(&mut sandbox, MOST_KIB);
 }
 
-/// Enrols `count` hosts, ten to a repository, with several clients at once.
-fn enroll(sandbox: &Sandbox, count: usize) -> Vec<Enrolled> {
-    const CLIENTS: usize = 8;
-    let next = AtomicUsize::new(0);
-    let client = || {
-        let mut enrolled = Vec::new();
-        loop {
-            let group = next.fetch_add(10, Ordering::Relaxed);
-            if group >= count {
-                return enrolled;
-            }
-            let url = format!("/nowhere/{group}");
-            let repository = sandbox.api().create_repository(&format!("r{group}"), &url, "password").unwrap();
-            for number in group..count.min(group + 10) {
-                let name = format!("host-{number}");
-                let (id, token) = sandbox.enroll(&name, Some(&repository)).unwrap();
-                enrolled.push(Enrolled { id, name, token });
-            }
-        }
-    };
-    thread::scope(|scope| {
-        let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(client)).collect();
-        clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
-    })
-}
-
 #[test]
 fn a_thousand_agents_that_come_back_at_once_are_served() {
     const AGENTS: usize = 1_000;
     let mut sandbox = Sandbox::start().unwrap();
-    let hosts = enroll(&sandbox, AGENTS);
+    let hosts = enroll_many(&sandbox, AGENTS);
     let address = sandbox.coordinator.address().to_owned();
     let crowd = Crowd::start(&address, hosts.clone()).unwrap();
     let all_there = |greetings: usize| {

@@ -9,7 +9,7 @@ use fleet_integration::{Api, Database, Failure, Sandbox, Server, eventually};
 use plans::{LOG_PLANS, Plan};
 use serde_json::{Value, json};
 use std::collections::HashMap;
-use support::{Host, LIMIT, backup, group, journalling, over, repository};
+use support::{Host, LIMIT, backup, group, journalling, over, repository, until};
 
 /// Jobs that are over: many more than any statement may touch.
 const OLD_JOBS: usize = 40_000;
@@ -149,6 +149,26 @@ fn fire(api: &Api, host: &mut Host) -> String {
     job
 }
 
+/// Reads an operation that was made before a restart and can't begin, ends it, and does it all again.
+fn run_operation(api: &Api, id: &str, host: &str) {
+    let path = format!("/v1/operations/{id}");
+    for filter in ["", "status=queued", "status=failed", &format!("host_id={host}"), "status=cancelled"] {
+        for _ in 0..7 {
+            pages(api, &format!("{path}/jobs?limit=5&{filter}"));
+            pages(api, &format!("/v1/jobs?operation_id={id}&limit=5&{filter}"));
+        }
+    }
+    pages(api, "/v1/operations?limit=1");
+    pages(api, &format!("{path}/skipped?limit=5"));
+    let cancelled = |path: &str| {
+        api.post(&format!("{path}/cancel"), &json!({})).unwrap();
+        until(api, &format!("{path}?wait=20"), |found| found["state"] == "cancelled");
+    };
+    cancelled(&path);
+    let retry = api.post(&format!("{path}/retry"), &json!({"outcomes": ["cancelled"]})).unwrap();
+    cancelled(&format!("/v1/operations/{}", retry["id"].as_str().unwrap()));
+}
+
 /// Waits until all has gone that is older than it is to be kept, but for the newest success of a source group.
 fn old_history_is_gone(database: &Database) {
     let old = "SELECT count(*) FROM jobs WHERE created_at < now() - interval '270 days'";
@@ -181,6 +201,9 @@ fn no_statement_reads_much_of_a_big_table() {
     fill(&sandbox.database, &logged);
 
     let before = server.log().len();
+    let operation = json!({"kind": "backup", "source_group": "docs", "selector": {"status": "offline"}, "canaries": 2});
+    let operation = api.post("/v1/operations", &operation).unwrap();
+    assert_eq!((&operation["counts"]["jobs"], &operation["counts"]["skipped"]), (&json!(OLD_HOSTS - 1), &json!(1)));
     sandbox.restart_with(&[("FLEET_KEEP_JOBS", "270d"), ("FLEET_KEEP_LOGS", "265d")]).unwrap();
     let api = sandbox.api();
     let old = one(&sandbox.database, "SELECT id FROM hosts WHERE hostname = 'old-7'");
@@ -190,6 +213,7 @@ fn no_statement_reads_much_of_a_big_table() {
         |after: usize| api.call("GET", &format!("/v1/jobs/{long}/logs?after_seq={after}"), None, &[]).unwrap().text;
     assert_eq!((log(0).lines().count(), log(CHUNKS - 5).lines().count()), (CHUNKS, 5));
     api.call("GET", "/metrics", None, &[]).unwrap();
+    run_operation(&api, operation["id"].as_str().unwrap(), &old);
     run_jobs(&sandbox, &mut host, &logged);
 
     old_history_is_gone(&sandbox.database);

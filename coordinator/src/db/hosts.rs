@@ -9,11 +9,14 @@ use super::schema::{enrollment_tokens, hosts, jobs, pauses};
 use crate::persistence::Write;
 use diesel::dsl::sql;
 use diesel::prelude::*;
-use diesel::sql_types::{Bool, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{BigInt, Bool, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use fleet_wire::Timestamp;
 use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
+
+/// The number of the lock that moving a host to another repository takes: "fleetr" in ASCII.
+const MOVING: i64 = 0x66_6c_65_65_74_72;
 
 /// A host, whole but for its token's hash.
 #[derive(Clone, Debug, PartialEq, Queryable, Selectable)]
@@ -243,6 +246,16 @@ pub async fn has_open_jobs(connection: &mut AsyncPgConnection, id: Uuid) -> Quer
     diesel::select(diesel::dsl::exists(open)).get_result(connection).await
 }
 
+/// Keeps hosts in their repositories until the transaction is over. Whoever moves one waits, and who moves one is waited
+/// for.
+///
+/// # Errors
+/// The database's.
+pub async fn hold_in_repositories(connection: &mut AsyncPgConnection) -> QueryResult<()> {
+    let hold = diesel::sql_query("SELECT pg_advisory_xact_lock_shared($1)").bind::<BigInt, _>(MOVING);
+    hold.execute(connection).await.map(|_| ())
+}
+
 /// What an operator changes of a host. `None` leaves a column alone, `Some(None)` empties it.
 #[derive(Clone, Debug, Default, PartialEq, AsChangeset)]
 #[diesel(table_name = hosts)]
@@ -298,6 +311,10 @@ impl Write for Change {
             return Ok(Changed::Done(Box::new(before)));
         }
         let moves = self.changes.repository_id.is_some_and(|repository| repository != before.repository_id);
+        if moves {
+            // An operation that is being made beside this transaction may have jobs for the host.
+            diesel::sql_query("SELECT pg_advisory_xact_lock($1)").bind::<BigInt, _>(MOVING).execute(connection).await?;
+        }
         if moves && has_open_jobs(connection, self.id).await? {
             return Ok(Changed::Busy);
         }

@@ -4,7 +4,8 @@
 //! read on and on. So what a host's jobs are filtered by stands in the index of hosts. And kind, origin and outcome
 //! have few values: an index has the newest jobs of each combination side by side, the newest of each combination that
 //! the filter allows are taken from it, and the newest of those make the page. That holds for any mixture of jobs, where
-//! an index of what is rare would have to know what that is. Jobs that are not over have an index of their own.
+//! an index of what is rare would have to know what that is. Jobs that are not over have an index of their own, and so
+//! have those of operations, which are not that many.
 
 use super::jobs::{Columns, Job, NewJob, OPEN_OUTCOME, Origin, StateRow, columns, is_open};
 use super::schema::jobs;
@@ -21,6 +22,7 @@ use uuid::Uuid;
 #[derive(Clone, Debug, Default)]
 #[allow(missing_docs, reason = "the filters of the REST API")]
 pub struct Filter {
+    pub operation_id: Option<Uuid>,
     pub host_id: Option<Uuid>,
     pub kind: Option<Kind>,
     pub status: Option<Status>,
@@ -39,7 +41,11 @@ type Query = jobs::BoxedQuery<'static, Pg, diesel::dsl::SqlTypeOf<Columns>>;
 pub async fn list(connection: &mut AsyncPgConnection, filter: &Filter, limit: i64) -> QueryResult<Vec<Job>> {
     let words = filter.kind.is_some() || filter.status.is_some() || filter.origin.is_some();
     let open = filter.status.is_some_and(|status| !status.is_terminal());
-    let query = if words && !open && filter.host_id.is_none() { by_words(filter, limit) } else { in_order(filter) };
+    let query = if words && !open && filter.host_id.is_none() && filter.operation_id.is_none() {
+        by_words(filter, limit)
+    } else {
+        in_order(filter)
+    };
     let rows = query
         .order((jobs::created_at.desc(), jobs::id.desc()))
         .limit(limit)
@@ -51,6 +57,9 @@ pub async fn list(connection: &mut AsyncPgConnection, filter: &Filter, limit: i6
 /// Reads the jobs of a host, those that are not over, or all, in the order of the list.
 fn in_order(filter: &Filter) -> Query {
     let mut query = jobs::table.select(columns()).into_boxed();
+    if let Some(operation_id) = filter.operation_id {
+        query = query.filter(jobs::operation_id.eq(operation_id));
+    }
     if let Some(host_id) = filter.host_id {
         query = query.filter(jobs::host_id.eq(host_id));
     }

@@ -59,6 +59,8 @@ pub struct NewJob {
     pub command: Json<CommandRun>,
     /// When it was made.
     pub created_at: Timestamp,
+    /// The operation that it is part of.
+    pub operation_id: Option<Uuid>,
 }
 
 /// A time as a column holds it: Postgres counts in microseconds.
@@ -335,10 +337,10 @@ pub async fn insert_many(mut connection: &AsyncPgConnection, jobs: &[Beginning<'
     }
     let query = statement(
         "INSERT INTO jobs (id, host_id, repository_id, kind, origin, source_group, schedule_id, scheduled_at, attempt,
-             retry_of, requested_by, command, created_at, dispatched_at, journal, run_id, status)
-         SELECT news.*, 'queued' FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) AS news (id,
+             retry_of, requested_by, command, created_at, dispatched_at, journal, run_id, operation_id, status)
+         SELECT news.*, 'queued' FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) AS news (id,
              host_id, repository_id, kind, origin, source_group, schedule_id, scheduled_at, attempt, retry_of,
-             requested_by, command, created_at, dispatched_at, journal, run_id)
+             requested_by, command, created_at, dispatched_at, journal, run_id, operation_id)
          JOIN hosts ON hosts.id = news.host_id
          LEFT JOIN runs ON runs.id = news.run_id AND runs.job_id = news.id AND runs.outcome = 'running'
          WHERE hosts.repository_id = news.repository_id AND hosts.decommissioned_at IS NULL
@@ -362,6 +364,7 @@ pub async fn insert_many(mut connection: &AsyncPgConnection, jobs: &[Beginning<'
         .bind::<Array<Nullable<Timestamptz>>, _>(begun(jobs, |state| state.dispatched_at))
         .bind::<Array<Nullable<Text>>, _>(begun(jobs, |state| state.journal.as_deref()))
         .bind::<Array<Nullable<SqlUuid>>, _>(column(jobs, |job| job.run_id))
+        .bind::<Array<Nullable<SqlUuid>>, _>(column(jobs, |job| job.operation_id))
         .execute(&mut connection)
         .await?;
     Ok(())

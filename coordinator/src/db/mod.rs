@@ -13,6 +13,7 @@ pub mod json;
 pub mod logs;
 pub mod lookup;
 pub mod maintenance;
+pub mod operations;
 pub mod overdue;
 pub mod pauses;
 pub mod planning;

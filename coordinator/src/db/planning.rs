@@ -1,6 +1,7 @@
 //! What has to be known of a host to plan a job on it.
 
 use super::hosts::Host;
+use super::json::Json;
 use super::lookup::Source;
 use super::repositories::Repository;
 use super::schema::{hosts, repositories, source_groups};
@@ -8,7 +9,7 @@ use super::source_groups::SourceGroup;
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures_util::future::try_join3;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -56,6 +57,41 @@ impl Planning {
     pub fn repository_id(&self) -> Option<Uuid> {
         self.host.repository_id
     }
+}
+
+/// Which hosts an operation means: those for which all that is given holds.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// Only these.
+    pub ids: Option<Vec<Uuid>>,
+    /// Only those with all of these labels.
+    pub labels: BTreeMap<String, String>,
+    /// Only those that are online, or only those that are not.
+    pub online: Option<bool>,
+    /// Only those that use it.
+    pub repository_id: Option<Uuid>,
+}
+
+/// The hosts in service that a selection means, with what jobs are planned with: four queries, however many they are.
+///
+/// # Errors
+/// The database's.
+pub async fn of_selection(connection: &mut AsyncPgConnection, which: &Selection) -> QueryResult<Vec<Arc<Planning>>> {
+    let mut query = hosts::table.filter(hosts::decommissioned_at.is_null()).select(hosts::id).into_boxed();
+    if let Some(ids) = &which.ids {
+        query = query.filter(hosts::id.eq_any(ids));
+    }
+    if !which.labels.is_empty() {
+        query = query.filter(hosts::labels.contains(Json(which.labels.clone())));
+    }
+    if let Some(online) = which.online {
+        query = query.filter(hosts::online.eq(online));
+    }
+    if let Some(repository_id) = which.repository_id {
+        query = query.filter(hosts::repository_id.eq(repository_id));
+    }
+    let ids: Vec<Uuid> = query.load(connection).await?;
+    Ok(OfHost::find(connection, &ids).await?.into_values().collect())
 }
 
 /// Hosts that are in service, by their ids.

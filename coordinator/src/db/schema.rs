@@ -78,6 +78,7 @@ diesel::table! {
         progress -> Nullable<Jsonb>,
         outcome -> Text,
         run_id -> Nullable<Uuid>,
+        operation_id -> Nullable<Uuid>,
     }
 }
 
@@ -106,6 +107,38 @@ diesel::table! {
         overdue_at -> Nullable<Timestamptz>,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    operation_skipped (operation_id, host_id) {
+        operation_id -> Uuid,
+        host_id -> Uuid,
+        reason -> Text,
+    }
+}
+
+diesel::table! {
+    operations (id) {
+        id -> Uuid,
+        kind -> Text,
+        request -> Jsonb,
+        retry_of -> Nullable<Uuid>,
+        requested_by -> Nullable<Text>,
+        created_at -> Timestamptz,
+        canaries -> Int8,
+        max_parallel -> Nullable<Int8>,
+        stop_after_failures -> Nullable<Int8>,
+        jobs -> Int8,
+        skipped -> Int8,
+        cancel_requested_at -> Nullable<Timestamptz>,
+        halted_at -> Nullable<Timestamptz>,
+        halt_reason -> Nullable<Text>,
+        ended_at -> Nullable<Timestamptz>,
+        succeeded -> Int8,
+        partial -> Int8,
+        failed -> Int8,
+        cancelled -> Int8,
     }
 }
 
@@ -238,6 +271,7 @@ diesel::joinable!(jobs -> hosts (host_id));
 diesel::joinable!(jobs -> repositories (repository_id));
 diesel::joinable!(log_chunks -> jobs (job_id));
 diesel::joinable!(maintenance -> repositories (repository_id));
+diesel::joinable!(operation_skipped -> operations (operation_id));
 diesel::joinable!(pauses -> hosts (host_id));
 diesel::joinable!(pauses -> repositories (repository_id));
 diesel::joinable!(repository_stats -> hosts (host_id));
@@ -253,6 +287,8 @@ diesel::allow_tables_to_appear_in_same_query!(
     jobs,
     log_chunks,
     maintenance,
+    operation_skipped,
+    operations,
     pauses,
     repositories,
     repository_stats,

@@ -37,6 +37,14 @@ pub async fn get(connection: &mut AsyncPgConnection, name: &str) -> QueryResult<
     settings::table.find(name).select(settings::value).first(connection).await.optional()
 }
 
+/// The same, and nobody can change it before the transaction is over.
+///
+/// # Errors
+/// The database's.
+pub async fn get_and_hold(connection: &mut AsyncPgConnection, name: &str) -> QueryResult<Option<Vec<u8>>> {
+    settings::table.find(name).select(settings::value).for_share().first(connection).await.optional()
+}
+
 /// Sets it.
 ///
 /// # Errors

@@ -52,6 +52,8 @@ pub enum Obstacle {
     Paused(String),
     /// Its host is not connected.
     HostOffline,
+    /// Its operation lets others go first.
+    Operation,
     /// A job that is out conflicts with it.
     Held(Claim),
     /// A job that asked earlier conflicts with it, and waits itself.
@@ -68,6 +70,7 @@ impl Obstacle {
         match self {
             Self::Paused(why) => format!("paused: {why}"),
             Self::HostOffline => "host is offline".to_owned(),
+            Self::Operation => "its operation lets others go first".to_owned(),
             Self::Held(Claim { job_id, host_id, kind }) => {
                 format!("repository is in use: {kind} job {job_id} of host {host_id}")
             }

@@ -82,6 +82,7 @@ fn made(run: &Run, planning: &Planning, job_id: Uuid) -> Option<NewJob> {
         attempt: 1,
         retry_of: None,
         run_id: Some(run.id),
+        operation_id: None,
         requested_by: Some(REQUESTED_BY_AGENT.to_owned()),
         command: Json(command),
         created_at: Utc::now(),

@@ -201,6 +201,7 @@ impl World {
             attempt: 1,
             retry_of: None,
             run_id: None,
+            operation_id: None,
             requested_by: None,
             command: Json(CommandRun::new("j".into(), kind)),
             created_at: Utc::now(),
@@ -306,6 +307,7 @@ impl World {
             None => prop_assert!(unwritten, "{number} {job:?} waits for nothing"),
             Some(Obstacle::Held(claim)) => prop_assert!(self.out.contains_key(&place(claim.job_id))),
             Some(Obstacle::Behind(claim)) => prop_assert!(self.waiting.contains_key(&place(claim.job_id))),
+            Some(Obstacle::Operation) => prop_assert!(false, "{number} {job:?} is of no operation"),
             Some(Obstacle::HostOffline) => prop_assert!(!self.connected.contains(&job.host)),
             Some(Obstacle::Paused(_)) => {
                 prop_assert!(self.pauses.why(Some(job.host), Some(job.repository)).is_some());

@@ -129,7 +129,8 @@ impl Dispatcher {
     pub(super) fn open_backup(&self, host_id: Uuid, group: &str) -> Option<Uuid> {
         // A lost one is over, although it keeps its lease.
         let is_over = |id: &Uuid| {
-            let record = self.services.live.read(*id).or_else(|| self.resumed.get(id).cloned());
+            let record =
+                self.services.live.read(*id).or_else(|| self.without_actor.get(id).map(|(job, _)| job.clone()));
             record.is_some_and(|job| job.state.status.is_terminal())
         };
         self.lanes.backups_of(host_id, group).find(|id| !is_over(id))

@@ -1,9 +1,9 @@
 //! One repository: the jobs that are out in it, and those that wait for it in the order of asking. Those of hosts that
-//! are offline or paused stand aside and hold up nobody.
+//! are offline or paused stand aside and hold up nobody; so do those that their operation holds.
 
 use super::admission::{self, Claim, Hindrance, Kinds, Scene, Turn};
 use crate::db::jobs::Job as JobRecord;
-use fleet_wire::Kind;
+use fleet_wire::{Kind, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
 use uuid::Uuid;
@@ -11,6 +11,10 @@ use uuid::Uuid;
 /// A waiting job, with what its actor needs once it may go.
 pub(super) struct Waiting {
     pub(super) claim: Claim,
+    /// The operation that it belongs to.
+    pub(super) operation: Option<Uuid>,
+    /// From when its waiting counts; absent while only its operation is in its way.
+    pub(super) since: Option<Timestamp>,
     /// Absent until its row is committed: before that it keeps its place but does not go.
     pub(super) job: Option<JobRecord>,
     /// From when on an exclusive one lets nobody overtake it; absent until it could go for the first time.
@@ -113,6 +117,10 @@ impl Lane {
 
     pub(super) fn waiting(&self, turn: Turn) -> Option<&Waiting> {
         self.ready.get(&turn).or_else(|| self.aside.get(&turn))
+    }
+
+    pub(super) fn waiting_mut(&mut self, turn: Turn) -> Option<&mut Waiting> {
+        self.ready.get_mut(&turn).or_else(|| self.aside.get_mut(&turn))
     }
 
     pub(super) fn is_ready(&self, turn: Turn) -> bool {

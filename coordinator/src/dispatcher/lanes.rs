@@ -45,9 +45,25 @@ pub(super) struct Lanes {
     heads: BTreeSet<(Turn, Uuid)>,
     places: HashMap<Uuid, Place>,
     jobs_of_host: HashMap<Uuid, HashSet<Uuid>>,
-    /// Those that wait and are written, the oldest first.
+    /// Those that wait, are written and are not only held, the oldest first.
     by_age: BTreeSet<(Timestamp, Uuid)>,
     connected: HashSet<Uuid>,
+    /// Waiting jobs that their operation has yet to release.
+    held: HashSet<Uuid>,
+}
+
+/// A member of an operation: (operation, job).
+pub(super) type Member = (Uuid, Uuid);
+
+/// What a release came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Released {
+    /// The job may go when its turn in this repository comes.
+    Ready(Uuid),
+    /// Its host is not connected: it stays held.
+    Away,
+    /// It does not wait any more.
+    Gone,
 }
 
 /// A row whose kind this version does not know gets the strictest lease.
@@ -55,9 +71,14 @@ fn claim(new: &NewJob) -> Claim {
     Claim { job_id: new.id, host_id: new.host_id, kind: new.kind.parse().unwrap_or(Kind::Prune) }
 }
 
-/// A job's place among those that wait.
-fn age(new: &NewJob) -> (Timestamp, Uuid) {
-    (new.created_at, new.id)
+/// A written job's waiting counts from `since` on, or not at all.
+fn count_from(since: Option<Timestamp>, waiting: &mut Waiting, by_age: &mut BTreeSet<(Timestamp, Uuid)>) {
+    let job_id = waiting.claim.job_id;
+    if let Some(before) = waiting.since.take() {
+        by_age.remove(&(before, job_id));
+    }
+    waiting.since = since.filter(|_| waiting.job.is_some());
+    by_age.extend(waiting.since.map(|since| (since, job_id)));
 }
 
 impl Lanes {
@@ -75,6 +96,7 @@ impl Lanes {
             jobs_of_host: HashMap::new(),
             by_age: BTreeSet::new(),
             connected: HashSet::new(),
+            held: HashSet::new(),
         }
     }
 
@@ -97,10 +119,11 @@ impl Lanes {
         self.leases.backups_at_once.is_none_or(|most| self.backups_out < most.get())
     }
 
-    /// Whether a host can take a job of this kind. What is paused takes unlocks only.
+    /// Whether a job may take its turn: its host can take it (one that is paused takes unlocks only), and it is not held.
     fn is_ready(&self, claim: &Claim) -> bool {
         let paused = || self.pauses.get(Target::Host(claim.host_id)).is_some();
-        self.connected.contains(&claim.host_id) && (claim.kind == Kind::Unlock || !paused())
+        let held = self.held.contains(&claim.job_id);
+        self.connected.contains(&claim.host_id) && !held && (claim.kind == Kind::Unlock || !paused())
     }
 
     /// Notes where a job is, and gives its lane.
@@ -121,9 +144,11 @@ impl Lanes {
         self.backups_out += u32::from(kind == Kind::Backup);
     }
 
-    fn wait(&mut self, new: &NewJob, turn: Turn, waiting: Waiting, drains_at: Instant) {
+    fn wait(&mut self, new: &NewJob, turn: Turn, mut waiting: Waiting, drains_at: Instant) {
         let ready = self.is_ready(&waiting.claim);
-        self.by_age.extend(waiting.job.as_ref().map(|job| age(&job.new)));
+        // How long its operation has held it before a start is not known.
+        let since = if self.held.contains(&new.id) { Utc::now() } else { new.created_at };
+        count_from(Some(since), &mut waiting, &mut self.by_age);
         self.index(new, Some(turn)).wait(turn, waiting, ready, drains_at);
     }
 
@@ -141,13 +166,19 @@ impl Lanes {
         }
     }
 
-    /// Adds a job that waited before the start. Its drain time is counted from when it was made.
+    /// Adds a job that waited before the start. Its drain time is counted from when it was made. One of an operation is held
+    /// until that has looked at all of them.
     pub(super) fn add_waiting(&mut self, job: JobRecord, now: Instant) {
         let (new, claim) = (Arc::clone(&job.new), claim(&job.new));
+        if new.operation_id.is_some() {
+            self.held.insert(new.id);
+        }
         let turn = self.next_turn(claim.kind);
         let waited = (Utc::now() - job.new.created_at).to_std().unwrap_or_default();
         let drains_at = now + self.drain_after(claim.kind).saturating_sub(waited);
-        self.wait(&new, turn, Waiting { claim, job: Some(job), drains_at: Some(drains_at) }, drains_at);
+        let operation = new.operation_id;
+        let waiting = Waiting { claim, operation, since: None, job: Some(job), drains_at: Some(drains_at) };
+        self.wait(&new, turn, waiting, drains_at);
     }
 
     /// Adds a job that is about to be written; true if it has its lease already.
@@ -162,18 +193,64 @@ impl Lanes {
         if free {
             self.add_out(new);
         } else {
-            let drains_at = now + self.drain_after(claim.kind);
-            self.wait(new, turn, Waiting { claim, job: None, drains_at: None }, drains_at);
+            self.wait_unwritten(new, turn, now);
         }
         free
     }
 
+    fn wait_unwritten(&mut self, new: &NewJob, turn: Turn, now: Instant) {
+        let claim = claim(new);
+        let drains_at = now + self.drain_after(claim.kind);
+        let waiting = Waiting { claim, operation: new.operation_id, since: None, job: None, drains_at: None };
+        self.wait(new, turn, waiting, drains_at);
+    }
+
+    /// Adds a job that is about to be written, and that its operation has yet to release.
+    pub(super) fn add_held(&mut self, new: &NewJob, now: Instant) {
+        self.held.insert(new.id);
+        let turn = self.next_turn(claim(new).kind);
+        self.wait_unwritten(new, turn, now);
+    }
+
+    /// Whether a job's operation has yet to release it.
+    pub(super) fn is_held(&self, job_id: Uuid) -> bool {
+        self.held.contains(&job_id)
+    }
+
+    /// A job's operation releases it.
+    pub(super) fn release(&mut self, job_id: Uuid, now: Instant) -> Released {
+        let Some(&Place { repository_id, host_id, turn: Some(turn), .. }) = self.places.get(&job_id) else {
+            return Released::Gone;
+        };
+        if !self.connected.contains(&host_id) {
+            return Released::Away;
+        }
+        self.held.remove(&job_id);
+        if let Some(mut waiting) = self.lanes.get_mut(&repository_id).and_then(|lane| lane.stop_waiting(turn)) {
+            count_from(Some(Utc::now()), &mut waiting, &mut self.by_age);
+            self.put_back(repository_id, turn, waiting, now);
+        }
+        Released::Ready(repository_id)
+    }
+
+    /// Lets a job wait on, ready or aside.
+    fn put_back(&mut self, repository_id: Uuid, turn: Turn, waiting: Waiting, now: Instant) {
+        let (ready, drains_at) = (self.is_ready(&waiting.claim), now + self.drain_after(waiting.claim.kind));
+        if let Some(lane) = self.lanes.get_mut(&repository_id) {
+            lane.wait(turn, waiting, ready, drains_at);
+        }
+    }
+
     /// The row of a waiting job is written: it may go when its turn comes.
     pub(super) fn committed(&mut self, job: JobRecord) {
-        let Some(Place { repository_id, turn: Some(turn), .. }) = self.places.get(&job.new.id) else { return };
+        let Some(Place { repository_id, host_id, turn: Some(turn), .. }) = self.places.get(&job.new.id) else { return };
+        let only_held = self.held.contains(&job.new.id) && self.connected.contains(host_id);
+        let since = (!only_held).then_some(job.new.created_at);
         if let Some(lane) = self.lanes.get_mut(repository_id) {
-            self.by_age.insert(age(&job.new));
             lane.committed(*turn, job);
+            if let Some(waiting) = lane.waiting_mut(*turn) {
+                count_from(since, waiting, &mut self.by_age);
+            }
         }
     }
 
@@ -215,15 +292,16 @@ impl Lanes {
     fn let_go(&mut self, repository_id: Uuid, turn: Turn) -> Option<JobRecord> {
         let lane = self.lanes.get_mut(&repository_id)?;
         lane.waiting(turn)?.job.as_ref()?;
-        let Waiting { claim, job, .. } = lane.stop_waiting(turn)?;
+        let mut waiting = lane.stop_waiting(turn)?;
+        count_from(None, &mut waiting, &mut self.by_age);
+        let Waiting { claim, job, .. } = waiting;
         lane.go_out(claim);
         self.count_out(claim.kind);
+        self.held.remove(&claim.job_id);
         if let Some(place) = self.places.get_mut(&claim.job_id) {
             place.turn = None;
         }
-        let job = job?;
-        self.by_age.remove(&age(&job.new));
-        Some(job)
+        job
     }
 
     /// Makes a committed waiting job one that is out, whatever is in its way, and hands it over: it ends without being
@@ -237,6 +315,7 @@ impl Lanes {
     /// Forgets a job; returns its repository, where others may go now.
     pub(super) fn remove(&mut self, job_id: Uuid) -> Option<Uuid> {
         let Place { repository_id, host_id, turn, .. } = self.places.remove(&job_id)?;
+        self.held.remove(&job_id);
         if let Some(jobs) = self.jobs_of_host.get_mut(&host_id) {
             jobs.remove(&job_id);
             if jobs.is_empty() {
@@ -246,8 +325,8 @@ impl Lanes {
         let lane = self.lanes.get_mut(&repository_id)?;
         match turn {
             Some(turn) => {
-                if let Some(Waiting { job: Some(job), .. }) = lane.stop_waiting(turn) {
-                    self.by_age.remove(&age(&job.new));
+                if let Some(mut waiting) = lane.stop_waiting(turn) {
+                    count_from(None, &mut waiting, &mut self.by_age);
                 }
             }
             None => {
@@ -277,32 +356,38 @@ impl Lanes {
         self.lanes.keys().copied().collect()
     }
 
-    /// A host can take jobs: what it has waiting takes its place among the others.
-    pub(super) fn host_ready(&mut self, host_id: Uuid, now: Instant) {
+    /// A host can take jobs: what it has waiting takes its place among the others. Gives those that are held: their
+    /// operations may release them now.
+    pub(super) fn host_ready(&mut self, host_id: Uuid, now: Instant) -> Vec<Member> {
         self.connected.insert(host_id);
-        self.move_waiting(host_id, now);
+        self.move_waiting(host_id, now)
     }
 
-    /// A host can take none: what it has waiting stands aside.
-    pub(super) fn host_gone(&mut self, host_id: Uuid, now: Instant) {
+    /// A host can take none: what it has waiting stands aside. Gives those of operations, which are held from now on, so
+    /// that others may go in their place.
+    pub(super) fn host_gone(&mut self, host_id: Uuid, now: Instant) -> Vec<Member> {
         self.connected.remove(&host_id);
-        self.move_waiting(host_id, now);
+        self.move_waiting(host_id, now)
     }
 
-    /// Looks anew whether a host can take what it has waiting.
-    pub(super) fn move_waiting(&mut self, host_id: Uuid, now: Instant) {
-        let jobs = self.jobs_of_host.get(&host_id).into_iter().flatten();
-        for Place { repository_id, turn, .. } in jobs.filter_map(|job| self.places.get(job)) {
-            let Some(turn) = *turn else { continue };
-            let Some(claim) = self.lanes.get(repository_id).and_then(|lane| Some(lane.waiting(turn)?.claim)) else {
-                continue;
-            };
-            let (ready, drains_at) = (self.is_ready(&claim), now + self.drain_after(claim.kind));
-            let Some(lane) = self.lanes.get_mut(repository_id) else { continue };
-            if let Some(waiting) = lane.stop_waiting(turn) {
-                lane.wait(turn, waiting, ready, drains_at);
+    /// Looks anew whether a host can take what it has waiting. Gives what operations hold of it.
+    pub(super) fn move_waiting(&mut self, host_id: Uuid, now: Instant) -> Vec<Member> {
+        let connected = self.connected.contains(&host_id);
+        let mut members = Vec::new();
+        for job_id in self.of_host(host_id) {
+            let Some(&Place { repository_id, turn: Some(turn), .. }) = self.places.get(&job_id) else { continue };
+            let Some(lane) = self.lanes.get_mut(&repository_id) else { continue };
+            let Some(mut waiting) = lane.stop_waiting(turn) else { continue };
+            if !connected && waiting.operation.is_some() {
+                self.held.insert(job_id);
             }
+            if self.held.contains(&job_id) {
+                count_from((!connected).then(Utc::now), &mut waiting, &mut self.by_age);
+                members.extend(waiting.operation.map(|operation| (operation, job_id)));
+            }
+            self.put_back(repository_id, turn, waiting, now);
         }
+        members
     }
 
     /// The host of a job that is not over.
@@ -366,6 +451,9 @@ impl Lanes {
         {
             return Some(Obstacle::Paused(why));
         }
+        if self.held.contains(&job_id) && self.connected.contains(&host_id) {
+            return Some(Obstacle::Operation);
+        }
         if !lane.is_ready(turn) {
             return Some(Obstacle::HostOffline);
         }
@@ -410,6 +498,7 @@ mod tests {
             attempt: 1,
             retry_of: None,
             run_id: None,
+            operation_id: None,
             requested_by: None,
             command: Json(CommandRun::new("j".into(), kind)),
             created_at: Utc::now(),
@@ -476,6 +565,38 @@ mod tests {
         assert_eq!(granted(&mut lanes), [0_u128; 0]);
         lanes.remove(id(12));
         assert_eq!(granted(&mut lanes), [10]);
+    }
+
+    #[test]
+    fn what_an_operation_holds_goes_when_it_is_released_and_its_host_is_there() {
+        let mut lanes = lanes();
+        let now = Instant::now();
+        lanes.host_ready(id(1), now);
+        let of_operation = |number| NewJob { operation_id: Some(id(7)), ..job(number, 1, Kind::Prune) };
+        for held in [of_operation(10), of_operation(11)] {
+            lanes.add_held(&held, now);
+            lanes.committed(JobRecord::of(held, JobState::new()));
+        }
+        assert_eq!(lanes.obstacle(id(10), now), Some(Obstacle::Operation));
+        assert_eq!(lanes.waiting().count(), 0, "how long it is held is its operation's affair");
+        assert!(add(&mut lanes, &job(12, 1, Kind::Backup)), "what is held holds up nobody");
+        lanes.remove(id(12));
+        assert_eq!(granted(&mut lanes), [0_u128; 0]);
+        let before = Utc::now();
+        assert_eq!(lanes.release(id(11), now), Released::Ready(REPOSITORY));
+        assert!(lanes.waiting().all(|(job, since)| job == id(11) && since >= before));
+        // It goes back while its host is away, and its operation hears of it.
+        let both = |members: Vec<Member>| members.into_iter().map(|(_, job)| job).collect::<HashSet<_>>();
+        assert_eq!(both(lanes.host_gone(id(1), now)), HashSet::from([id(10), id(11)]));
+        assert_eq!(lanes.obstacle(id(11), now), Some(Obstacle::HostOffline));
+        assert_eq!(lanes.waiting().count(), 2, "now it is their host that they wait for");
+        assert_eq!(lanes.release(id(11), now), Released::Away);
+        assert_eq!(both(lanes.host_ready(id(1), now)), HashSet::from([id(10), id(11)]));
+        assert_eq!(lanes.release(id(10), now), Released::Ready(REPOSITORY));
+        assert_eq!(granted(&mut lanes), [10]);
+        assert_eq!(lanes.release(id(10), now), Released::Gone);
+        assert_eq!(lanes.force_out(id(11)).map(|forced| forced.new.id), Some(id(11)));
+        assert!(lanes.held.is_empty() && lanes.by_age.is_empty());
     }
 
     #[test]

@@ -13,11 +13,13 @@ mod fairness;
 mod fire;
 mod lane;
 mod lanes;
+mod operations;
 mod requests;
 mod retry;
 mod terms;
 
 pub use fire::Fire;
+pub use operations::{OverruleMany, Release, ResumeOperations, SubmitOperation};
 pub use requests::{CancelJob, Explain, FindJob, HostRemoved, LookAtDeadlines, NoJob, Overrule};
 pub use retry::{NoRetry, Retry};
 pub use terms::{LimitBackups, PauseChanged};
@@ -28,6 +30,7 @@ use crate::db::jobs::{Job as JobRecord, JobState, NewJob, Origin};
 use crate::db::json::Json;
 use crate::db::runs::Claim;
 use crate::job::{Entry, HostReturned, Job, JobServices};
+use crate::operation::members::Event;
 use crate::pauses::Pauses;
 use crate::persistence::{Patience, SaveJob, WriteError};
 use crate::registry::{ConnectionId, Deliver, HostGone, Subscribe};
@@ -44,7 +47,8 @@ use uuid::Uuid;
 /// Who asks for an init that nobody asked for.
 const REQUESTED_BY_ITSELF: &str = "coordinator";
 
-/// Jobs that were out before the start get their actors in pieces of this many, and others are served in between.
+/// Jobs that were out before the start, or go out together, get their actors in pieces of this many, and others are
+/// served in between.
 const RESUMED_AT_ONCE: usize = 256;
 
 /// A host that can take jobs.
@@ -59,8 +63,8 @@ pub struct Dispatcher {
     pauses: Arc<Pauses>,
     lanes: Lanes,
     hosts: HashMap<Uuid, Connected>,
-    /// Jobs that were out before the start and have no actor yet.
-    resumed: HashMap<Uuid, JobRecord>,
+    /// Jobs that are out and have no actor yet, and where that will come in.
+    without_actor: HashMap<Uuid, (JobRecord, Entry)>,
 }
 
 impl Dispatcher {
@@ -82,8 +86,8 @@ impl Dispatcher {
         for job in waiting {
             lanes.add_waiting(job, Instant::now());
         }
-        let resumed = out.into_iter().map(|job| (job.new.id, job)).collect();
-        Self { services: Arc::new(services), pauses, lanes, hosts: HashMap::new(), resumed }
+        let without_actor = out.into_iter().map(|job| (job.new.id, (job, Entry::Resume))).collect();
+        Self { services: Arc::new(services), pauses, lanes, hosts: HashMap::new(), without_actor }
     }
 
     fn start_job(&mut self, record: JobRecord, entry: Entry, context: &mut Context<Self>) -> Addr<Job> {
@@ -94,8 +98,8 @@ impl Dispatcher {
 
     /// The actor of a job that is out.
     fn actor_of(&mut self, job_id: Uuid, context: &mut Context<Self>) -> Option<Addr<Job>> {
-        match self.resumed.remove(&job_id) {
-            Some(record) => Some(self.start_job(record, Entry::Resume, context)),
+        match self.without_actor.remove(&job_id) {
+            Some((record, entry)) => Some(self.start_job(record, entry, context)),
             None => self.services.live.actor(job_id).map(|(actor, _)| actor),
         }
     }
@@ -159,7 +163,7 @@ impl Actor for Dispatcher {
     }
 }
 
-/// Starts actors for some more of the jobs that were out before the start.
+/// Starts actors for some more of the jobs that are out and have none.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Resume;
@@ -168,7 +172,7 @@ impl Handler<Resume> for Dispatcher {
     type Result = ();
 
     fn handle(&mut self, _: Resume, context: &mut Self::Context) {
-        let some: Vec<Uuid> = self.resumed.keys().copied().take(RESUMED_AT_ONCE).collect();
+        let some: Vec<Uuid> = self.without_actor.keys().copied().take(RESUMED_AT_ONCE).collect();
         for job_id in &some {
             self.actor_of(*job_id, context);
         }
@@ -298,7 +302,8 @@ impl Handler<HostReady> for Dispatcher {
         }
         self.hosts.insert(host_id, Connected { connection, journal: journal.clone() });
         self.services.board.host_ready(host_id, guards);
-        self.lanes.host_ready(host_id, Instant::now());
+        let held = self.lanes.host_ready(host_id, Instant::now());
+        self.tell_operations(held, Event::Back);
         let mut listed: HashSet<Uuid> = jobs.iter().filter_map(|id| id.as_str().parse().ok()).collect();
         for job_id in self.lanes.out_of(host_id) {
             if let Some(actor) = self.actor_of(job_id, context) {
@@ -324,7 +329,8 @@ impl Handler<HostGone> for Dispatcher {
         if self.hosts.get(&host_id).is_some_and(|host| host.connection == connection) {
             self.hosts.remove(&host_id);
             self.services.board.host_gone(host_id);
-            self.lanes.host_gone(host_id, Instant::now());
+            let held = self.lanes.host_gone(host_id, Instant::now());
+            self.tell_operations(held, Event::Away);
             // Its waiting jobs no longer hold up others.
             for repository_id in self.lanes.repositories_of(host_id) {
                 self.dispatch(repository_id, context);
@@ -366,6 +372,7 @@ impl Handler<EnsureInit> for Dispatcher {
             requested_by: Some(REQUESTED_BY_ITSELF.to_owned()),
             command: Json(CommandRun::new(id.to_string().as_str().into(), Kind::Init)),
             created_at: Utc::now(),
+            operation_id: None,
         };
         let submit = self.handle(Submit::wish(new), context);
         actix::spawn(submit.map(move |outcome| {

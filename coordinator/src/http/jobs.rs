@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 /// The longest `?wait=`, in seconds.
-const LONGEST_WAIT: i64 = 60;
+pub(super) const LONGEST_WAIT: i64 = 60;
 /// How often, and how fast, a cancel is tried for a job that is just being made.
 const CANCEL_TRIES: usize = 10;
 const CANCEL_PAUSE: Duration = Duration::from_millis(50);
@@ -62,6 +62,7 @@ struct JobView<'a> {
     scheduled_at: Option<Timestamp>,
     attempt: i64,
     retry_of: Option<Uuid>,
+    operation_id: Option<Uuid>,
     requested_by: Option<&'a str>,
     /// What keeps a queued job from starting.
     waiting_for: Option<String>,
@@ -121,6 +122,7 @@ impl<'a> JobView<'a> {
             scheduled_at: new.scheduled_at,
             attempt: new.attempt,
             retry_of: new.retry_of,
+            operation_id: new.operation_id,
             requested_by: new.requested_by.as_deref(),
             waiting_for,
             created_at: new.created_at,
@@ -295,21 +297,36 @@ async fn submit(services: &Services, new: NewJob) -> Result<Submitted, Problem> 
 }
 
 async fn list(services: web::Data<Services>, params: Params) -> Result<HttpResponse, Problem> {
-    params.only(&["host_id", "kind", "status", "origin", "since", LIMIT, CURSOR])?;
-    let page: Page<(Timestamp, Uuid)> = Page::of(&params)?;
+    params.only(&["host_id", "kind", "status", "origin", "since", "operation_id", LIMIT, CURSOR])?;
+    let operation_id = id(&params, "operation_id")?;
+    list_of(&services, &params, operation_id).await
+}
+
+/// A parameter that is an id. One that is none is nobody's: the list is empty.
+fn id(params: &Params, name: &str) -> Result<Option<Uuid>, Problem> {
+    Ok(params.one(name)?.map(|id| id.parse().unwrap_or(Uuid::nil())))
+}
+
+/// The jobs that `params` want, all or those of an operation.
+pub(super) async fn list_of(
+    services: &Services,
+    params: &Params,
+    operation_id: Option<Uuid>,
+) -> Result<HttpResponse, Problem> {
+    let page: Page<(Timestamp, Uuid)> = Page::of(params)?;
     let filter = Filter {
-        // An id that is none is the id of no host: the list is empty.
-        host_id: params.one("host_id")?.map(|id| id.parse().unwrap_or(Uuid::nil())),
-        kind: literal(&params, "kind")?,
-        status: literal(&params, "status")?,
-        origin: literal(&params, "origin")?,
-        since: time(&params, "since")?,
+        operation_id,
+        host_id: id(params, "host_id")?,
+        kind: literal(params, "kind")?,
+        status: literal(params, "status")?,
+        origin: literal(params, "origin")?,
+        since: time(params, "since")?,
         after: page.after,
     };
-    let found = read_from(&services, async |reader| job_lists::list(reader, &filter, page.rows()).await).await?;
+    let found = read_from(services, async |reader| job_lists::list(reader, &filter, page.rows()).await).await?;
     let page = page.list(found, |job| (job.new.created_at, job.new.id), |job| job);
-    let mut obstacles = obstacles(&services, &page.items).await?;
-    let items = page.items.iter().map(|job| view(&services, job, &mut obstacles)).collect();
+    let mut obstacles = obstacles(services, &page.items).await?;
+    let items = page.items.iter().map(|job| view(services, job, &mut obstacles)).collect();
     Ok(HttpResponse::Ok().json(List { items, next_cursor: page.next_cursor }))
 }
 

@@ -13,6 +13,9 @@ pub mod hosts;
 pub mod jobs;
 pub mod logs;
 pub mod maintenance;
+mod operation_request;
+mod operation_views;
+pub mod operations;
 pub mod page;
 pub mod params;
 pub mod patch;
@@ -68,6 +71,7 @@ fn configure_admin(config: &mut web::ServiceConfig) {
     enrollment::configure(config);
     hosts::configure(config);
     jobs::configure(config);
+    operations::configure(config);
     repositories::configure(config);
     source_groups::configure(config);
     schedules::configure(config);

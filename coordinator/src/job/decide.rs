@@ -24,6 +24,11 @@ pub enum Decide {
         /// Why, for people.
         reason: String,
     },
+    /// Its operation takes it back; nothing if it has gone out meanwhile.
+    Withdraw {
+        /// Why, for people.
+        reason: String,
+    },
     /// A report is no longer waited for; the agent may still be at work.
     Lose {
         /// Why, for people.
@@ -39,15 +44,16 @@ impl Handler<Decide> for Job {
     fn handle(&mut self, decision: Decide, context: &mut Context<Self>) {
         let event = match decision {
             Decide::Cancel => Event::CancelRequested,
-            Decide::Expire { .. } if self.record.state.dispatched_at.is_some() => return,
+            Decide::Expire { .. } | Decide::Withdraw { .. } if self.record.state.dispatched_at.is_some() => return,
             Decide::GiveUp { reason } | Decide::Expire { reason } => Event::GivenUp { reason },
+            Decide::Withdraw { reason } => Event::Withdrawn { reason },
             // No agent has it, so none is at work on it.
             Decide::Lose { reason } if !self.delivery.may_have_arrived() => Event::GivenUp { reason },
             Decide::Lose { reason } => Event::Lost { reason },
             Decide::Release => Event::Released,
         };
         let may_run = self.delivery.may_have_arrived() && !self.record.state.status.is_terminal();
-        if may_run && event != Event::Released {
+        if may_run && !matches!(event, Event::Released | Event::Withdrawn { .. }) {
             self.send_cancel(context);
         }
         self.note(&event, context);

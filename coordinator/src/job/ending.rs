@@ -65,6 +65,7 @@ mod tests {
             attempt: 1,
             retry_of: None,
             run_id: Some(Uuid::from_u128(4)),
+            operation_id: None,
             requested_by: None,
             command: Json(CommandRun::new("j".into(), Kind::Backup)),
             created_at: now(),

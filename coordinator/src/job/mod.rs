@@ -24,6 +24,7 @@ use crate::db::jobs::{Job as JobRecord, JobState};
 use crate::db::logs::{self, LogChunk};
 use crate::dispatcher::{Dispatcher, JobEnded, JobStopped};
 use crate::live::LiveJobs;
+use crate::operation::{OpenOperations, members};
 use crate::persistence::{Patience, Persistence, SaveJob};
 use crate::registry::{Deliver, Registry, Undelivered};
 use actix::{
@@ -32,7 +33,7 @@ use actix::{
 };
 use chrono::Utc;
 use delivery::Delivery;
-use fleet_wire::{CommandCancel, CommandRun, JobProgress, JournalId, ToAgent};
+use fleet_wire::{CommandCancel, CommandRun, JobProgress, JournalId, Status, ToAgent};
 use futures_util::FutureExt;
 use futures_util::future::OptionFuture;
 use lines::Pack;
@@ -60,6 +61,8 @@ pub struct JobServices {
     pub board: Arc<Board>,
     /// Where others find it.
     pub live: Arc<LiveJobs>,
+    /// The operations that want to hear of their jobs.
+    pub operations: Arc<OpenOperations>,
     /// How long it may wait and run.
     pub limits: Deadlines,
 }
@@ -84,6 +87,8 @@ pub struct Job {
     dispatcher: Addr<Dispatcher>,
     delivery: Delivery,
     writer: Writer,
+    /// The status that its operation knows.
+    told: Status,
     /// Which lines are stored or on their way there. Read when the first one comes, for most jobs that a restart finds
     /// out need nothing else of the ledger.
     known: Option<Seqs>,
@@ -103,6 +108,7 @@ impl Job {
             delivery: Delivery::new(entry, record.new.is_of_agent()),
             cancelled_since: record.state.cancel_requested_at.map(|_| Instant::now()),
             out_since: Instant::now(),
+            told: record.state.status,
             record,
             entry,
             services,
@@ -167,6 +173,7 @@ impl Job {
 
     fn committed(&mut self, state: Arc<JobState>, context: &mut Context<Self>) {
         let (over, free) = (state.status.is_terminal(), state.is_over_for_good());
+        self.tell_operation(&state);
         self.services.live.committed(self.id(), state);
         if over {
             self.services.board.clear_progress(self.id());
@@ -176,6 +183,17 @@ impl Job {
             Self::stop_later(context);
         }
         self.services.board.job_changed(self.id());
+    }
+
+    fn tell_operation(&mut self, state: &JobState) {
+        let Some(operation_id) = self.record.new.operation_id.filter(|_| state.status != self.told) else { return };
+        self.told = state.status;
+        let event = match state.status {
+            Status::Queued => return,
+            Status::Running => members::Event::Began,
+            status => members::Event::Over { status, partial: state.partial },
+        };
+        self.services.operations.tell(operation_id, self.id(), event);
     }
 
     fn stop_later(context: &mut Context<Self>) {

@@ -115,7 +115,21 @@ pub fn plan(
         requested_by: Some(cause.requested_by),
         command: Json(run),
         created_at: cause.at,
+        operation_id: None,
     })
+}
+
+/// What is wrong with a wish whatever host it is for.
+pub fn objections(kind: Kind, wish: &Wish) -> Vec<Objection> {
+    let mut objections = objections_to_arguments(kind, wish);
+    if kind == Kind::Backup && wish.source_group.is_none() {
+        objections.push(no_source_group());
+    }
+    objections
+}
+
+fn no_source_group() -> Objection {
+    Objection::new("/source_group", "a backup needs a source group")
 }
 
 fn objections_to_arguments(kind: Kind, wish: &Wish) -> Vec<Objection> {
@@ -149,7 +163,7 @@ fn find<'a>(name: &str, groups: &'a [SourceGroup]) -> Result<&'a SourceGroup, Ob
 
 fn fill_backup(run: &mut CommandRun, wish: &Wish, host: &Host, groups: &[SourceGroup]) -> Result<(), Objection> {
     let name = wish.source_group.as_deref();
-    let name = name.ok_or_else(|| Objection::new("/source_group", "a backup needs a source group"))?;
+    let name = name.ok_or_else(no_source_group)?;
     let group = find(name, groups)?;
     run.includes.clone_from(&group.includes.0);
     run.excludes.clone_from(&group.excludes.0);
@@ -201,12 +215,12 @@ fn fill_forget(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use chrono::Utc;
     use fleet_wire::RetentionPolicy;
 
-    fn host() -> Host {
+    pub(crate) fn host() -> Host {
         let hooks = (Some("host pre".to_owned()), Some("host post".to_owned()));
         Host {
             repository_id: Some(Uuid::from_u128(2)),
@@ -216,7 +230,7 @@ mod tests {
         }
     }
 
-    fn repository(append_only: bool, has_admin: bool) -> Repository {
+    pub(crate) fn repository(append_only: bool, has_admin: bool) -> Repository {
         Repository {
             id: Uuid::from_u128(2),
             name: "main".to_owned(),
@@ -239,7 +253,7 @@ mod tests {
         }
     }
 
-    fn group(name: &str, retention: Option<i64>) -> SourceGroup {
+    pub(crate) fn group(name: &str, retention: Option<i64>) -> SourceGroup {
         let policy = |keep_last| Json(RetentionPolicy { keep_last: Some(keep_last), ..RetentionPolicy::default() });
         SourceGroup {
             host_id: Uuid::from_u128(1),

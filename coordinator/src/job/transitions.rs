@@ -33,6 +33,11 @@ pub enum Event {
         /// Why, for people.
         reason: String,
     },
+    /// Nobody wants it any more, and it was not let go.
+    Withdrawn {
+        /// Why, for people.
+        reason: String,
+    },
     /// The coordinator stops waiting for a report; the agent may still be at work.
     Lost {
         /// Why, for people.
@@ -83,6 +88,11 @@ pub fn apply(state: &JobState, event: &Event, now: Timestamp) -> Option<JobState
             end(&mut next, Status::Failed, now);
             next.error = Some(reason.clone());
         }
+        Event::Withdrawn { reason } if state.dispatched_at.is_none() => {
+            end(&mut next, Status::Cancelled, now);
+            next.error = Some(reason.clone());
+        }
+        Event::Withdrawn { .. } => {}
         Event::Lost { reason } => {
             end(&mut next, Status::Failed, now);
             next.lost_at = Some(now);

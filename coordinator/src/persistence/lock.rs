@@ -1,8 +1,8 @@
 //! One coordinator per database, held by an advisory lock on the connection that writes.
 
 use crate::db::{Database, DatabaseError, settings};
-use diesel::QueryableByName;
 use diesel::sql_types::{BigInt, Bool};
+use diesel::{QueryResult, QueryableByName};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -95,6 +95,12 @@ impl CoordinatorLock {
     pub(super) fn into_connection(self) -> AsyncPgConnection {
         self.0
     }
+}
+
+/// Whether this process is the one that has the lock. If so, no other can become it before the transaction is over.
+pub(super) async fn is_ours(connection: &mut AsyncPgConnection) -> QueryResult<bool> {
+    let holder = settings::get_and_hold(connection, HOLDER).await?;
+    Ok(holder.is_some_and(|holder| holder == process_id().as_bytes()))
 }
 
 /// A name for this process that no other has.

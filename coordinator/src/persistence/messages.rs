@@ -51,6 +51,20 @@ impl<W: Write> Message for Save<W> {
     type Result = Result<W::Output, WriteError>;
 }
 
+/// Applies one write that is large: in a transaction of its own, so that the others need not wait for it. What it reads
+/// may change until it commits.
+#[derive(Debug)]
+pub struct Apart<W> {
+    /// The write.
+    pub write: W,
+    /// How long it may wait.
+    pub patience: Patience,
+}
+
+impl<W: Write> Message for Apart<W> {
+    type Result = Result<W::Output, WriteError>;
+}
+
 /// All that one step of one job changes, written together: many of these become one statement a kind.
 #[derive(Debug)]
 pub struct SaveJob {

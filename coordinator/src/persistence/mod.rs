@@ -4,8 +4,10 @@
 //! Each asker is answered after the commit. When the database is away, nothing is lost: the batch is kept and tried
 //! again, and what arrives meanwhile is gathered behind it; only writes with limited [`Patience`] are given back as
 //! not done, at their time and not when a turn ends, for a database that hangs ends none. A commit that was not answered is resolved by applying the batch again, which by [`Write`]'s rule does
-//! nothing where it was done. A batch that the database refuses is taken apart to find the write at fault.
+//! nothing where it was done. A batch that the database refuses is taken apart to find the write at fault. A write that
+//! is large by itself goes beside the turns ([`Apart`]).
 
+mod apart;
 mod batch;
 mod error;
 mod lock;
@@ -14,7 +16,7 @@ mod turn;
 
 pub use error::WriteError;
 pub use lock::{CoordinatorLock, LockError};
-pub use messages::{Drain, Patience, Save, SaveHello, SaveJob, SavePresence, Write};
+pub use messages::{Apart, Drain, Patience, Save, SaveHello, SaveJob, SavePresence, Write};
 
 use crate::db::Database;
 use crate::db::greetings::Greeting;
@@ -34,6 +36,7 @@ const EXPIRE_EVERY: Duration = Duration::from_millis(250);
 
 /// The one writer. See the module's text.
 pub struct Persistence {
+    database: Database,
     /// Absent while a turn has it.
     hand: Option<Hand>,
     gathered: Batch,
@@ -44,7 +47,8 @@ impl Persistence {
     /// A writer to `database` that holds the coordinator's `lock`. If another coordinator takes the lock while the
     /// database is away, what this one has in memory is no longer true: that is said over `lost`.
     pub fn new(database: Database, lock: CoordinatorLock, lost: mpsc::UnboundedSender<LockError>) -> Self {
-        Self { hand: Some(Hand::new(database, lock, lost)), gathered: Batch::default(), drained: Vec::new() }
+        let hand = Some(Hand::new(database.clone(), lock, lost));
+        Self { database, hand, gathered: Batch::default(), drained: Vec::new() }
     }
 
     /// The same with another limit for a transaction, which is 30 s otherwise.

@@ -11,7 +11,7 @@ pub use error::StartError;
 
 use crate::config::Config;
 use crate::db::Database;
-use crate::dispatcher::HostRemoved;
+use crate::dispatcher::{HostRemoved, ResumeOperations};
 use crate::embedded_postgres::EmbeddedPostgres;
 use crate::http;
 use crate::http::waiting_room::WaitingRoom;
@@ -136,10 +136,11 @@ fn start_actors(
     admin_token: &Secret,
     config: &Config,
 ) -> Services {
-    let Ledger { lock, found, online, removed } = ledger;
+    let Ledger { lock, found, operations, online, removed } = ledger;
     let persistence = Persistence::new(database.clone(), lock, lost).start();
     let (limits, maintenance, leases) = (config.deadlines.clone(), config.maintenance.clone(), config.leases.clone());
     let services = Services::start(found, database, vault, persistence, admin_token, limits, maintenance, leases);
+    services.dispatcher.do_send(ResumeOperations(operations));
     for host_id in removed {
         services.dispatcher.do_send(HostRemoved { host_id });
     }

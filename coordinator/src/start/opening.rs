@@ -6,7 +6,8 @@
 
 use super::StartError;
 use crate::config::Config;
-use crate::db::{Database, DatabaseError, Outlook, hosts, jobs, pauses, repositories, settings};
+use crate::db::operations::{Operation, Standing};
+use crate::db::{Database, DatabaseError, Outlook, hosts, jobs, operations, pauses, repositories, settings};
 use crate::pauses::Pauses;
 use crate::persistence::CoordinatorLock;
 use crate::services::Found;
@@ -26,6 +27,8 @@ pub(super) struct Ledger {
     pub(super) lock: CoordinatorLock,
     /// What the dispatcher must know.
     pub(super) found: Found,
+    /// Operations that are not over, and how their jobs stand.
+    pub(super) operations: Vec<(Operation, Vec<Standing>)>,
     /// Hosts that were online.
     pub(super) online: Vec<Uuid>,
     /// Hosts out of service that still have open jobs.
@@ -61,13 +64,13 @@ async fn try_open(config: &Config, database: &Database, vault: &Vault) -> Result
         return Err(StartError::WrongKey(config.key_path()));
     }
     let read = async |reader: &mut diesel_async::AsyncPgConnection| {
-        let open = jobs::open(reader).await?;
+        let (open, operations) = (jobs::open(reader).await?, operations::open(reader).await?);
         let pauses = Pauses::new(pauses::all(reader).await?);
         let found = Found { open, pauses, most_backups: repositories::most_backups(reader).await? };
-        Ok((found, hosts::online(reader).await?, hosts::removed_with_open_jobs(reader).await?))
+        Ok((found, operations, hosts::online(reader).await?, hosts::removed_with_open_jobs(reader).await?))
     };
-    let (found, online, removed) = database.read(read).await?;
-    Ok(Ledger { lock, found, online, removed })
+    let (found, operations, online, removed) = database.read(read).await?;
+    Ok(Ledger { lock, found, operations, online, removed })
 }
 
 /// Brings the schema up to date, and says what that meant.

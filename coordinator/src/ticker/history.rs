@@ -3,6 +3,7 @@
 use super::pace::{piece, time_before};
 use crate::config::History;
 use crate::db::history::{ForgetJobs, ForgetLogs, ForgetRuns};
+use crate::db::operations;
 use crate::persistence::{Patience, Persistence, Save, Write, WriteError};
 use actix::Addr;
 use std::time::Duration;
@@ -33,6 +34,7 @@ async fn forget(persistence: &Addr<Persistence>, keep: &History) -> Result<(), W
             after = Some(last);
         }
         while batch(persistence, ForgetRuns { due_before: ended_before }).await?.is_some() {}
+        while batch(persistence, operations::Forget { made_before: ended_before }).await?.is_some() {}
     }
     Ok(())
 }

@@ -36,6 +36,12 @@ impl Request {
         let body = format!(r#"{{"kind":"backup","source_group":"{}"}}"#, super::rig::GROUP);
         Self::post(&format!("/v1/hosts/{host_id}/jobs"), token, &body)
     }
+
+    /// The POST of an operation: a backup on every host.
+    pub(super) fn operation(token: &str) -> Self {
+        let body = format!(r#"{{"kind":"backup","source_group":"{}","selector":{{"all":true}}}}"#, super::rig::GROUP);
+        Self::post("/v1/operations", token, &body)
+    }
 }
 
 impl Client {
@@ -75,7 +81,7 @@ impl Client {
         Ok(serde_json::from_slice(self.call(request).await?)?)
     }
 
-    /// Asks for a job; gives its id.
+    /// Asks for a job or an operation; gives its id.
     ///
     /// # Errors
     /// As [`Self::json`].

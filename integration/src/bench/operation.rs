@@ -1,13 +1,13 @@
-//! One operation over the whole fleet: a job on every agent, until all of them have durably succeeded.
+//! One operation over the whole fleet, in one request: a job on every agent, until all of them have durably succeeded.
 //!
 //! The agents say what they have to say step by step, each step once the one before it is acknowledged, so that every
 //! job takes its four transitions to the disk one after the other: made, accepted, begun, ended. Floor: the same four
 //! for as many jobs in SQL on one connection, in transactions of 1,000 jobs. For information: the same with agents that
-//! say all three at once, and with all hosts in a single repository. Checked: that many jobs have succeeded.
+//! say all three at once, and with all hosts in a single repository. Checked: that many jobs have succeeded, and so have
+//! the operations.
 
 use super::floors;
-use super::http::Request;
-use super::pool::Pool;
+use super::http::{Client, Request};
 use super::report::{Goal, Round, Row};
 use super::rig::{Rig, expect};
 use super::{Scale, Scaled};
@@ -15,12 +15,10 @@ use crate::Failure;
 use crate::swarm::{Conduct, Event, Host, Swarm};
 use std::net::SocketAddr;
 use std::time::Instant;
-use tokio_postgres::Client;
 
 const AGENTS: Scaled = Scaled { full: 10_000, quick: 300 };
 const HOSTS_A_REPOSITORY: usize = 100;
 const ROUNDS: Scaled = Scaled { full: 3, quick: 1 };
-const CLIENTS: usize = 256;
 const SQL_BATCH: usize = 1_000;
 
 pub(super) fn run(scale: Scale) -> Result<Vec<Row>, Failure> {
@@ -42,7 +40,7 @@ fn measure(scale: Scale, a_repository: usize, rounds: usize, conduct: Conduct) -
     let rig = Rig::start()?;
     let hosts = rig.fleet(count, a_repository)?;
     let (address, token) = (rig.address()?, rig.coordinator.admin_token().to_owned());
-    let client: Client = rig.runtime.block_on(floors::prepare(&rig.floor.url()))?;
+    let client = rig.runtime.block_on(floors::prepare(&rig.floor.url()))?;
     let mut swarm = rig.runtime.block_on(Swarm::connected(address, &hosts, "bench", conduct))?;
     let mut measured = Vec::new();
     for _ in 0..rounds {
@@ -56,16 +54,17 @@ fn measure(scale: Scale, a_repository: usize, rounds: usize, conduct: Conduct) -
 
 /// Has a backup run on all hosts; gives how long it took, in seconds.
 async fn operation(swarm: &mut Swarm, address: SocketAddr, token: &str, hosts: &[Host]) -> Result<f64, Failure> {
+    let mut client = Client::connect(address).await?;
     let began = Instant::now();
-    submit(address, token, hosts).await?;
+    let id = client.submit(&Request::operation(token)).await?;
     let settled = |event: &Event| matches!(event, Event::Settled { .. });
     swarm.wait_for("jobs that have succeeded", hosts.len(), settled).await?;
-    Ok(began.elapsed().as_secs_f64())
-}
-
-/// Asks for the jobs. One POST will do once there are operations; until then many clients post one job after the other.
-async fn submit(address: SocketAddr, token: &str, hosts: &[Host]) -> Result<(), Failure> {
-    let pool = Pool::connect(address, CLIENTS).await?;
-    hosts.iter().for_each(|host| pool.submit(Request::job(&host.id, token)));
-    pool.all().await.map(drop)
+    let took = began.elapsed().as_secs_f64();
+    // Its own end is written behind that of its last job.
+    let ended = client.json(&Request::get(&format!("/v1/operations/{id}?wait=60"), token)).await?;
+    let (state, succeeded) = (&ended["state"], &ended["counts"]["succeeded"]);
+    if *state != "succeeded" || *succeeded != hosts.len() {
+        return Err(Failure::new(format!("NOT CORRECT: the operation is {state}, {succeeded} of its jobs succeeded")));
+    }
+    Ok(took)
 }

@@ -2,9 +2,11 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file includes this and uses a part of it")]
 
-use fleet_integration::{Api, Database, Failure, FakeAgent, Received, Sandbox, Server, eventually};
+use fleet_integration::{Api, Database, Failure, FakeAgent, Host as Enrolled, Received, Sandbox, Server, eventually};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
 /// Everything here happens within this time or the test fails.
@@ -215,6 +217,32 @@ pub fn running_on(database: Database) -> (Sandbox, Host, String) {
     let last = host.start(&job, "backup");
     host.settled(last);
     (sandbox, host, job)
+}
+
+/// Enrols `count` hosts, ten to a repository, with several clients at once.
+pub fn enroll_many(sandbox: &Sandbox, count: usize) -> Vec<Enrolled> {
+    const CLIENTS: usize = 8;
+    let next = AtomicUsize::new(0);
+    let client = || {
+        let mut enrolled = Vec::new();
+        loop {
+            let group = next.fetch_add(10, Ordering::Relaxed);
+            if group >= count {
+                return enrolled;
+            }
+            let url = format!("/nowhere/{group}");
+            let repository = sandbox.api().create_repository(&format!("r{group}"), &url, "password").unwrap();
+            for number in group..count.min(group + 10) {
+                let name = format!("host-{number}");
+                let (id, token) = sandbox.enroll(&name, Some(&repository)).unwrap();
+                enrolled.push(Enrolled { id, name, token });
+            }
+        }
+    };
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(client)).collect();
+        clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
+    })
 }
 
 /// The payload of a `log.stream`.

@@ -1,0 +1,3 @@
+ALTER TABLE jobs DROP COLUMN operation_id;
+DROP TABLE operation_skipped;
+DROP TABLE operations;
