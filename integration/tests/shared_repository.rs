@@ -1,7 +1,7 @@
 //! Hosts that share a repository, with real agents and real restic: backups, forget, prune and check all want it at one
-//! time, and no restic ever meets a lock.
+//! time, and no restic ever meets a lock. And whoever forgets for all of them finds each one's snapshots.
 
-use fleet_integration::{Agent, Api, Failure, Restic, Sandbox, eventually, restics};
+use fleet_integration::{Agent, AgentSettings, Api, Failure, Restic, Sandbox, eventually, restics};
 use serde_json::{Value, json};
 use std::fs;
 use std::time::Duration;
@@ -100,4 +100,38 @@ fn no_restic_meets_a_lock_while_all_want_the_repository() {
     assert_eq!(left[0], 1, "{left:?}");
     assert!(left[1..].iter().all(|count| *count >= 1), "{left:?}");
     assert!(real.run(&["check"]).unwrap().contains("no errors"));
+}
+
+#[test]
+fn a_forget_for_all_hosts_finds_the_snapshots_of_a_machine_that_was_renamed() {
+    let restic = restics().unwrap().remove(0);
+    let sandbox = Sandbox::start_with(&[("FLEET_MAINTENANCE_JITTER", "0s")]).unwrap();
+    let api = sandbox.api();
+    let (repository, real) = sandbox.repository("shared", &restic).unwrap();
+    let (mut agent, id) = host(&sandbox, &repository, 0);
+    let runner = host(&sandbox, &repository, 1);
+    let run = |host: &str, body: Value| {
+        let job = api.finished_job(&api.run_job(host, &body).unwrap(), LIMIT).unwrap();
+        assert_eq!(job["status"], "succeeded", "{job}");
+    };
+    run(&id, json!({"kind": "backup", "source_group": "docs"}));
+    run(&runner.1, json!({"kind": "backup", "source_group": "docs"}));
+    agent.process().stop().unwrap();
+    // By the name of the machine beside it, of all names.
+    let settings = AgentSettings { hostname: "host-1".to_owned(), ..agent.settings().clone() };
+    let _renamed = Agent::start(settings).unwrap();
+    run(&id, json!({"kind": "backup", "source_group": "docs"}));
+    assert_eq!(snapshots_of_each(&real)[..2], [2, 1]);
+
+    let body = json!({"forget": {"cron": "0 0 1 1 *"}, "runner_host_id": runner.1});
+    api.call("PUT", &format!("/v1/repositories/{repository}/maintenance"), Some(&body), &[]).unwrap().ok().unwrap();
+    let due = "UPDATE maintenance SET next_due_at = date_trunc('second', now()) WHERE kind = 'forget' RETURNING kind";
+    assert_eq!(sandbox.database.query(due).unwrap().len(), 1);
+    eventually("the forget", LIMIT, || {
+        let list = api.list(&format!("/v1/repositories/{repository}/runs"))?;
+        let done = list.iter().any(|run| run["outcome"] == "succeeded");
+        if done { Ok(()) } else { Err(Failure::new(format!("{list:?}"))) }
+    })
+    .unwrap();
+    assert_eq!(snapshots_of_each(&real)[..2], [1, 1]);
 }
