@@ -82,12 +82,33 @@ fn prepare(args: &RunArgs) -> Result<Setup, RunError> {
     let data_dir = args.common.data_dir().map_err(RunError::Setup)?;
     // One spelling: children are known by it after a crash.
     let data_dir = data_dir.canonicalize().unwrap_or(data_dir);
-    let hostname = args.common.hostname().map_err(RunError::Setup)?;
-    let identity = Identity::load(&data_dir)?.ok_or_else(|| RunError::NotEnrolled(Identity::path(&data_dir)))?;
+    let mut identity = Identity::load(&data_dir)?.ok_or_else(|| RunError::NotEnrolled(Identity::path(&data_dir)))?;
     let server = Server::parse(&identity.server, args.common.allow_plain_http)?;
     files::make_private_dir(&data_dir)?;
     let settings = Settings::load(&data_dir)?;
+    let hostname = kept_name(&mut identity, args.common.hostname(), &data_dir)?;
     Ok(Setup { data_dir, hostname, server, identity, settings })
+}
+
+/// The name that the host was enrolled with, whatever it is called now: with another its older snapshots would never be
+/// forgotten, and the newer ones by another host's policy. An identity without it gets what the host is called now.
+fn kept_name(identity: &mut Identity, now: Result<String, String>, data_dir: &Path) -> Result<String, RunError> {
+    if let Some(kept) = &identity.hostname {
+        match now {
+            Ok(now) if now == *kept => {}
+            Ok(now) => log::warn!(
+                "this host is called {now} now; its snapshots go on under {kept}, the name that it was enrolled with. To \
+                 change that, enrol it again"
+            ),
+            Err(_) => log::warn!("this host has no name now; its snapshots go on under {kept}"),
+        }
+        return Ok(kept.clone());
+    }
+    let name = now.map_err(RunError::Setup)?;
+    log::info!("the name {name} is kept for this host's snapshots");
+    identity.hostname = Some(name.clone());
+    identity.store(data_dir)?;
+    Ok(name)
 }
 
 async fn serve(args: &RunArgs, setup: Setup, signals: (Signal, Signal)) -> Result<(), RunError> {

@@ -125,7 +125,8 @@ pub struct CommonArgs {
     /// Talk unencrypted to a coordinator on another machine
     #[arg(long, env = "FLEET_ALLOW_PLAIN_HTTP", value_parser = BoolishValueParser::new())]
     pub allow_plain_http: bool,
-    /// The name of this host [default: what the system calls it]
+    /// The name of this host: kept from its enrolment on, another one later only leads to a warning
+    /// [default: what the system calls it]
     #[arg(long, env = "FLEET_HOSTNAME", value_name = "NAME")]
     pub hostname: Option<String>,
 }

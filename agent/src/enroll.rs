@@ -96,7 +96,12 @@ pub fn enroll(args: &EnrollArgs) -> Result<Identity, EnrollError> {
     let request =
         Request { token: &args.token, hostname: &hostname, os: host::os().to_string(), arch: host::arch().to_string() };
     let answer = ask(&server, &request)?;
-    let identity = Identity { server: server.base(), host_id: answer.host_id, agent_token: answer.agent_token };
+    let identity = Identity {
+        server: server.base(),
+        host_id: answer.host_id,
+        agent_token: answer.agent_token,
+        hostname: Some(hostname),
+    };
     identity.store(&data_dir)?;
     Ok(identity)
 }

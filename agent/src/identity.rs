@@ -16,6 +16,10 @@ pub struct Identity {
     pub host_id: String,
     /// What this agent authenticates with.
     pub agent_token: Secret,
+    /// The name that the coordinator knows this host by: its snapshots are made, listed and judged under it, whatever the
+    /// machine is called later. Absent if an agent has enrolled it that did not keep the name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
 }
 
 impl Identity {

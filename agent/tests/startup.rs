@@ -40,12 +40,36 @@ async fn an_enrolled_agent_keeps_its_identity_and_connects_with_it() {
     let mode = |path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(agent.data_dir().join("identity.json")), 0o600);
     assert_eq!(mode(agent.data_dir()), 0o700);
+    assert_eq!(agent.identity()["hostname"], "testhost");
 
     let again = fails(enroll(&agent, &coordinator.url, &[]), &mut agent).await;
     assert!(again.contains("h7") && again.contains("--force"), "{again}");
     agent.start();
     coordinator.hello(&agent).await;
     assert!(!agent.log().contains(TOKEN) && !agent.log().contains("enrolment-token"));
+}
+
+#[tokio::test]
+async fn a_host_keeps_its_name_whatever_the_machine_is_called_later() {
+    let coordinator = Coordinator::bind().await;
+    // An agent that did not keep the name has enrolled it.
+    let mut agent = Agent::running(&coordinator.url);
+    let (_, hello) = coordinator.hello(&agent).await;
+    assert_eq!(hello["hostname"], "testhost");
+    let kept = agent.identity();
+    assert_eq!(
+        (&kept["hostname"], &kept["host_id"], &kept["agent_token"]),
+        (&"testhost".into(), &"h1".into(), &TOKEN.into())
+    );
+    assert!(!agent.log().contains("renamed"), "{}", agent.log());
+    agent.kill().await;
+
+    let mut command = agent.command();
+    agent.start_as(command.env("FLEET_HOSTNAME", "renamed"));
+    let (_, hello) = coordinator.hello(&agent).await;
+    assert_eq!(hello["hostname"], "testhost");
+    assert_eq!(agent.identity(), kept);
+    agent.logs("called renamed now").await;
 }
 
 #[tokio::test]

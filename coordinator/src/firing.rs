@@ -3,10 +3,34 @@
 use crate::db::schedules::Schedule;
 use chrono::TimeDelta;
 use fleet_wire::Timestamp;
+use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
 
 /// A firing that is not later than this is run whatever the schedule says of catching up: messages take time.
 const ALWAYS_IN_TIME: TimeDelta = TimeDelta::minutes(15);
+
+/// A source group's part of a firing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The group.
+    pub group: String,
+    /// The id that the agent made for its job.
+    pub job_id: Option<Uuid>,
+    /// Whether the schedule still has the group.
+    pub scheduled: bool,
+}
+
+/// Whose the ids of a firing are: those of the groups that it names, for the schedule may have changed since. `groups`
+/// are the schedule's now; `named` are in the order of `job_ids`, or empty. Without names an id counts by its position,
+/// but only if there is one for each group: else it could be taken for the backup of another.
+pub fn parts(groups: &[String], named: &[String], job_ids: &[Uuid]) -> Vec<Part> {
+    let fired_as = if named.is_empty() && groups.len() == job_ids.len() { groups } else { named };
+    let ids: HashMap<&String, Uuid> = fired_as.iter().zip(job_ids.iter().copied()).collect();
+    let has: HashSet<&String> = groups.iter().collect();
+    let part = |group: &String, scheduled| Part { group: group.clone(), job_id: ids.get(group).copied(), scheduled };
+    let gone = named.iter().filter(|group| !has.contains(group));
+    groups.iter().map(|group| part(group, true)).chain(gone.map(|group| part(group, false))).collect()
+}
 
 /// See [`judge`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +106,30 @@ mod tests {
         match judge(schedule, now(), open, paused, now()) {
             Verdict::Skip(why) => why,
             other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn ids_are_those_of_the_groups_that_are_named() {
+        let strings = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        let id = |number| Uuid::from_u128(number);
+        let of = |groups: &[&str], named: &[&str], ids: &[Uuid]| -> Vec<_> {
+            let parts = parts(&strings(groups), &strings(named), ids).into_iter();
+            parts.map(|part| (part.group, part.job_id.map(|id| id.as_u128()), part.scheduled)).collect()
+        };
+        let part = |group: &str, id: Option<u128>, scheduled| (group.to_owned(), id, scheduled);
+        // One has come to the front, one has gone.
+        assert_eq!(
+            of(&["db", "docs"], &["docs", "etc"], &[id(1), id(2)]),
+            [part("db", None, true), part("docs", Some(1), true), part("etc", Some(2), false)]
+        );
+        let reordered = of(&["docs", "db"], &["db", "docs"], &[id(1), id(2)]);
+        assert_eq!(reordered, [part("docs", Some(2), true), part("db", Some(1), true)]);
+        // Nobody names them.
+        let by_place = of(&["db", "docs"], &[], &[id(1), id(2)]);
+        assert_eq!(by_place, [part("db", Some(1), true), part("docs", Some(2), true)]);
+        for ids in [&[id(1)][..], &[id(1), id(2), id(3)], &[]] {
+            assert_eq!(of(&["db", "docs"], &[], ids), [part("db", None, true), part("docs", None, true)]);
         }
     }
 

@@ -294,3 +294,101 @@ fn what_was_refused_or_cancelled_is_not_tried_again() {
     let outcomes: Vec<_> = runs(&api, &host.id).iter().map(|run| run["outcome"].as_str().unwrap().to_owned()).collect();
     assert_eq!(outcomes, ["failed", "cancelled"]);
 }
+
+/// Puts other groups into a schedule.
+fn regroup(api: &Api, host: &str, schedule: &str, groups: &[&str]) {
+    let body = json!({"cron": "0 0 1 1 *", "source_groups": groups});
+    api.call("PUT", &format!("/v1/hosts/{host}/schedules/{schedule}"), Some(&body), &[]).unwrap().ok().unwrap();
+}
+
+/// The run of a group, once its outcome is this.
+fn run_of(api: &Api, host: &str, group: &str, outcome: &str) -> Value {
+    let is_it = |run: &&Value| run["source_group"] == group && run["outcome"] == outcome;
+    let list = until(api, &format!("/v1/hosts/{host}/runs"), |list| {
+        list["items"].as_array().is_some_and(|items| items.iter().any(|run| is_it(&run)))
+    });
+    list["items"].as_array().unwrap().iter().find(is_it).unwrap().clone()
+}
+
+#[test]
+fn the_jobs_of_a_firing_are_of_the_groups_that_it_names_whatever_the_schedule_says_by_now() {
+    let sandbox = Sandbox::start().unwrap();
+    let api = sandbox.api();
+    let mut host = Host::ready_as(&sandbox, "web-1", &repository(&sandbox), &journalling("j", &[]));
+    for name in ["db", "docs", "etc"] {
+        group(&api, &host.id, name, Value::Null);
+    }
+    let schedule = yearly(&api, &host.id, &["docs", "etc"]);
+    // While the agent was cut off it has fired and run both; meanwhile one has come to the front, and the last has gone.
+    regroup(&api, &host.id, &schedule, &["db", "docs"]);
+    let (docs, etc) = (id(), id());
+    let named = json!({"schedule_id": schedule, "scheduled_at": now(), "job_ids": [docs, etc], "source_groups": ["docs", "etc"]});
+    let fire = host.say("schedule.fire", named);
+    host.settled(fire);
+    let why = run_of(&api, &host.id, "etc", "skipped")["reason"].as_str().unwrap().to_owned();
+    assert!(why.contains("no longer has this group"), "{why}");
+    for job in [&docs, &etc] {
+        let last = complete(&mut host, job);
+        host.settled(last);
+        assert_eq!(api.job(job).unwrap()["status"], "succeeded");
+    }
+    assert_eq!(run_of(&api, &host.id, "docs", "succeeded")["job_id"], json!(docs));
+    assert_eq!(run_of(&api, &host.id, "etc", "succeeded")["job_id"], json!(etc));
+    // Nobody has backed up the third yet: it has a job of its own.
+    let db = run_of(&api, &host.id, "db", "running")["job_id"].as_str().unwrap().to_owned();
+    let sent = [host.run("backup"), host.run("backup")];
+    assert!(db != docs && db != etc && sent.contains(&db) && sent.contains(&docs), "{db} {sent:?}");
+    let last = complete(&mut host, &db);
+    host.settled(last);
+    run_of(&api, &host.id, "db", "succeeded");
+}
+
+#[test]
+fn ids_without_names_count_only_if_there_is_one_for_each_group() {
+    let sandbox = Sandbox::start().unwrap();
+    let api = sandbox.api();
+    let mut host = Host::ready_as(&sandbox, "web-1", &repository(&sandbox), &journalling("j", &[]));
+    group(&api, &host.id, "db", Value::Null);
+    group(&api, &host.id, "docs", Value::Null);
+    let schedule = yearly(&api, &host.id, &["db", "docs"]);
+    let job = id();
+    host.say("schedule.fire", json!({"schedule_id": schedule, "scheduled_at": now(), "job_ids": [job]}));
+    for sent in [host.run("backup"), host.run("backup")] {
+        assert_ne!(sent, job);
+        let last = complete(&mut host, &sent);
+        host.settled(last);
+    }
+    let both = [id(), id()];
+    host.say("schedule.fire", json!({"schedule_id": schedule, "scheduled_at": ago(1), "job_ids": both}));
+    let sent = [host.run("backup"), host.run("backup")];
+    assert!(both.iter().all(|job| sent.contains(job)), "{both:?} {sent:?}");
+    assert_eq!(api.job(&both[1]).unwrap()["source_group"], "docs");
+}
+
+#[test]
+fn a_firing_whose_ids_or_names_contradict_each_other_is_refused() {
+    let sandbox = Sandbox::start().unwrap();
+    let api = sandbox.api();
+    let mut host = Host::ready_as(&sandbox, "web-1", &repository(&sandbox), &journalling("j", &[]));
+    group(&api, &host.id, "db", Value::Null);
+    group(&api, &host.id, "docs", Value::Null);
+    let schedule = yearly(&api, &host.id, &["db", "docs"]);
+    let (one, other) = (id(), id());
+    let many: Vec<_> = (0..5000).map(|_| id()).collect();
+    let none: [&str; 0] = [];
+    for (ids, names, code) in [
+        (json!([one, one]), json!(none), "bad_job_id"),
+        (json!([one, one.to_uppercase()]), json!(["db", "docs"]), "bad_job_id"),
+        (json!([one, other]), json!(["docs"]), "bad_source_groups"),
+        (json!([one, other]), json!(["docs", "docs"]), "bad_source_groups"),
+        (json!([one]), json!(["x".repeat(256)]), "bad_source_groups"),
+        (json!(many), json!(many), "bad_source_groups"),
+    ] {
+        let fire = json!({"schedule_id": schedule, "scheduled_at": now(), "job_ids": ids, "source_groups": names});
+        let refused = host.say("schedule.fire", fire);
+        host.settled(refused);
+        assert_eq!(host.take("error")["code"], code);
+    }
+    assert_eq!(host.runs_so_far(&api), Vec::<String>::new());
+    assert_eq!(runs(&api, &host.id), Vec::<Value>::new());
+}

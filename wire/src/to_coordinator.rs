@@ -282,4 +282,7 @@ pub struct ScheduleFire {
     /// One job id for each source group, made by the agent (ours).
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     pub job_ids: Vec<JobId>,
+    /// The names of these groups, in the order of `job_ids` (ours): the schedule may have changed since.
+    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    pub source_groups: Vec<String>,
 }

@@ -129,6 +129,7 @@ fn times_come_with_nanoseconds_and_any_offset() {
             &format!(r#"{{"schedule_id":"s","scheduled_at":"{time}"}}"#)
         );
         assert_eq!(fire.scheduled_at, expected, "{time}");
+        assert!(fire.job_ids.is_empty() && fire.source_groups.is_empty());
     }
 }
 

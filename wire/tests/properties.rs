@@ -185,9 +185,11 @@ fn to_coordinator() -> impl Strategy<Value = ToCoordinator> {
             .prop_map(|(snapshots, as_of)| SnapshotsReport { snapshots, as_of }.into()),
         repo_stats().prop_map(Into::into),
         (any::<i64>(), of(instant())).prop_map(|(version, applied_at)| ScheduleAck { version, applied_at }.into()),
-        (id(), instant(), vec(id(), 0..4)).prop_map(|(schedule_id, scheduled_at, job_ids)| {
-            ScheduleFire { schedule_id, scheduled_at, job_ids }.into()
-        }),
+        (id(), instant(), vec(id(), 0..4), vec(text(), 0..4)).prop_map(
+            |(schedule_id, scheduled_at, job_ids, source_groups)| {
+                ScheduleFire { schedule_id, scheduled_at, job_ids, source_groups }.into()
+            }
+        ),
         error().prop_map(Into::into),
     ]
 }

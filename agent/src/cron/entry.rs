@@ -81,7 +81,8 @@ impl Entry {
         let job_ids = runs.iter().map(|run| run.job_id.clone()).collect();
         let late = self.window().checked_add(&reach).unwrap_or(LONGEST_CATCH_UP);
         let local_until = now.checked_add_signed(late).unwrap_or(now);
-        Firing { schedule_id: schedule.id.clone(), scheduled_at, job_ids, runs, local_until }
+        let source_groups = schedule.source_groups.iter().map(|group| group.name.clone()).collect();
+        Firing { schedule_id: schedule.id.clone(), scheduled_at, job_ids, source_groups, runs, local_until }
     }
 }
 
@@ -94,6 +95,9 @@ pub struct Firing {
     pub scheduled_at: Timestamp,
     /// One job for each source group, in their order.
     pub job_ids: Vec<JobId>,
+    /// The names of these groups; none in the journal of an agent that did not tell them.
+    #[serde(default)]
+    pub source_groups: Vec<String>,
     /// Those of them that this agent may still start by itself.
     pub runs: Vec<CommandRun>,
     /// After this it does not start them any more.
@@ -103,8 +107,12 @@ pub struct Firing {
 impl Firing {
     /// What the coordinator is told.
     pub fn message(&self) -> ScheduleFire {
-        let (schedule_id, job_ids) = (self.schedule_id.clone(), self.job_ids.clone());
-        ScheduleFire { schedule_id, scheduled_at: self.scheduled_at, job_ids }
+        ScheduleFire {
+            schedule_id: self.schedule_id.clone(),
+            scheduled_at: self.scheduled_at,
+            job_ids: self.job_ids.clone(),
+            source_groups: self.source_groups.clone(),
+        }
     }
 }
 
@@ -165,6 +173,10 @@ mod tests {
             ..CommandRun::new(etc.job_id.clone(), Kind::Backup)
         };
         assert_eq!(*etc, expected);
-        assert_eq!(firing.message().job_ids, firing.job_ids);
+        let told = firing.message();
+        assert_eq!(
+            (&told.job_ids, &told.source_groups[..]),
+            (&firing.job_ids, &["etc".to_owned(), "srv".to_owned()][..])
+        );
     }
 }

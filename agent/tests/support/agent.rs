@@ -40,6 +40,11 @@ impl Agent {
         self.home.path().join("data")
     }
 
+    /// The contents of its identity file.
+    pub fn identity(&self) -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(self.data_dir().join("identity.json")).unwrap()).unwrap()
+    }
+
     pub fn log_path(&self) -> PathBuf {
         self.home.path().join("agent.log")
     }

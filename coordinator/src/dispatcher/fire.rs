@@ -5,7 +5,7 @@ use crate::db::jobs::{NewJob, Origin, REQUESTED_BY_AGENT};
 use crate::db::planning::Planning;
 use crate::db::runs::{Claim, NoteRuns, Outcome, Run};
 use crate::db::schedules::Schedule;
-use crate::firing::{Verdict, judge};
+use crate::firing::{self, Verdict, judge, parts};
 use crate::job::NotWritten;
 use crate::job::plan::{Cause, Wish, plan, said};
 use crate::persistence::{Patience, Save, SaveJob, WriteError};
@@ -30,11 +30,13 @@ pub struct Fire {
     pub planning: Option<Arc<Planning>>,
     /// For when, as the agent says.
     pub scheduled_at: Timestamp,
-    /// The ids of the jobs, in the order of the schedule's groups, if the agent makes them.
+    /// The ids of the jobs, no two of them equal, if the agent makes them.
     pub job_ids: Vec<Uuid>,
+    /// The groups whose jobs these are, if it says so: one for each, no two of them equal.
+    pub source_groups: Vec<String>,
 }
 
-type Part = LocalBoxFuture<'static, Result<(), WriteError>>;
+type Written = LocalBoxFuture<'static, Result<(), WriteError>>;
 
 impl Handler<Fire> for Dispatcher {
     type Result = ResponseFuture<Result<(), NotWritten>>;
@@ -42,22 +44,22 @@ impl Handler<Fire> for Dispatcher {
     fn handle(&mut self, fire: Fire, context: &mut Self::Context) -> Self::Result {
         let (now, due_at) = (Utc::now(), nominal(&fire.schedule, fire.scheduled_at));
         let mut left = Vec::new();
-        let mut parts: Vec<Part> = Vec::new();
-        for (place, group) in fire.schedule.source_groups.0.iter().enumerate() {
-            let run = Run::of_schedule(fire.schedule.id, fire.schedule.host_id, group, due_at, now);
-            let run = Run { job_id: fire.job_ids.get(place).copied(), ..run };
-            match self.start_run(&fire, group, run, now, context) {
-                Ok(part) => parts.push(part),
+        let mut writes: Vec<Written> = Vec::new();
+        for part in parts(&fire.schedule.source_groups.0, &fire.source_groups, &fire.job_ids) {
+            let run = Run::of_schedule(fire.schedule.id, fire.schedule.host_id, &part.group, due_at, now);
+            let run = Run { job_id: part.job_id, ..run };
+            match self.start_run(&fire, &part, run, now, context) {
+                Ok(write) => writes.push(write),
                 Err(run) => left.push(run),
             }
         }
         if !left.is_empty() {
             let note = Save { write: NoteRuns(left), patience: Patience::Endless };
             let note = self.services.persistence.send(note);
-            parts.push(Box::pin(async move { note.await.unwrap_or(Err(WriteError::Unknown)) }));
+            writes.push(Box::pin(async move { note.await.unwrap_or(Err(WriteError::Unknown)) }));
         }
         Box::pin(async move {
-            for outcome in join_all(parts).await {
+            for outcome in join_all(writes).await {
                 match outcome {
                     // Another job has the run already, or the host is gone since it was looked up.
                     Ok(()) | Err(WriteError::Rejected(_)) => {}
@@ -74,19 +76,23 @@ impl Dispatcher {
     fn start_run(
         &mut self,
         fire: &Fire,
-        group: &str,
+        part: &firing::Part,
         run: Run,
         now: Timestamp,
         context: &mut Context<Self>,
-    ) -> Result<Part, Run> {
+    ) -> Result<Written, Run> {
         let host_id = fire.schedule.host_id;
         let known = run.job_id.and_then(|id| self.lanes.host_of(id));
         if known.is_some_and(|host| host != host_id) {
             let run = Run { job_id: None, ..run };
             return Err(run.with(Outcome::Missed, "the id that its agent made for the job is another host's job"));
         }
+        if !part.scheduled {
+            // With its id: if its agent has run it, it is adopted.
+            return Err(run.with(Outcome::Skipped, "the schedule no longer has this group"));
+        }
         let repeated = known.is_some();
-        let open = self.open_backup(host_id, group).filter(|_| !repeated);
+        let open = self.open_backup(host_id, &part.group).filter(|_| !repeated);
         let paused =
             self.pauses.why(Some(host_id), fire.planning.as_ref().and_then(|planning| planning.repository_id()));
         match judge(&fire.schedule, run.due_at, open, paused.as_deref(), now) {
@@ -104,14 +110,14 @@ impl Dispatcher {
         Ok(if repeated { self.wait_for(new, claim) } else { self.submit(new, claim, context) })
     }
 
-    fn submit(&mut self, new: NewJob, claim: Claim, context: &mut Context<Self>) -> Part {
+    fn submit(&mut self, new: NewJob, claim: Claim, context: &mut Context<Self>) -> Written {
         let submit = Submit { new, claim: Some(claim), patience: Patience::Endless };
         let submitted = self.handle(submit, context);
         Box::pin(async move { submitted.await.map(drop) })
     }
 
     /// Waits until a job is in the ledger that is known here: written once more behind the first time, it changes nothing.
-    fn wait_for(&self, new: NewJob, claim: Claim) -> Part {
+    fn wait_for(&self, new: NewJob, claim: Claim) -> Written {
         let save = SaveJob {
             job_id: new.id,
             new: Some(Arc::new(new.as_stored())),

@@ -5,10 +5,15 @@ use crate::db::DatabaseError;
 use crate::db::planning::Planning;
 use crate::db::schedules::Schedule;
 use crate::dispatcher::Fire;
+use crate::http::check::NAME;
 use crate::services::Services;
-use fleet_wire::{ErrorMessage, ScheduleFire};
+use fleet_wire::{ErrorMessage, ScheduleFire, check_group_name};
+use std::collections::HashSet;
 use std::sync::Arc;
 use uuid::Uuid;
+
+/// Rows of the ledger that one firing may make for groups that its schedule does not have.
+const MOST_NAMES: usize = 4096;
 
 /// Hands a firing on; gives the refusal of one that can't be.
 pub(super) async fn tell(
@@ -18,16 +23,10 @@ pub(super) async fn tell(
 ) -> Result<Option<ErrorMessage>, Stopping> {
     let unknown = || ErrorMessage::new("unknown_schedule", format!("there is no schedule {}", fire.schedule_id));
     let Ok(id) = fire.schedule_id.as_str().parse() else { return Ok(Some(unknown())) };
-    let mut job_ids = Vec::new();
-    for job_id in &fire.job_ids {
-        match job_id.as_str().parse::<Uuid>() {
-            Ok(id) => job_ids.push(id),
-            Err(_) => {
-                let message = format!("{job_id} is no job id: it must be a UUID");
-                return Ok(Some(ErrorMessage::new("bad_job_id", message)));
-            }
-        }
-    }
+    let (job_ids, source_groups) = match read(&fire) {
+        Ok(read) => read,
+        Err(refusal) => return Ok(Some(refusal)),
+    };
     let (schedule, planning) = loop {
         match look_up(id, host_id, services).await {
             Ok(found) => break found,
@@ -41,11 +40,42 @@ pub(super) async fn tell(
         log::warn!(host:% = host_id; "the agent fires schedule {}, which is none of its host's", fire.schedule_id);
         return Ok(Some(unknown()));
     };
-    let fire = Fire { schedule, planning, scheduled_at: fire.scheduled_at, job_ids };
+    let fire = Fire { schedule, planning, scheduled_at: fire.scheduled_at, job_ids, source_groups };
     match services.dispatcher.send(fire).await {
         Ok(Ok(())) => Ok(None),
         Ok(Err(_)) | Err(_) => Err(Stopping),
     }
+}
+
+/// The ids of a firing, and the groups whose they are, if it makes sense.
+fn read(fire: &ScheduleFire) -> Result<(Vec<Uuid>, Vec<String>), ErrorMessage> {
+    let (mut job_ids, mut known) = (Vec::new(), HashSet::new());
+    for job_id in &fire.job_ids {
+        let bad = |why: &str| ErrorMessage::new("bad_job_id", format!("{job_id} {why}"));
+        let id = job_id.as_str().parse::<Uuid>().map_err(|_| bad("is no job id: it must be a UUID"))?;
+        if !known.insert(id) {
+            return Err(bad("stands there twice: each source group has a job of its own"));
+        }
+        job_ids.push(id);
+    }
+    let bad = |why: String| ErrorMessage::new("bad_source_groups", why);
+    let names = &fire.source_groups;
+    if !names.is_empty() && names.len() != job_ids.len() {
+        return Err(bad(format!("{} names of source groups for {} job ids", names.len(), job_ids.len())));
+    }
+    if names.len() > MOST_NAMES {
+        return Err(bad(format!("{} source groups, more than {MOST_NAMES}", names.len())));
+    }
+    let mut known = HashSet::new();
+    for name in names {
+        if check_group_name(name).is_err() || name.len() > NAME {
+            return Err(bad("there can be no source group of such a name".to_owned()));
+        }
+        if !known.insert(name) {
+            return Err(bad(format!("the source group {name:?} stands there twice")));
+        }
+    }
+    Ok((job_ids, names.clone()))
 }
 
 async fn look_up(

@@ -221,7 +221,12 @@ mod tests {
     #[test]
     fn a_firing_is_handed_on_alone() {
         let mut protocol = Protocol::default();
-        let fire = ScheduleFire { schedule_id: "s".into(), scheduled_at: chrono::Utc::now(), job_ids: Vec::new() };
+        let fire = ScheduleFire {
+            schedule_id: "s".into(),
+            scheduled_at: chrono::Utc::now(),
+            job_ids: Vec::new(),
+            source_groups: Vec::new(),
+        };
         receive(&mut protocol, 1, &line("a", 0));
         receive(&mut protocol, 2, &fire.clone().into());
         receive(&mut protocol, 3, &fire.into());

@@ -162,9 +162,10 @@ fn schedule_fire() {
         schedule_id: "s-1".into(),
         scheduled_at: instant().expect("an instant"),
         job_ids: strings(&["job-1", "job-2"]),
+        source_groups: strings(&["etc", "srv"]),
     };
-    assert_snapshot!(written(full.clone()), @r#"{"type":"schedule.fire","payload":{"schedule_id":"s-1","scheduled_at":"2026-03-01T02:00:00.123456789Z","job_ids":["job-1","job-2"]},"id":"42"}"#);
-    assert_snapshot!(written(ScheduleFire { job_ids: Vec::new(), ..full }), @r#"{"type":"schedule.fire","payload":{"schedule_id":"s-1","scheduled_at":"2026-03-01T02:00:00.123456789Z"},"id":"42"}"#);
+    assert_snapshot!(written(full.clone()), @r#"{"type":"schedule.fire","payload":{"schedule_id":"s-1","scheduled_at":"2026-03-01T02:00:00.123456789Z","job_ids":["job-1","job-2"],"source_groups":["etc","srv"]},"id":"42"}"#);
+    assert_snapshot!(written(ScheduleFire { job_ids: Vec::new(), source_groups: Vec::new(), ..full }), @r#"{"type":"schedule.fire","payload":{"schedule_id":"s-1","scheduled_at":"2026-03-01T02:00:00.123456789Z"},"id":"42"}"#);
 }
 
 #[test]
