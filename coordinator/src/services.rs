@@ -65,6 +65,17 @@ pub struct Found {
     pub most_backups: HashMap<Uuid, u32>,
 }
 
+/// What a person has set.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// How long jobs may wait and run.
+    pub deadlines: Deadlines,
+    /// How repositories are maintained.
+    pub maintenance: Maintenance,
+    /// How jobs share repositories.
+    pub leases: Leases,
+}
+
 impl Services {
     /// Starts registry and dispatcher, which knows what was `found` in the ledger.
     pub fn start(
@@ -73,10 +84,9 @@ impl Services {
         vault: Vault,
         persistence: Addr<Persistence>,
         admin: &Secret,
-        limits: Deadlines,
-        maintenance: Maintenance,
-        leases: Leases,
+        rules: Rules,
     ) -> Self {
+        let Rules { deadlines, maintenance, leases } = rules;
         let registry = Registry::default().start();
         let (board, live) = (Arc::new(Board::default()), Arc::new(LiveJobs::default()));
         let operations = Arc::new(OpenOperations::default());
@@ -87,7 +97,7 @@ impl Services {
             board: Arc::clone(&board),
             live: Arc::clone(&live),
             operations: Arc::clone(&operations),
-            limits,
+            limits: deadlines,
         };
         let Found { open, pauses, most_backups } = found;
         let pauses = Arc::new(pauses);

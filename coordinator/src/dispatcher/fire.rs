@@ -50,7 +50,7 @@ impl Handler<Fire> for Dispatcher {
             let run = Run { job_id: part.job_id, ..run };
             match self.start_run(&fire, &part, run, now, context) {
                 Ok(write) => writes.push(write),
-                Err(run) => left.push(run),
+                Err(run) => left.push(*run),
             }
         }
         if !left.is_empty() {
@@ -80,16 +80,21 @@ impl Dispatcher {
         run: Run,
         now: Timestamp,
         context: &mut Context<Self>,
-    ) -> Result<Written, Run> {
+    ) -> Result<Written, Box<Run>> {
         let host_id = fire.schedule.host_id;
+        let left = |run: Run, outcome, why: String| Err(Box::new(run.with(outcome, why)));
         let known = run.job_id.and_then(|id| self.lanes.host_of(id));
         if known.is_some_and(|host| host != host_id) {
             let run = Run { job_id: None, ..run };
-            return Err(run.with(Outcome::Missed, "the id that its agent made for the job is another host's job"));
+            return left(
+                run,
+                Outcome::Missed,
+                "the id that its agent made for the job is another host's job".to_owned(),
+            );
         }
         if !part.scheduled {
             // With its id: if its agent has run it, it is adopted.
-            return Err(run.with(Outcome::Skipped, "the schedule no longer has this group"));
+            return left(run, Outcome::Skipped, "the schedule no longer has this group".to_owned());
         }
         let repeated = known.is_some();
         let open = self.open_backup(host_id, &part.group).filter(|_| !repeated);
@@ -98,13 +103,13 @@ impl Dispatcher {
         match judge(&fire.schedule, run.due_at, open, paused.as_deref(), now) {
             _ if repeated => {}
             Verdict::Run => {}
-            Verdict::Skip(why) => return Err(run.with(Outcome::Skipped, why)),
-            Verdict::Miss(why) => return Err(run.with(Outcome::Missed, why)),
+            Verdict::Skip(why) => return left(run, Outcome::Skipped, why),
+            Verdict::Miss(why) => return left(run, Outcome::Missed, why),
         }
         let planning = fire.planning.as_deref();
         let new = match planned(&fire.schedule, planning, &run, Origin::Schedule, now) {
             Ok(new) => new,
-            Err(why) => return Err(run.with(Outcome::Missed, why)),
+            Err(why) => return left(run, Outcome::Missed, why),
         };
         let claim = Claim { run: Run { job_id: None, ..run }, previous: None };
         Ok(if repeated { self.wait_for(new, claim) } else { self.submit(new, claim, context) })

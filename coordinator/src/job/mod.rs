@@ -155,7 +155,7 @@ impl Job {
             job_id: self.id(),
             new: None,
             claim: None,
-            ending: state.as_ref().and_then(|state| ending::of(&self.record.new, state)),
+            ending: state.as_ref().and_then(|state| ending::of(&self.record.new, state)).map(Box::new),
             state: state.clone(),
             chunks,
             patience: Patience::Endless,

@@ -338,7 +338,7 @@ impl Batch {
                         None => states.extend(save.state.as_deref().map(|state| (save.job_id, state))),
                     }
                     chunks.extend(&save.chunks);
-                    endings.extend(&save.ending);
+                    endings.extend(save.ending.as_deref());
                 }
                 Entry::Presence(PresenceWrite { save, .. }) => {
                     hosts.extend(save.0.iter().map(|presence| (presence.host_id, presence)));

@@ -75,7 +75,7 @@ pub struct SaveJob {
     /// The run that the new job claims: it is made only if it gets that.
     pub claim: Option<Arc<Claim>>,
     /// How it has ended, if it has.
-    pub ending: Option<Ending>,
+    pub ending: Option<Box<Ending>>,
     /// The state it is in now, if that changed; of a new job only its dispatch is taken.
     pub state: Option<Arc<JobState>>,
     /// New log lines.

@@ -17,7 +17,7 @@ use crate::http;
 use crate::http::waiting_room::WaitingRoom;
 use crate::persistence::{Drain, LockError, Persistence};
 use crate::registry::CloseAll;
-use crate::services::Services;
+use crate::services::{Rules, Services};
 use crate::ticker::Ticker;
 use crate::vault::{self, Vault};
 use actix::Actor;
@@ -138,8 +138,9 @@ fn start_actors(
 ) -> Services {
     let Ledger { lock, found, operations, online, removed } = ledger;
     let persistence = Persistence::new(database.clone(), lock, lost).start();
-    let (limits, maintenance, leases) = (config.deadlines.clone(), config.maintenance.clone(), config.leases.clone());
-    let services = Services::start(found, database, vault, persistence, admin_token, limits, maintenance, leases);
+    let Config { deadlines, maintenance, leases, .. } = config.clone();
+    let rules = Rules { deadlines, maintenance, leases };
+    let services = Services::start(found, database, vault, persistence, admin_token, rules);
     services.dispatcher.do_send(ResumeOperations(operations));
     for host_id in removed {
         services.dispatcher.do_send(HostRemoved { host_id });

@@ -12,7 +12,7 @@ use fleet_coordinator::config::{Deadlines, Leases, Maintenance};
 use fleet_coordinator::db::{Database, pauses};
 use fleet_coordinator::http;
 use fleet_coordinator::persistence::{CoordinatorLock, Patience, Persistence, Save, Write};
-use fleet_coordinator::services::{Found, Services};
+use fleet_coordinator::services::{Found, Rules, Services};
 use fleet_coordinator::vault::Vault;
 use fleet_wire::Secret;
 use serde_json::{Value, json};
@@ -32,6 +32,8 @@ const LIMITS: Deadlines = {
 const MAINTENANCE: Maintenance = Maintenance { jitter: Duration::ZERO, runner_offline: Duration::from_secs(3600) };
 const LEASES: Leases =
     Leases { drain_after: Duration::from_secs(60), backups_per_repository: None, backups_at_once: None };
+
+const RULES: Rules = Rules { deadlines: LIMITS, maintenance: MAINTENANCE, leases: LEASES };
 
 /// Runs `test` with an application over a fresh database.
 pub(crate) fn with_rig(test: impl AsyncFnOnce(Rig)) {
@@ -100,16 +102,7 @@ impl Rig {
         let (lost, _) = tokio::sync::mpsc::unbounded_channel();
         let persistence = Persistence::new(database.clone(), lock, lost).start();
         let vault = Vault::with_key([7; 32]);
-        let services = Services::start(
-            Found::default(),
-            database,
-            vault,
-            persistence,
-            &Secret::new(ADMIN),
-            LIMITS,
-            MAINTENANCE,
-            LEASES,
-        );
+        let services = Services::start(Found::default(), database, vault, persistence, &Secret::new(ADMIN), RULES);
         Self { services }
     }
 
