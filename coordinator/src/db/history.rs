@@ -136,7 +136,9 @@ impl Write for ForgetJobs {
             is_over_since!(),
             " AND NOT ",
             is_newest_success!(),
-            "
+            " AND NOT EXISTS (
+                     SELECT FROM operations WHERE operations.id = jobs.operation_id AND operations.ended_at IS NULL
+                 )
                  ORDER BY created_at, id LIMIT $4
              ), gone AS (
                  DELETE FROM jobs USING old WHERE jobs.id = old.id

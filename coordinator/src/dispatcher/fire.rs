@@ -136,7 +136,7 @@ impl Dispatcher {
         Box::pin(async move { write.await.unwrap_or(Err(WriteError::Unknown)) })
     }
 
-    /// A backup of this group that is not over.
+    /// A backup of this group that is not over; not one that its operation lets others go before.
     pub(super) fn open_backup(&self, host_id: Uuid, group: &str) -> Option<Uuid> {
         // A lost one is over, although it keeps its lease.
         let is_over = |id: &Uuid| {
@@ -144,7 +144,7 @@ impl Dispatcher {
                 self.services.live.read(*id).or_else(|| self.without_actor.get(id).map(|(job, _)| job.clone()));
             record.is_some_and(|job| job.state.status.is_terminal())
         };
-        self.lanes.backups_of(host_id, group).find(|id| !is_over(id))
+        self.lanes.backups_of(host_id, group).find(|id| !is_over(id) && !self.lanes.is_held(*id))
     }
 }
 

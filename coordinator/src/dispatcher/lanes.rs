@@ -55,12 +55,21 @@ pub(super) struct Lanes {
 /// A member of an operation: (operation, job).
 pub(super) type Member = (Uuid, Uuid);
 
+/// What operations hold of a host's jobs, after something has changed there.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// The host can take them: they may be released.
+    pub(super) back: Vec<Member>,
+    /// It can't: others may go in their place.
+    pub(super) away: Vec<Member>,
+}
+
 /// What a release came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Released {
     /// The job may go when its turn in this repository comes.
     Ready(Uuid),
-    /// Its host is not connected: it stays held.
+    /// Its host is not connected, or paused: it stays held.
     Away,
     /// It does not wait any more.
     Gone,
@@ -119,11 +128,15 @@ impl Lanes {
         self.leases.backups_at_once.is_none_or(|most| self.backups_out < most.get())
     }
 
-    /// Whether a job may take its turn: its host can take it (one that is paused takes unlocks only), and it is not held.
-    fn is_ready(&self, claim: &Claim) -> bool {
+    /// Whether a host can take a job. One that is paused takes unlocks only.
+    fn takes(&self, claim: &Claim) -> bool {
         let paused = || self.pauses.get(Target::Host(claim.host_id)).is_some();
-        let held = self.held.contains(&claim.job_id);
-        self.connected.contains(&claim.host_id) && !held && (claim.kind == Kind::Unlock || !paused())
+        self.connected.contains(&claim.host_id) && (claim.kind == Kind::Unlock || !paused())
+    }
+
+    /// Whether a job may take its turn: its host can take it, and its operation does not hold it.
+    fn is_ready(&self, claim: &Claim) -> bool {
+        self.takes(claim) && !self.held.contains(&claim.job_id)
     }
 
     /// Notes where a job is, and gives its lane.
@@ -219,10 +232,11 @@ impl Lanes {
 
     /// A job's operation releases it.
     pub(super) fn release(&mut self, job_id: Uuid, now: Instant) -> Released {
-        let Some(&Place { repository_id, host_id, turn: Some(turn), .. }) = self.places.get(&job_id) else {
+        let Some(&Place { repository_id, turn: Some(turn), .. }) = self.places.get(&job_id) else {
             return Released::Gone;
         };
-        if !self.connected.contains(&host_id) {
+        let waiting = self.lanes.get(&repository_id).and_then(|lane| lane.waiting(turn));
+        if waiting.is_some_and(|waiting| !self.takes(&waiting.claim)) {
             return Released::Away;
         }
         self.held.remove(&job_id);
@@ -243,8 +257,8 @@ impl Lanes {
 
     /// The row of a waiting job is written: it may go when its turn comes.
     pub(super) fn committed(&mut self, job: JobRecord) {
-        let Some(Place { repository_id, host_id, turn: Some(turn), .. }) = self.places.get(&job.new.id) else { return };
-        let only_held = self.held.contains(&job.new.id) && self.connected.contains(host_id);
+        let Some(Place { repository_id, turn: Some(turn), .. }) = self.places.get(&job.new.id) else { return };
+        let only_held = self.held.contains(&job.new.id) && self.takes(&claim(&job.new));
         let since = (!only_held).then_some(job.new.created_at);
         if let Some(lane) = self.lanes.get_mut(repository_id) {
             lane.committed(*turn, job);
@@ -358,36 +372,37 @@ impl Lanes {
 
     /// A host can take jobs: what it has waiting takes its place among the others. Gives those that are held: their
     /// operations may release them now.
-    pub(super) fn host_ready(&mut self, host_id: Uuid, now: Instant) -> Vec<Member> {
+    pub(super) fn host_ready(&mut self, host_id: Uuid, now: Instant) -> Held {
         self.connected.insert(host_id);
         self.move_waiting(host_id, now)
     }
 
     /// A host can take none: what it has waiting stands aside. Gives those of operations, which are held from now on, so
     /// that others may go in their place.
-    pub(super) fn host_gone(&mut self, host_id: Uuid, now: Instant) -> Vec<Member> {
+    pub(super) fn host_gone(&mut self, host_id: Uuid, now: Instant) -> Held {
         self.connected.remove(&host_id);
         self.move_waiting(host_id, now)
     }
 
-    /// Looks anew whether a host can take what it has waiting. Gives what operations hold of it.
-    pub(super) fn move_waiting(&mut self, host_id: Uuid, now: Instant) -> Vec<Member> {
-        let connected = self.connected.contains(&host_id);
-        let mut members = Vec::new();
+    /// Looks anew whether a host can take what it has waiting. What it can't take and is an operation's is held from now on.
+    pub(super) fn move_waiting(&mut self, host_id: Uuid, now: Instant) -> Held {
+        let mut held = Held::default();
         for job_id in self.of_host(host_id) {
             let Some(&Place { repository_id, turn: Some(turn), .. }) = self.places.get(&job_id) else { continue };
             let Some(lane) = self.lanes.get_mut(&repository_id) else { continue };
             let Some(mut waiting) = lane.stop_waiting(turn) else { continue };
-            if !connected && waiting.operation.is_some() {
+            let takes = self.takes(&waiting.claim);
+            if !takes && waiting.operation.is_some() {
                 self.held.insert(job_id);
             }
             if self.held.contains(&job_id) {
-                count_from((!connected).then(Utc::now), &mut waiting, &mut self.by_age);
+                count_from((!takes).then(Utc::now), &mut waiting, &mut self.by_age);
+                let members = if takes { &mut held.back } else { &mut held.away };
                 members.extend(waiting.operation.map(|operation| (operation, job_id)));
             }
             self.put_back(repository_id, turn, waiting, now);
         }
-        members
+        held
     }
 
     /// The host of a job that is not over.
@@ -476,6 +491,7 @@ mod tests {
     use super::*;
     use crate::db::jobs::JobState;
     use crate::db::json::Json;
+    use crate::pauses::Pause;
     use chrono::Utc;
     use fleet_wire::CommandRun;
 
@@ -587,16 +603,36 @@ mod tests {
         assert!(lanes.waiting().all(|(job, since)| job == id(11) && since >= before));
         // It goes back while its host is away, and its operation hears of it.
         let both = |members: Vec<Member>| members.into_iter().map(|(_, job)| job).collect::<HashSet<_>>();
-        assert_eq!(both(lanes.host_gone(id(1), now)), HashSet::from([id(10), id(11)]));
+        assert_eq!(both(lanes.host_gone(id(1), now).away), HashSet::from([id(10), id(11)]));
         assert_eq!(lanes.obstacle(id(11), now), Some(Obstacle::HostOffline));
         assert_eq!(lanes.waiting().count(), 2, "now it is their host that they wait for");
         assert_eq!(lanes.release(id(11), now), Released::Away);
-        assert_eq!(both(lanes.host_ready(id(1), now)), HashSet::from([id(10), id(11)]));
+        assert_eq!(both(lanes.host_ready(id(1), now).back), HashSet::from([id(10), id(11)]));
         assert_eq!(lanes.release(id(10), now), Released::Ready(REPOSITORY));
         assert_eq!(granted(&mut lanes), [10]);
         assert_eq!(lanes.release(id(10), now), Released::Gone);
         assert_eq!(lanes.force_out(id(11)).map(|forced| forced.new.id), Some(id(11)));
         assert!(lanes.held.is_empty() && lanes.by_age.is_empty());
+    }
+
+    #[test]
+    fn an_operation_hears_of_a_pause_as_of_a_host_that_goes() {
+        let pauses = Arc::new(Pauses::default());
+        let leases = Leases { drain_after: Duration::ZERO, backups_per_repository: None, backups_at_once: None };
+        let mut lanes = Lanes::new(leases, HashMap::new(), Arc::clone(&pauses));
+        let now = Instant::now();
+        let waiting = NewJob { operation_id: Some(id(7)), ..job(10, 1, Kind::Prune) };
+        assert!(!add(&mut lanes, &waiting), "its host is away, and its operation does not hold it");
+        let pause = Pause { reason: "a move".to_owned(), by: "anna".to_owned(), since: Utc::now() };
+        pauses.set(Target::Host(id(1)), Some(pause));
+        let member = vec![(id(7), id(10))];
+        assert_eq!(lanes.move_waiting(id(1), now).away, member);
+        assert_eq!(lanes.host_ready(id(1), now).away, member, "it is there, and paused");
+        assert_eq!(lanes.release(id(10), now), Released::Away);
+        pauses.set(Target::Host(id(1)), None);
+        assert_eq!(lanes.move_waiting(id(1), now).back, member);
+        assert_eq!(lanes.release(id(10), now), Released::Ready(REPOSITORY));
+        assert_eq!(granted(&mut lanes), [10]);
     }
 
     #[test]

@@ -30,7 +30,6 @@ use crate::db::jobs::{Job as JobRecord, JobState, NewJob, Origin};
 use crate::db::json::Json;
 use crate::db::runs::Claim;
 use crate::job::{Entry, HostReturned, Job, JobServices};
-use crate::operation::members::Event;
 use crate::pauses::Pauses;
 use crate::persistence::{Patience, SaveJob, WriteError};
 use crate::registry::{ConnectionId, Deliver, HostGone, Subscribe};
@@ -99,7 +98,10 @@ impl Dispatcher {
     /// The actor of a job that is out.
     fn actor_of(&mut self, job_id: Uuid, context: &mut Context<Self>) -> Option<Addr<Job>> {
         match self.without_actor.remove(&job_id) {
-            Some((record, entry)) => Some(self.start_job(record, entry, context)),
+            Some((mut record, entry)) => {
+                let entry = if entry == Entry::Send { self.send_to(&mut record) } else { entry };
+                Some(self.start_job(record, entry, context))
+            }
             None => self.services.live.actor(job_id).map(|(actor, _)| actor),
         }
     }
@@ -114,17 +116,21 @@ impl Dispatcher {
 
     /// Sends a job that was let go and noted in one.
     fn send_out(&mut self, mut job: JobRecord, context: &mut Context<Self>) {
-        if self.services.live.actor(job.new.id).is_some() {
-            return; // its agent spoke of it before: it has it
-        }
+        if self.services.live.actor(job.new.id).is_none() {
+            let entry = self.send_to(&mut job);
+            self.start_job(job, entry, context);
+        } // else its agent spoke of it before: it has it
+    }
+
+    /// Where a job comes in that is noted as sent: if its host has connected anew since, with another journal, that is to be
+    /// noted first.
+    fn send_to(&self, job: &mut JobRecord) -> Entry {
         let journal = self.journal_of(job.new.host_id);
         if journal.is_none() || journal == job.state.journal {
-            self.start_job(job, Entry::Send, context);
-        } else {
-            // The host has connected anew meanwhile, with another journal.
-            Arc::make_mut(&mut job.state).journal = journal;
-            self.start_job(job, Entry::Dispatch, context);
+            return Entry::Send;
         }
+        Arc::make_mut(&mut job.state).journal = journal;
+        Entry::Dispatch
     }
 
     /// The journal that a command to the host goes to.
@@ -263,9 +269,9 @@ impl Handler<Stored> for Dispatcher {
         }
         if stored {
             self.lanes.committed(job);
-        } else {
+        } else if self.services.live.actor(job.new.id).is_none() {
             self.lanes.remove(job.new.id);
-        }
+        } // else it is there after all: its agent has spoken of it
         self.dispatch(repository_id, context);
     }
 }
@@ -303,7 +309,7 @@ impl Handler<HostReady> for Dispatcher {
         self.hosts.insert(host_id, Connected { connection, journal: journal.clone() });
         self.services.board.host_ready(host_id, guards);
         let held = self.lanes.host_ready(host_id, Instant::now());
-        self.tell_operations(held, Event::Back);
+        self.tell_of_held(held);
         let mut listed: HashSet<Uuid> = jobs.iter().filter_map(|id| id.as_str().parse().ok()).collect();
         for job_id in self.lanes.out_of(host_id) {
             if let Some(actor) = self.actor_of(job_id, context) {
@@ -330,7 +336,7 @@ impl Handler<HostGone> for Dispatcher {
             self.hosts.remove(&host_id);
             self.services.board.host_gone(host_id);
             let held = self.lanes.host_gone(host_id, Instant::now());
-            self.tell_operations(held, Event::Away);
+            self.tell_of_held(held);
             // Its waiting jobs no longer hold up others.
             for repository_id in self.lanes.repositories_of(host_id) {
                 self.dispatch(repository_id, context);

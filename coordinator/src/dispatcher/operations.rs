@@ -1,6 +1,6 @@
 //! What operations ask of the dispatcher: making all jobs of one, and letting them go, or not.
 
-use super::lanes::{Member, Released};
+use super::lanes::{Held, Member, Released};
 use super::{Dispatcher, Overrule, Resume};
 use crate::db::jobs::{Job as JobRecord, JobState, NewJob};
 use crate::db::operations::{Make, Operation as OperationRecord, Skipped, Standing};
@@ -66,8 +66,14 @@ impl Dispatcher {
         (JobRecord::of(new.as_stored(), state.as_stored()), goes_out)
     }
 
+    /// Tells operations which of the members that they hold can go, and which can't.
+    pub(super) fn tell_of_held(&self, Held { back, away }: Held) {
+        self.tell_operations(back, Event::Back);
+        self.tell_operations(away, Event::Away);
+    }
+
     /// Tells operations what has happened to these members.
-    pub(super) fn tell_operations(&self, members: Vec<Member>, event: Event) {
+    fn tell_operations(&self, members: Vec<Member>, event: Event) {
         for (operation_id, job_id) in members {
             self.services.operations.tell(operation_id, job_id, event);
         }

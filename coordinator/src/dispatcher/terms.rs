@@ -20,7 +20,8 @@ impl Handler<PauseChanged> for Dispatcher {
             Target::Fleet => self.lanes.repositories(),
             Target::Repository(id) => vec![id],
             Target::Host(id) => {
-                self.lanes.move_waiting(id, Instant::now());
+                let held = self.lanes.move_waiting(id, Instant::now());
+                self.tell_of_held(held);
                 self.lanes.repositories_of(id).into_iter().collect()
             }
         };

@@ -14,6 +14,7 @@ use super::routes::resource;
 use crate::db::jobs::Origin;
 use crate::db::json::Json;
 use crate::db::operations::{self, Asked, Ended, Operation, Skipped};
+use crate::db::pauses::Target;
 use crate::db::planning::{self, Selection};
 use crate::dispatcher::SubmitOperation;
 use crate::job::plan::Cause;
@@ -71,8 +72,9 @@ async fn plan_members(services: &Services, plan: &Plan, cause: &Cause) -> Result
     let ids = plan.selection.ids.iter().flatten().filter(|_| !narrowed);
     let unknown: BTreeSet<Uuid> = ids.filter(|id| !there.contains(id)).copied().collect();
     let unknown = unknown.into_iter().collect();
-    let connected = |host_id| services.board.ready_for(host_id).is_some();
-    Ok((members(plan.kind, plan.per, &plan.wish(), known, connected, cause), unknown))
+    let can_go =
+        |host_id| services.board.ready_for(host_id).is_some() && services.pauses.get(Target::Host(host_id)).is_none();
+    Ok((members(plan.kind, plan.per, &plan.wish(), known, can_go, cause), unknown))
 }
 
 const NO_HOST: &str = "there is no host with this id in service";

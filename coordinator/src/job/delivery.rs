@@ -38,6 +38,11 @@ impl Delivery {
         self.sent = Sent::UnderWay(None);
     }
 
+    /// It goes to whoever connects next.
+    pub(super) fn put_off(&mut self) {
+        self.sent = Sent::No;
+    }
+
     /// The session has taken it, or not. Returns a return of the host that is still to be dealt with.
     pub(super) fn end(&mut self, outcome: Result<(), Undelivered>) -> Option<HostReturned> {
         let next = match outcome {

@@ -228,10 +228,14 @@ impl Job {
         let run = &self.record.new.command.0;
         let needs_guard =
             run.dry_run || run.forget_limit.is_some() || run.forget_groups.iter().any(|group| group.host.is_some());
-        if needs_guard && self.services.board.guards(self.record.new.host_id) == Some(false) {
-            // It would delete what it is not to: the host had another agent when this was planned.
-            let reason = "the agent of this host is too old to guard a forget".to_owned();
-            return self.note(&Event::GivenUp { reason }, context);
+        match self.services.board.guards(self.record.new.host_id) {
+            Some(false) if needs_guard => {
+                // It would delete what it is not to: the host had another agent when this was planned.
+                let reason = "the agent of this host is too old to guard a forget".to_owned();
+                return self.note(&Event::GivenUp { reason }, context);
+            }
+            None if needs_guard => return self.delivery.put_off(), // whoever connects next is looked at
+            _ => {}
         }
         self.out_since = Instant::now();
         let run = CommandRun { job_id: self.wire_id(), ..self.record.new.command.0.clone() };

@@ -32,11 +32,11 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// What is known of a host; `connected` if it can take jobs.
-    pub fn of(host: &Host, connected: bool) -> Self {
+    /// What is known of a host: whether its agent is there, and whether nothing of it is to be started.
+    pub fn of(host: &Host, connected: bool, paused: bool) -> Self {
         Self {
             host_id: host.id,
-            ready: connected && host.initialized_repository_id == host.repository_id,
+            ready: connected && !paused && host.initialized_repository_id == host.repository_id,
             expected_back: host.online && !connected,
             guards: guards(host),
         }

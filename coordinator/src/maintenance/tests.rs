@@ -278,3 +278,12 @@ fn nothing_starts_until_a_host_is_back_that_may_be_at_work() {
     let back = Candidate { expected_back: true, ..host(2, false, true) };
     assert_eq!(decided(&[due(Kind::Prune, 0)], None, &[host(1, true, true), back]), []);
 }
+
+#[test]
+fn a_paused_host_starts_nothing_and_holds_up_nobody() {
+    let online = Host { online: true, ..Host::sample(Uuid::from_u128(2)) };
+    let paused = Candidate::of(&online, true, true);
+    assert!(!paused.ready && !paused.expected_back);
+    assert_eq!(started(&decided(&[due(Kind::Prune, 0)], None, &[host(1, true, true), paused])), [("prune", 1)]);
+    assert!(Candidate::of(&online, false, false).expected_back);
+}

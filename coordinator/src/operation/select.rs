@@ -75,18 +75,21 @@ fn order<'a>(host: &'a Host, connected: &HashSet<Uuid>) -> (bool, &'a str, Uuid)
     (!connected.contains(&host.id), &host.hostname, host.id)
 }
 
-/// One host of each repository: one that is connected, that knows the repository and is not cloned, the first by name. A
+/// One host of each repository: its runner if it has one that is meant, else one that is connected, that knows the repository and is not cloned, the first by name. A
 /// host without a repository stands for itself, and will be told so.
 fn runners(known: Vec<Arc<Planning>>, connected: &HashSet<Uuid>) -> Vec<Arc<Planning>> {
-    let fitness = |host: &Host| {
+    let fitness = |known: &Planning| {
+        let host = &known.host;
+        let runner = known.repository.as_ref().and_then(|repository| repository.runner_host_id);
         let knows = host.initialized_repository_id == host.repository_id;
-        (!connected.contains(&host.id), !knows, host.cloned_at.is_some())
+        let is_other = runner.is_some_and(|runner| runner != host.id);
+        (is_other, !connected.contains(&host.id), !knows, host.cloned_at.is_some())
     };
     let mut best: HashMap<Uuid, &Arc<Planning>> = HashMap::new();
     for candidate in &known {
         let Some(repository_id) = candidate.host.repository_id else { continue };
         let there = best.entry(repository_id).or_insert(candidate);
-        if fitness(&candidate.host) < fitness(&there.host) {
+        if fitness(candidate) < fitness(there) {
             *there = candidate;
         }
     }

@@ -1,8 +1,10 @@
 //! One look at the maintenance of all repositories: what has come due is noted, and what may start now becomes jobs.
 
 use super::look::{NoLook, write};
+use crate::db::hosts::Host;
 use crate::db::jobs::{NewJob, Origin};
 use crate::db::maintenance::{self, Entry, Expect};
+use crate::db::pauses::Target;
 use crate::db::planning::{OfRepositories, Planning};
 use crate::db::runs::{self, Claim, NoteRuns, Outcome, Run};
 use crate::dispatcher::Submit;
@@ -75,11 +77,11 @@ async fn act(services: &Services, open: Vec<Run>, now: Timestamp) -> Result<(), 
             continue;
         };
         let paused = services.pauses.why_repository(id);
-        let ready = |host: Uuid| {
-            services.board.ready_for(host).is_some() && services.pauses.why(Some(host), Some(id)).is_none()
+        let candidate = |host: &Host| {
+            let connected = services.board.ready_for(host.id).is_some();
+            Candidate::of(host, connected, services.pauses.get(Target::Host(host.id)).is_some())
         };
-        let candidates: Vec<Candidate> =
-            hosts.iter().map(|planning| Candidate::of(&planning.host, ready(planning.host.id))).collect();
+        let candidates: Vec<Candidate> = hosts.iter().map(|planning| candidate(&planning.host)).collect();
         let situation = Situation {
             repository,
             entries: &entries,
