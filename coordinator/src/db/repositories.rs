@@ -78,6 +78,33 @@ impl Repository {
     }
 }
 
+#[cfg(test)]
+impl Repository {
+    /// A repository for tests, of which nothing is known.
+    pub(crate) fn sample(id: Uuid) -> Self {
+        Self {
+            id,
+            name: "main".to_owned(),
+            url: "/srv/repo".to_owned(),
+            username: None,
+            password: Vec::new(),
+            credential: None,
+            admin_url: None,
+            admin_username: None,
+            admin_password: None,
+            admin_credential: None,
+            has_admin: false,
+            append_only: false,
+            runner_host_id: None,
+            forget_max_snapshots: None,
+            forget_max_share: None,
+            max_backups: None,
+            created_at: Timestamp::UNIX_EPOCH,
+            updated_at: Timestamp::UNIX_EPOCH,
+        }
+    }
+}
+
 /// One repository.
 ///
 /// # Errors

@@ -13,6 +13,8 @@ mod fairness;
 mod fire;
 mod lane;
 mod lanes;
+#[cfg(test)]
+mod month;
 mod operations;
 mod requests;
 mod retry;

@@ -231,26 +231,7 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn repository(append_only: bool, has_admin: bool) -> Repository {
-        Repository {
-            id: Uuid::from_u128(2),
-            name: "main".to_owned(),
-            url: "/srv/repo".to_owned(),
-            username: None,
-            password: Vec::new(),
-            credential: None,
-            admin_url: None,
-            admin_username: None,
-            admin_password: None,
-            admin_credential: None,
-            has_admin,
-            append_only,
-            runner_host_id: None,
-            forget_max_snapshots: None,
-            forget_max_share: None,
-            created_at: Utc::now(),
-            updated_at: Utc::now(),
-            max_backups: None,
-        }
+        Repository { append_only, has_admin, ..Repository::sample(Uuid::from_u128(2)) }
     }
 
     pub(crate) fn group(name: &str, retention: Option<i64>) -> SourceGroup {

@@ -13,26 +13,7 @@ fn at(minutes: i64) -> Timestamp {
 }
 
 fn repository(runner: Option<u128>) -> Repository {
-    Repository {
-        id: REPOSITORY,
-        name: "main".to_owned(),
-        url: "/srv/repo".to_owned(),
-        username: None,
-        password: Vec::new(),
-        credential: None,
-        admin_url: None,
-        admin_username: None,
-        admin_password: None,
-        admin_credential: None,
-        has_admin: false,
-        append_only: false,
-        runner_host_id: runner.map(Uuid::from_u128),
-        forget_max_snapshots: None,
-        forget_max_share: None,
-        max_backups: None,
-        created_at: at(0),
-        updated_at: at(0),
-    }
+    Repository { runner_host_id: runner.map(Uuid::from_u128), ..Repository::sample(REPOSITORY) }
 }
 
 fn entry(kind: Kind, interval_seconds: i64) -> Entry {
