@@ -89,6 +89,30 @@ impl NewJob {
     }
 }
 
+#[cfg(test)]
+impl NewJob {
+    /// A job for tests, which an operator has just asked for.
+    pub(crate) fn sample(id: Uuid, host_id: Uuid, repository_id: Uuid, kind: fleet_wire::Kind) -> Self {
+        Self {
+            id,
+            host_id,
+            repository_id,
+            kind: kind.as_str().to_owned(),
+            origin: Origin::Operator.as_str().to_owned(),
+            source_group: None,
+            schedule_id: None,
+            scheduled_at: None,
+            attempt: 1,
+            retry_of: None,
+            run_id: None,
+            operation_id: None,
+            requested_by: None,
+            command: Json(CommandRun::new(id.to_string().into(), kind)),
+            created_at: chrono::Utc::now(),
+        }
+    }
+}
+
 /// Why there is a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the words of the REST API")]

@@ -5,11 +5,10 @@ use super::admission::{Obstacle, conflict, is_exclusive};
 use super::lanes::Lanes;
 use crate::config::Leases;
 use crate::db::jobs::{Job, JobState, NewJob};
-use crate::db::json::Json;
 use crate::db::pauses::Target;
 use crate::pauses::{Pause, Pauses};
 use chrono::Utc;
-use fleet_wire::{CommandRun, Kind};
+use fleet_wire::Kind;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::num::NonZeroU32;
@@ -189,23 +188,7 @@ impl World {
     fn ask(&mut self, host: Uuid, repository: Uuid, kind: Kind, late: bool) -> Result<(), TestCaseError> {
         self.asked += 1;
         let number = self.asked;
-        let new = NewJob {
-            id: Uuid::from_u128(number),
-            host_id: host,
-            repository_id: repository,
-            kind: kind.as_str().to_owned(),
-            origin: "operator".to_owned(),
-            source_group: None,
-            schedule_id: None,
-            scheduled_at: None,
-            attempt: 1,
-            retry_of: None,
-            run_id: None,
-            operation_id: None,
-            requested_by: None,
-            command: Json(CommandRun::new("j".into(), kind)),
-            created_at: Utc::now(),
-        };
+        let new = NewJob::sample(Uuid::from_u128(number), host, repository, kind);
         let known = Known { host, repository, kind, ready_since: None, before: None };
         self.waiting.insert(number, known);
         let full: Vec<u128> = self.fleet_full();

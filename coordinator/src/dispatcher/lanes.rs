@@ -490,10 +490,8 @@ impl Lanes {
 mod tests {
     use super::*;
     use crate::db::jobs::JobState;
-    use crate::db::json::Json;
     use crate::pauses::Pause;
     use chrono::Utc;
-    use fleet_wire::CommandRun;
 
     const REPOSITORY: Uuid = Uuid::from_u128(99);
 
@@ -502,23 +500,7 @@ mod tests {
     }
 
     fn job(number: u128, host: u128, kind: Kind) -> NewJob {
-        NewJob {
-            id: id(number),
-            host_id: id(host),
-            repository_id: REPOSITORY,
-            kind: kind.as_str().to_owned(),
-            origin: "operator".to_owned(),
-            source_group: None,
-            schedule_id: None,
-            scheduled_at: None,
-            attempt: 1,
-            retry_of: None,
-            run_id: None,
-            operation_id: None,
-            requested_by: None,
-            command: Json(CommandRun::new("j".into(), kind)),
-            created_at: Utc::now(),
-        }
+        NewJob::sample(id(number), id(host), REPOSITORY, kind)
     }
 
     /// Without a limit, and where everything drains at once.

@@ -16,7 +16,7 @@ use crate::firing::{Verdict, judge};
 use crate::maintenance::{Action, Candidate, Situation, decide, expected as expected_maintenance};
 use crate::timetable::Timetable;
 use chrono::TimeDelta;
-use fleet_wire::{CommandRun, Kind, Timestamp};
+use fleet_wire::{Kind, Timestamp};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::sync::Arc;
@@ -454,23 +454,9 @@ fn kind_of(new: &NewJob) -> Kind {
 }
 
 fn new_job(id: Uuid, kind: Kind, number: u128, run_id: Option<Uuid>, at: Timestamp) -> NewJob {
-    NewJob {
-        id,
-        host_id: host(number),
-        repository_id: repository_of(number),
-        kind: kind.as_str().to_owned(),
-        origin: "schedule".to_owned(),
-        source_group: (kind == Kind::Backup).then(|| GROUP.to_owned()),
-        schedule_id: None,
-        scheduled_at: None,
-        attempt: 1,
-        retry_of: None,
-        run_id,
-        operation_id: None,
-        requested_by: None,
-        command: Json(CommandRun::new(id.to_string().into(), kind)),
-        created_at: at,
-    }
+    let source_group = (kind == Kind::Backup).then(|| GROUP.to_owned());
+    let new = NewJob::sample(id, host(number), repository_of(number), kind);
+    NewJob { source_group, run_id, created_at: at, ..new }
 }
 
 fn agent(number: u128, begin: Timestamp) -> Agent {

@@ -44,7 +44,6 @@ fn covers_the_repository(run: &CommandRun) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::db::json::Json;
     use chrono::{DateTime, TimeDelta};
     use uuid::Uuid;
 
@@ -53,23 +52,9 @@ mod tests {
     }
 
     fn new() -> NewJob {
-        NewJob {
-            id: Uuid::from_u128(1),
-            host_id: Uuid::from_u128(2),
-            repository_id: Uuid::from_u128(3),
-            kind: "backup".to_owned(),
-            origin: "schedule".to_owned(),
-            source_group: Some("docs".to_owned()),
-            schedule_id: None,
-            scheduled_at: None,
-            attempt: 1,
-            retry_of: None,
-            run_id: Some(Uuid::from_u128(4)),
-            operation_id: None,
-            requested_by: None,
-            command: Json(CommandRun::new("j".into(), Kind::Backup)),
-            created_at: now(),
-        }
+        let ids = [1, 2, 3, 4].map(Uuid::from_u128);
+        let backup = NewJob::sample(ids[0], ids[1], ids[2], Kind::Backup);
+        NewJob { source_group: Some("docs".to_owned()), run_id: Some(ids[3]), ..backup }
     }
 
     fn ended(status: Status) -> JobState {
