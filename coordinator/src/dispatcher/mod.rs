@@ -135,6 +135,12 @@ impl Dispatcher {
         Entry::Dispatch
     }
 
+    /// Whether this very job has an actor and is not over. Its id may be that of another, which an agent has named.
+    fn is_at_work(&self, new: &NewJob) -> bool {
+        let same = |job: &JobRecord| job.new.host_id == new.host_id && job.new.run_id == new.run_id;
+        self.services.live.read(new.id).is_some_and(|job| same(&job) && !job.state.is_over_for_good())
+    }
+
     /// The journal that a command to the host goes to.
     fn journal_of(&self, host_id: Uuid) -> Option<String> {
         self.hosts.get(&host_id)?.journal.as_ref().map(ToString::to_string)
@@ -271,7 +277,7 @@ impl Handler<Stored> for Dispatcher {
         }
         if stored {
             self.lanes.committed(job);
-        } else if self.services.live.actor(job.new.id).is_none() {
+        } else if !self.is_at_work(&job.new) {
             self.lanes.remove(job.new.id);
         } // else it is there after all: its agent has spoken of it
         self.dispatch(repository_id, context);

@@ -87,7 +87,9 @@ impl Handler<FindJob> for Dispatcher {
 impl Dispatcher {
     /// The actor of a job that is not over, without asking the ledger: it may be away. `None` if there is none here.
     fn find_open(&mut self, id: Uuid, host_id: Uuid, context: &mut Context<Self>) -> Option<Result<Addr<Job>, NoJob>> {
-        if self.lanes.host_of(id)? != host_id {
+        // An agent may just have named the id of another host's job as its own, which the ledger is about to refuse.
+        let of_other = self.services.live.actor(id).is_some_and(|(_, host)| host != host_id);
+        if of_other || self.lanes.host_of(id)? != host_id {
             return Some(Err(NoJob::OtherHost));
         }
         // A coordinator that was restored from a backup may not know that it has sent this one.
