@@ -3,7 +3,7 @@
 
 use super::json::Json;
 use super::lookup::Source;
-use super::runs::Expect;
+use super::runs::expect_all;
 use super::schema::{hosts, schedules, source_groups};
 use super::statement::statement;
 use crate::expected;
@@ -179,7 +179,7 @@ pub async fn end_all(connection: &mut AsyncPgConnection, host_id: Uuid, at: Time
 /// Notes what a schedule had due until it is changed, which the ticker may not have come to.
 async fn expect_until(connection: &mut AsyncPgConnection, before: &Schedule, until: Timestamp) -> QueryResult<()> {
     let (rows, _) = expected::of(before, until, usize::MAX);
-    Expect { rows, moved: Vec::new() }.apply(connection).await
+    expect_all(connection, &rows).await
 }
 
 /// What came of a [`Put`].
