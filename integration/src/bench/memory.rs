@@ -44,33 +44,47 @@ pub(super) fn run(scale: Scale) -> Result<Vec<Row>, Failure> {
     let figure = coordinator(&mut rig, &hosts)?;
     let floor = bare(&rig, &hosts)?;
     let what = format!("memory per idle agent, {count} agents");
-    Ok(vec![Row::beside(what, "KiB", &[(figure, floor)], "echo session", Goal::RatioAtMost(1.1))])
+    let row = |what, figure, goal| Row::beside(what, "KiB", &[(figure, floor)], "echo session", goal);
+    Ok(vec![
+        row(what, figure.after_burst, Goal::RatioAtMost(1.1)),
+        row("— before its burst".to_owned(), figure.before_burst, Goal::None),
+    ])
 }
 
 fn per_agent(before: u64, after: u64, agents: usize) -> f64 {
     after.saturating_sub(before) as f64 / 1024.0 / agents as f64
 }
 
-fn coordinator(rig: &mut Rig, hosts: &[Host]) -> Result<f64, Failure> {
+/// KiB of an agent.
+struct Figure {
+    before_burst: f64,
+    after_burst: f64,
+}
+
+fn coordinator(rig: &mut Rig, hosts: &[Host]) -> Result<Figure, Failure> {
     let (id, address) = (rig.coordinator_id(), rig.address()?);
     let before = resident(id)?;
     let token = rig.coordinator.admin_token().to_owned();
     let requests: Vec<Request> = hosts.iter().map(|host| Request::job(&host.id, &token)).collect();
-    let after = rig.runtime.block_on(async {
+    let (connected, after) = rig.runtime.block_on(async {
         let mut swarm = Swarm::connected(address, hosts, "bench", Conduct::Running).await?;
         swarm.heartbeats(BEATS).await;
+        let connected = resident(id)?;
         let heart = swarm.heart();
         let burst = burst(&mut swarm, address, requests).await;
         heart.abort();
         burst?;
         swarm.heartbeats(QUIET).await;
-        resident(id)
+        Ok::<_, Failure>((connected, resident(id)?))
     })?;
     let lines = hosts.len() * BURST_LINES;
     expect("lines", rig.number("SELECT coalesce(sum(last_seq - first_seq + 1), 0) FROM log_chunks")?, lines)?;
     expect("jobs", rig.number("SELECT count(*) FROM jobs WHERE status = 'succeeded'")?, hosts.len())?;
     expect("hosts online", rig.number("SELECT count(*) FROM hosts WHERE online")?, hosts.len())?;
-    Ok(per_agent(before, after, hosts.len()))
+    Ok(Figure {
+        before_burst: per_agent(before, connected, hosts.len()),
+        after_burst: per_agent(before, after, hosts.len()),
+    })
 }
 
 /// Lets every agent have a job and burst, some at a time.
