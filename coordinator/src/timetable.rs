@@ -37,12 +37,12 @@ impl Timetable {
 
     /// What is due next after an instant, never at it; nothing if that is never.
     pub fn next_after(&self, instant: Timestamp) -> Option<Timestamp> {
-        self.expression.next_after(self.zone, instant)
+        self.expression.next_after(&self.zone, instant)
     }
 
     /// What is due after an instant, in its order.
     pub fn after(&self, instant: Timestamp) -> impl Iterator<Item = Timestamp> {
-        self.expression.firings_after(self.zone, instant)
+        self.expression.firings_after(&self.zone, instant)
     }
 
     /// What was due in the minute up to an instant: agents may say when they fired, and not what for.

@@ -1,4 +1,5 @@
-//! The crontab engine against the words of its rules: a clock that is watched minute by minute.
+//! The crontab engine against the words of its rules: a clock that is watched minute by minute, in the time zones of
+//! another library.
 
 use chrono::{DateTime, Datelike, NaiveDateTime, Offset, TimeDelta, TimeZone, Timelike, Utc};
 use chrono_tz::Tz;
@@ -141,7 +142,8 @@ fn expressions() -> impl Strategy<Value = WrittenExpression> {
 /// A zone, and an instant in it that is up to two days before a change of its clocks, if there is one within a year.
 fn moments() -> impl Strategy<Value = (Tz, DateTime<Utc>)> {
     let seconds = |text: &str| text.parse::<DateTime<Utc>>().expect("an instant").timestamp();
-    let years = seconds("2005-01-01T00:00:00Z")..seconds("2037-01-01T00:00:00Z");
+    // Tables of different versions agree on the past only, and a gap is looked for up to a year later.
+    let years = seconds("2005-01-01T00:00:00Z")..seconds("2024-12-01T00:00:00Z");
     (select(ZONES), years, 0..2 * 24 * 60_i64).prop_map(|(zone, from, before)| {
         let from = DateTime::from_timestamp(from - from.rem_euclid(3600), 0).expect("an instant");
         let offset = |hour: i64| zone.offset_from_utc_datetime(&(from + TimeDelta::hours(hour)).naive_utc()).fix();
@@ -151,7 +153,7 @@ fn moments() -> impl Strategy<Value = (Tz, DateTime<Utc>)> {
 }
 
 fn zone(tz: Tz) -> Zone {
-    tz.name().parse().expect("a zone of the same database")
+    tz.name().parse().expect("a zone that every version of the database has")
 }
 
 proptest! {
@@ -165,7 +167,7 @@ proptest! {
             return Ok(());
         };
         let end = start + TimeDelta::days(3);
-        let firings: Vec<_> = expression.firings_between(zone(tz), start, end).collect();
+        let firings: Vec<_> = expression.firings_between(&zone(tz), start, end).collect();
         prop_assert_eq!(firings, written.watch(tz, start, 3 * 24 * 60), "{} in {} after {}", expression, tz, start);
     }
 
@@ -174,12 +176,12 @@ proptest! {
         written in expressions(), (tz, start) in moments(), part in 0.0..1.0, nanos in 0..1_000_000_000_i64,
     ) {
         let Ok(expression) = Expression::parse(&written.text()) else { return Ok(()) };
-        let Some(next) = expression.next_after(zone(tz), start) else { return Ok(()) };
+        let Some(next) = expression.next_after(&zone(tz), start) else { return Ok(()) };
         prop_assert!(next > start && next.second() == 0 && next.nanosecond() == 0);
         let between = start + TimeDelta::seconds(((next - start).num_seconds() as f64 * part) as i64);
         let between = (between + TimeDelta::nanoseconds(nanos)).min(next - TimeDelta::nanoseconds(1));
-        prop_assert_eq!(expression.next_after(zone(tz), between), Some(next), "after {}", between);
-        prop_assert!(expression.next_after(zone(tz), next).is_none_or(|after| after > next));
+        prop_assert_eq!(expression.next_after(&zone(tz), between), Some(next), "after {}", between);
+        prop_assert!(expression.next_after(&zone(tz), next).is_none_or(|after| after > next));
     }
 
     #[test]
@@ -205,6 +207,6 @@ proptest! {
     ) {
         let (Ok(expression), Some(instant)) =
             (Expression::parse(&written.text()), DateTime::<Utc>::from_timestamp(second >> 20, nanos)) else { return Ok(()) };
-        prop_assert!(expression.next_after(zone(tz), instant).is_none_or(|next| next > instant));
+        prop_assert!(expression.next_after(&zone(tz), instant).is_none_or(|next| next > instant));
     }
 }

@@ -79,14 +79,14 @@ fn firings_are_those_of_debian() {
         .collect();
     assert!(taken.len() > 2500, "only {} of {} lines", taken.len(), lines.len());
     let (first, last) = (FIRST.parse().expect("an instant"), LAST.parse().expect("an instant"));
-    let different = |zone: Zone, column: usize| {
+    let different = |zone: &Zone, column: usize| {
         let ours = |expression: &Expression| summary(expression.firings_between(zone, first, last));
         let pairs = taken.iter().map(|(expression, debian)| (expression, debian[column], ours(expression)));
         let different = pairs.filter(|(_, debian, ours)| debian != ours);
         different.map(|(it, debian, ours)| format!("{it:?} in {zone}: {debian}, here {ours}\n")).collect::<String>()
     };
     let different: String = std::thread::scope(|scope| {
-        let threads = zones.iter().enumerate().map(|(column, zone)| scope.spawn(move || different(*zone, column)));
+        let threads = zones.iter().enumerate().map(|(column, zone)| scope.spawn(move || different(zone, column)));
         let threads: Vec<_> = threads.collect();
         threads.into_iter().map(|thread| thread.join().expect("a zone's thread")).collect()
     });

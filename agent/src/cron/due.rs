@@ -80,7 +80,7 @@ pub fn decide(entry: &Entry, handled: Option<&Handled>, now: Timestamp) -> Optio
     }
     let missed = unfired(entry, known, known.until).next().filter(|first| *first <= now)?;
     let oldest = now.checked_sub_signed(entry.window()).unwrap_or(known.until).max(known.until);
-    let Some(at) = entry.expression.firings_between(entry.zone, oldest, now).last() else {
+    let Some(at) = entry.expression.firings_between(&entry.zone, oldest, now).last() else {
         return count(Why::Missed(missed), &known.fired);
     };
     if known.has_fired(at) {
@@ -100,7 +100,7 @@ pub fn next(entry: &Entry, handled: &Handled, now: Timestamp) -> Option<Timestam
 
 /// The instants after `after` that have not fired.
 fn unfired<'a>(entry: &'a Entry, handled: &'a Handled, after: Timestamp) -> impl Iterator<Item = Timestamp> + 'a {
-    entry.expression.firings_after(entry.zone, after).filter(|instant| !handled.has_fired(*instant))
+    entry.expression.firings_after(&entry.zone, after).filter(|instant| !handled.has_fired(*instant))
 }
 
 #[cfg(test)]

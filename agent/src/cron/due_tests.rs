@@ -7,7 +7,7 @@ use proptest::prelude::*;
 fn entry(cron: &str, more: &str) -> Entry {
     let schedule: Schedule =
         serde_json::from_str(&format!(r#"{{"id":"s","enabled":true,"cron_expr":"{cron}"{more}}}"#)).unwrap();
-    Entry::read(&schedule, Zone::UTC).unwrap()
+    Entry::read(&schedule, &Zone::UTC).unwrap()
 }
 
 fn at(text: &str) -> Timestamp {

@@ -28,13 +28,13 @@ impl Entry {
     ///
     /// # Errors
     /// What is wrong with it, for people.
-    pub fn read(schedule: &Schedule, host: Zone) -> Result<Self, String> {
+    pub fn read(schedule: &Schedule, host: &Zone) -> Result<Self, String> {
         let wrong = |what: &str| format!("schedule {}: {what}", schedule.id);
         let expression = Expression::parse(&schedule.cron_expr)
             .map_err(|error| wrong(&format!("cron_expr {:?}: {error}", schedule.cron_expr)))?;
         let zone = match &schedule.timezone {
             Some(name) => name.parse().map_err(|error| wrong(&format!("timezone {name:?}: {error}")))?,
-            None => host,
+            None => host.clone(),
         };
         Ok(Self { schedule: schedule.clone(), expression, zone })
     }
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_schedule_that_makes_no_sense_says_where_and_why() {
-        let said = |fields: &str| Entry::read(&schedule(fields), Zone::UTC).map(|_| ()).unwrap_err();
+        let said = |fields: &str| Entry::read(&schedule(fields), &Zone::UTC).map(|_| ()).unwrap_err();
         let hour = said(r#""cron_expr":"0 25 * * *""#);
         assert!(hour.starts_with("schedule s: cron_expr \"0 25 * * *\": position 2 (hour)"), "{hour}");
         assert!(said(r#""cron_expr":"""#).contains("empty"));
@@ -138,7 +138,7 @@ mod tests {
     fn the_time_to_catch_up_has_a_default_and_bounds() {
         let window = |fields: &str| {
             let schedule = schedule(&format!(r#""cron_expr":"@daily"{fields}"#));
-            Entry::read(&schedule, Zone::UTC).unwrap().window()
+            Entry::read(&schedule, &Zone::UTC).unwrap().window()
         };
         assert_eq!(window(""), CATCH_UP);
         assert_eq!(window(r#","catch_up_seconds":3600"#), TimeDelta::hours(1));
@@ -156,7 +156,7 @@ mod tests {
                {"name":"srv","includes":["/srv"]}]"#,
         );
         let now = Timestamp::default();
-        let entry = Entry::read(&schedule, Zone::UTC).unwrap();
+        let entry = Entry::read(&schedule, &Zone::UTC).unwrap();
         let firing = entry.fire(now, now, TimeDelta::seconds(30));
         assert_eq!(firing.local_until, now + CATCH_UP + TimeDelta::seconds(30));
         let [etc, srv] = &firing.runs[..] else { panic!("{firing:?}") };

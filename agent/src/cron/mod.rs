@@ -94,7 +94,7 @@ impl Cron {
         let enabled = schedules.iter().filter(|schedule| schedule.enabled);
         let (mut entries, mut problems) = (Vec::<Entry>::new(), Vec::new());
         for schedule in enabled {
-            match Entry::read(schedule, self.host) {
+            match Entry::read(schedule, &self.host) {
                 // What is dealt with is known by the id.
                 Ok(entry) if entries.iter().any(|other| other.id() == entry.id()) => {
                     problems.push(format!("schedule {}: there is another one with this id", schedule.id));

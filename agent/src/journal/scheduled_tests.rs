@@ -15,7 +15,7 @@ fn firing(handled: Option<&Handled>, minutes: i64) -> (Firing, Handled) {
             {"name":"etc","includes":["/etc"]},{"name":"srv","includes":["/srv"]}]}"#,
     )
     .unwrap();
-    let entry = Entry::read(&schedule, Zone::UTC).unwrap();
+    let entry = Entry::read(&schedule, &Zone::UTC).unwrap();
     let now = Utc::now() + TimeDelta::minutes(minutes);
     let counted = match decide(&entry, None, now - TimeDelta::minutes(1)) {
         Some(Step::Count { handled, .. }) => handled,

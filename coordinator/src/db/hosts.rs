@@ -170,9 +170,10 @@ pub struct Filter {
 /// The database's.
 pub async fn list(connection: &mut AsyncPgConnection, filter: &Filter, limit: i64) -> QueryResult<Vec<Host>> {
     let mut query = hosts::table.filter(hosts::decommissioned_at.is_null()).select(Host::as_select()).into_boxed();
-    // Not as parameters, for an index holds just those that are offline.
+    // Not as parameters, for an index holds just those that are offline. Statistics are older than what was online a moment
+    // ago: they could make the planner sort all hosts for one page, so it isn't let know what this is about.
     match filter.online {
-        Some(true) => query = query.filter(hosts::online),
+        Some(true) => query = query.filter(sql::<Bool>("coalesce(hosts.online, false)")),
         Some(false) => query = query.filter(diesel::dsl::not(hosts::online)),
         None => {}
     }

@@ -19,6 +19,7 @@ mod greeting;
 mod handshake;
 mod ledger;
 mod mailbox;
+mod packing;
 mod protocol;
 mod refusal;
 mod round;

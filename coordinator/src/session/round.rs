@@ -3,9 +3,9 @@
 
 use super::firing;
 use super::ledger::{SaveScheduleAck, SaveSnapshots, SaveStats};
+use super::packing::pack_lines;
 use super::protocol::{HostNews, Item, JobNews, Round};
 use crate::dispatcher::{FindJob, NoJob};
-use crate::job::lines::pack;
 use crate::job::{Handover, Job, News, NotWritten, Report};
 use crate::persistence::{Patience, Save, Write, WriteError};
 use crate::services::Services;
@@ -72,7 +72,7 @@ async fn tell_job(
         ids.iter().map(|id| (id.clone(), error.clone())).collect::<Refused>()
     };
     let (ids, news): (Vec<_>, Vec<_>) = items.into_iter().map(|item| (item.id, item.news)).unzip();
-    let handover = match gathered(&job_id, news) {
+    let handover = match gathered(&job_id, news).await {
         Ok(news) => Handover::of(news),
         Err(error) => return Ok((job_id, None, refuse(&ids, &error))),
     };
@@ -100,7 +100,7 @@ async fn tell_job(
 }
 
 /// A job's news with its lines packed.
-fn gathered(job_id: &JobId, items: Vec<JobNews>) -> Result<News, ErrorMessage> {
+async fn gathered(job_id: &JobId, items: Vec<JobNews>) -> Result<News, ErrorMessage> {
     let (mut news, mut lines) = (News::default(), Vec::new());
     for item in items {
         match item {
@@ -112,7 +112,7 @@ fn gathered(job_id: &JobId, items: Vec<JobNews>) -> Result<News, ErrorMessage> {
     if !lines.is_empty() {
         let unknown = || ErrorMessage::new("unknown_job", format!("job {job_id}: {}", NoJob::Unknown));
         let id: Uuid = job_id.as_str().parse().map_err(|_| unknown())?;
-        let packed = pack(id, lines, Utc::now());
+        let packed = pack_lines(id, lines).await;
         news.lines = packed.map_err(|error| ErrorMessage::new("refused", format!("job {job_id}: {error}")))?;
     }
     Ok(news)

@@ -59,7 +59,7 @@ impl Expression {
     ///
     /// `None` if there is none within 50 years: near the end of chrono's calendar, or for an expression that keeps its
     /// rhythm and names only times that are skipped year after year.
-    pub fn next_after(&self, zone: Zone, instant: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    pub fn next_after(&self, zone: &Zone, instant: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let mut now = whole_minute(instant)?;
         let mut local = zone.local(now)?;
         if self.keeps_rhythm {
@@ -90,14 +90,14 @@ impl Expression {
     }
 
     /// The firings after this instant, in their order, each once.
-    pub fn firings_after(&self, zone: Zone, instant: DateTime<Utc>) -> impl Iterator<Item = DateTime<Utc>> {
+    pub fn firings_after(&self, zone: &Zone, instant: DateTime<Utc>) -> impl Iterator<Item = DateTime<Utc>> {
         std::iter::successors(self.next_after(zone, instant), move |last| self.next_after(zone, *last))
     }
 
     /// What was due after the first instant and up to the second, in its order. There may be one for every minute.
     pub fn firings_between(
         &self,
-        zone: Zone,
+        zone: &Zone,
         after: DateTime<Utc>,
         until: DateTime<Utc>,
     ) -> impl Iterator<Item = DateTime<Utc>> {

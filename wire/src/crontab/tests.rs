@@ -14,9 +14,9 @@ fn expression(text: &str) -> Expression {
 
 /// The firings in (after, until], as UTC.
 fn firings(text: &str, zone: &str, after: &str, until: &str) -> Vec<String> {
-    let zone = zone.parse().expect("a zone");
+    let zone: Zone = zone.parse().expect("a zone");
     let expression = expression(text);
-    let between = expression.firings_between(zone, instant(after), instant(until));
+    let between = expression.firings_between(&zone, instant(after), instant(until));
     between.map(|firing| firing.format("%dT%R").to_string()).collect()
 }
 
@@ -68,8 +68,8 @@ fn the_hour_that_comes_twice_can_be_entered_anywhere() {
         ("2025-10-26T01:19:59.999", "2025-10-26T01:20"),
         ("2025-10-26T01:20", "2025-10-26T02:20"),
     ] {
-        let berlin = "Europe/Berlin".parse().expect("a zone");
-        assert_eq!(expression("20 * * * *").next_after(berlin, instant(after)), Some(instant(next)), "{after}");
+        let berlin: Zone = "Europe/Berlin".parse().expect("a zone");
+        assert_eq!(expression("20 * * * *").next_after(&berlin, instant(after)), Some(instant(next)), "{after}");
     }
 }
 
@@ -105,7 +105,7 @@ fn an_instant_is_never_its_own_successor() {
         // A leap second.
         ("2016-12-31T23:59:60.5", "2017-01-01T00:00"),
     ] {
-        assert_eq!(minutely.next_after(Zone::UTC, instant(after)), Some(instant(next)), "{after}");
+        assert_eq!(minutely.next_after(&Zone::UTC, instant(after)), Some(instant(next)), "{after}");
     }
 }
 
@@ -114,8 +114,8 @@ fn the_ends_of_the_calendar_are_no_trouble() {
     for zone in ["UTC", "Europe/Berlin", "America/New_York", "Pacific/Kiritimati"] {
         let zone: Zone = zone.parse().expect("a zone");
         for text in ["* * * * *", "0 2 * * *", "0 0 29 2 *", "*/5 2 29 2 */7"] {
-            assert_eq!(expression(text).next_after(zone, DateTime::<Utc>::MAX_UTC), None, "{text} in {zone}");
-            let first = expression(text).next_after(zone, DateTime::<Utc>::MIN_UTC);
+            assert_eq!(expression(text).next_after(&zone, DateTime::<Utc>::MAX_UTC), None, "{text} in {zone}");
+            let first = expression(text).next_after(&zone, DateTime::<Utc>::MIN_UTC);
             assert!(first.is_none_or(|first| first > DateTime::<Utc>::MIN_UTC), "{text} in {zone}: {first:?}");
         }
     }
@@ -125,9 +125,9 @@ fn the_ends_of_the_calendar_are_no_trouble() {
 fn times_that_are_always_skipped_end_the_search() {
     // In Berlin, the last Sunday of March has no hour from 2 to 3.
     let skipped = expression("*/5 2 25-31 3 */7");
-    let berlin = "Europe/Berlin".parse().expect("a zone");
-    assert_eq!(skipped.next_after(berlin, instant("2025-01-01T00:00")), None);
-    assert_eq!(skipped.next_after(Zone::UTC, instant("2025-01-01T00:00")), Some(instant("2025-03-30T02:00")));
+    let berlin: Zone = "Europe/Berlin".parse().expect("a zone");
+    assert_eq!(skipped.next_after(&berlin, instant("2025-01-01T00:00")), None);
+    assert_eq!(skipped.next_after(&Zone::UTC, instant("2025-01-01T00:00")), Some(instant("2025-03-30T02:00")));
 }
 
 #[test]

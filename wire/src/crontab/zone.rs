@@ -1,52 +1,96 @@
 //! Time zones, by their names in the IANA database.
 
-use chrono::{DateTime, MappedLocalTime, NaiveDateTime, Offset, TimeZone, Utc};
-use chrono_tz::{GapInfo, TZ_VARIANTS, Tz};
+use chrono::{DateTime, Datelike, MappedLocalTime, NaiveDateTime, TimeDelta, Timelike, Utc};
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::{AmbiguousOffset, Offset, TimeZone, TimeZoneDatabase};
 use std::fmt;
 use std::str::FromStr;
+use std::sync::LazyLock;
 use thiserror::Error;
 
-/// The time zone of a schedule. Its rules are compiled in (chrono-tz): host and coordinator agree if they are of one
-/// version, whatever the host's own tables say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Zone(Tz);
+/// The tables that are compiled in. They are plain bytes, read when a zone is first asked for: an agent knows one or two.
+static TABLES: LazyLock<TimeZoneDatabase> = LazyLock::new(TimeZoneDatabase::bundled);
+
+/// The time zone of a schedule. Its rules are compiled in: host and coordinator agree if they are of one version, whatever
+/// the host's own tables say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Zone(TimeZone);
 
 impl Zone {
     /// Where no clock changes.
-    pub const UTC: Self = Self(Tz::UTC);
+    pub const UTC: Self = Self(TimeZone::UTC);
+
+    fn named(name: &str) -> Option<Self> {
+        TABLES.get(name).ok().map(Self)
+    }
+
+    /// Its name in the IANA database.
+    fn name(&self) -> &str {
+        self.0.iana_name().unwrap_or("UTC")
+    }
 
     /// What a clock shows at this instant.
-    pub(super) fn local(self, instant: DateTime<Utc>) -> Option<NaiveDateTime> {
-        let utc = instant.naive_utc();
-        utc.checked_add_offset(self.0.offset_from_utc_datetime(&utc).fix())
+    pub(super) fn local(&self, instant: DateTime<Utc>) -> Option<NaiveDateTime> {
+        let offset = self.0.to_offset(Timestamp::from_second(instant.timestamp()).ok()?);
+        instant.naive_utc().checked_add_signed(seconds(offset))
     }
 
     /// When a clock shows this time: once, twice or never.
-    pub(super) fn instants(self, local: NaiveDateTime) -> MappedLocalTime<DateTime<Utc>> {
-        self.0.from_local_datetime(&local).map(|instant| instant.to_utc())
+    pub(super) fn instants(&self, local: NaiveDateTime) -> MappedLocalTime<DateTime<Utc>> {
+        match self.offset_at(local) {
+            Some(AmbiguousOffset::Unambiguous { offset }) => {
+                instant(local, offset).map_or(MappedLocalTime::None, MappedLocalTime::Single)
+            }
+            Some(AmbiguousOffset::Fold { before, after }) => match (instant(local, before), instant(local, after)) {
+                (Some(first), Some(second)) => MappedLocalTime::Ambiguous(first, second),
+                _ => MappedLocalTime::None,
+            },
+            Some(AmbiguousOffset::Gap { .. }) | None => MappedLocalTime::None,
+        }
     }
 
     /// For a time that no clock shows: when clocks have jumped over it.
-    pub(super) fn after_gap(self, local: NaiveDateTime) -> Option<DateTime<Utc>> {
-        Some(GapInfo::new(&local, &self.0)?.end?.to_utc())
+    pub(super) fn after_gap(&self, local: NaiveDateTime) -> Option<DateTime<Utc>> {
+        let AmbiguousOffset::Gap { after, .. } = self.offset_at(local)? else { return None };
+        // By the clock as it is set afterwards, the time is before the jump.
+        let before_jump = Timestamp::from_second(instant(local, after)?.timestamp()).ok()?;
+        let jump = self.0.following(before_jump).next()?;
+        DateTime::from_timestamp(jump.timestamp().as_second(), 0)
     }
+
+    fn offset_at(&self, local: NaiveDateTime) -> Option<AmbiguousOffset> {
+        let number = |number: u32| i8::try_from(number).ok();
+        let date = Date::new(i16::try_from(local.year()).ok()?, number(local.month())?, number(local.day())?).ok()?;
+        let time = date.at(number(local.hour())?, number(local.minute())?, number(local.second())?, 0);
+        Some(self.0.to_ambiguous_timestamp(time).offset())
+    }
+}
+
+fn seconds(offset: Offset) -> TimeDelta {
+    TimeDelta::seconds(offset.seconds().into())
+}
+
+/// When a clock with this offset shows a time.
+fn instant(local: NaiveDateTime, offset: Offset) -> Option<DateTime<Utc>> {
+    Some(local.checked_sub_signed(seconds(offset))?.and_utc())
 }
 
 impl fmt::Display for Zone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.name())
+        f.write_str(self.name())
     }
 }
 
 /// The name is not in the IANA database.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-#[error("no such time zone: {}", hint(*.similar))]
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("no such time zone: {}", hint(.similar.as_ref()))]
 pub struct UnknownZone {
     /// One that may have been meant.
     pub similar: Option<Zone>,
 }
 
-fn hint(similar: Option<Zone>) -> String {
+fn hint(similar: Option<&Zone>) -> String {
     match similar {
         Some(zone) => format!("is {zone} meant?"),
         None => "its name in the IANA database is needed, such as Europe/Berlin, or UTC".to_owned(),
@@ -58,7 +102,8 @@ impl FromStr for Zone {
 
     /// Takes the exact name only: it is stored, and others read it.
     fn from_str(name: &str) -> Result<Self, UnknownZone> {
-        name.parse().map(Self).map_err(|_| UnknownZone { similar: similar(name) })
+        let exact = Self::named(name).filter(|zone| zone.name() == name);
+        exact.ok_or_else(|| UnknownZone { similar: similar(name) })
     }
 }
 
@@ -66,8 +111,7 @@ impl FromStr for Zone {
 fn similar(name: &str) -> Option<Zone> {
     let name = name.trim().replace(' ', "_");
     let city = |zone: &str| zone.rsplit('/').next().is_some_and(|city| city.eq_ignore_ascii_case(&name));
-    let same = TZ_VARIANTS.iter().find(|zone| zone.name().eq_ignore_ascii_case(&name));
-    same.or_else(|| TZ_VARIANTS.iter().find(|zone| city(zone.name()))).copied().map(Zone)
+    Zone::named(&name).or_else(|| Zone::named(TABLES.available().find(|zone| city(zone.as_str()))?.as_str()))
 }
 
 #[cfg(test)]
