@@ -5,6 +5,7 @@ mod support;
 
 use fleet_integration::{Failure, Sandbox, eventually};
 use serde_json::json;
+use support::blocker::Blocker;
 use support::{Host, LIMIT, journalling, log_of, over, repository};
 
 /// More than one window of a pass holds.
@@ -130,4 +131,18 @@ fn lines_that_come_after_compaction_are_there_once() {
     assert!(logged.log() == expected, "the log lacks late lines, or has some twice");
     logged.compacted(&expected);
     assert_eq!(logged.chunks(), 3, "late lines joined their neighbours");
+}
+
+#[test]
+fn a_coordinator_that_dies_while_it_puts_chunks_together_takes_no_line_with_it() {
+    let mut logged = Logged::new();
+    // Some chunks are gone by then in the transaction that is not committed.
+    let last = format!("SELECT 1 FROM log_chunks WHERE job_id = '{}' AND first_seq = 250 FOR UPDATE", logged.job);
+    let blocker = Blocker::hold(&logged.sandbox.database, &last);
+    logged.ended_long_ago();
+    Blocker::until_waited_for(&logged.sandbox.database, "DELETE FROM log_chunks");
+    logged.sandbox.coordinator.process().kill();
+    blocker.let_go();
+    logged.sandbox.restart_with(&[]).unwrap();
+    logged.compacted(&lines(first_lines()));
 }

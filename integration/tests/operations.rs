@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::thread;
 use std::time::Duration;
+use support::blocker::Blocker;
 use support::{Host, LIMIT, enroll_many, job_when, journalling, over, until};
-use tokio_postgres::NoTls;
 
 /// A thousand agents.
 const LONG: Duration = Duration::from_secs(180);
@@ -221,24 +221,15 @@ fn in_ledger(sandbox: &Sandbox) -> (String, String) {
 fn all_of_it_is_there_or_nothing_and_others_need_not_wait() {
     let mut sandbox = Sandbox::start().unwrap();
     let mut fleet = hosts(&sandbox, &["a", "b", "c"]);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let (blocker, connection) = runtime.block_on(tokio_postgres::connect(&sandbox.database.url(), NoTls)).unwrap();
-    let connection = runtime.spawn(connection);
     // The last that is written of an operation, behind all of its jobs.
-    runtime.block_on(blocker.batch_execute("BEGIN; LOCK TABLE operation_skipped")).unwrap();
+    let blocker = Blocker::hold(&sandbox.database, "LOCK TABLE operation_skipped");
     let ids = [fleet[0].id.clone(), fleet[1].id.clone(), uuid::Uuid::new_v4().to_string()];
     let api = sandbox.api();
     let asked = thread::spawn(move || {
         let body = json!({"kind": "check", "selector": {"ids": ids}});
         api.call("POST", "/v1/operations", Some(&body), &[]).map(|reply| reply.status)
     });
-    let waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%operation_skipped%'
-        AND datname = current_database()";
-    let written = || match sandbox.database.query(waits).unwrap().len() {
-        0 => Err(Failure::new("nobody waits for the lock")),
-        _ => Ok(()),
-    };
-    eventually("all jobs to be written", LIMIT, written).unwrap();
+    Blocker::until_waited_for(&sandbox.database, "operation_skipped");
     assert_eq!(in_ledger(&sandbox), ("0".to_owned(), "0".to_owned()), "it is not committed");
     // What another host is asked meanwhile is not held up.
     let api = sandbox.api();
@@ -249,9 +240,7 @@ fn all_of_it_is_there_or_nothing_and_others_need_not_wait() {
 
     sandbox.coordinator.process().kill();
     assert!(asked.join().unwrap().is_err(), "nobody was promised anything");
-    runtime.block_on(blocker.batch_execute("ROLLBACK")).unwrap();
-    drop(blocker);
-    runtime.block_on(connection).unwrap().unwrap();
+    blocker.let_go();
     sandbox.restart_with(&[]).unwrap();
     assert_eq!(in_ledger(&sandbox), ("0".to_owned(), "0".to_owned()));
     let api = sandbox.api();

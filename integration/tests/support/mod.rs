@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file includes this and uses a part of it")]
 
+pub mod blocker;
+
 use fleet_integration::{Api, Database, Failure, FakeAgent, Host as Enrolled, Received, Sandbox, Server, eventually};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
