@@ -3,8 +3,9 @@
 use super::problem::Problem;
 use crate::db::DatabaseError;
 use crate::job::NotWritten;
-use crate::persistence::{Patience, Save, Write, WriteError};
+use crate::persistence::{Outcome, Patience, Requested, Save, Write, WriteError};
 use crate::registry::{Evict, SettingsChanged};
+use crate::request;
 use crate::services::Services;
 use actix::MailboxError;
 use actix_web::web;
@@ -109,7 +110,7 @@ pub async fn told_in_time<T>(work: impl Future<Output = Result<T, Problem>>) -> 
 /// # Errors
 /// Its own, or 503 with an unknown outcome.
 pub async fn to_the_end<T: 'static>(work: impl Future<Output = Result<T, Problem>> + 'static) -> Result<T, Problem> {
-    let work = actix_web::rt::spawn(work);
+    let work = actix_web::rt::spawn(request::carried_on(work));
     told_in_time(async { work.await.unwrap_or_else(|_| Err(Problem::outcome_unknown())) }).await
 }
 
@@ -142,8 +143,12 @@ pub async fn try_write<W: Write>(services: &Services, write: W) -> Result<Result
 /// # Errors
 /// 503 if the coordinator stops.
 pub async fn write_for_sure<W: Write>(services: &Services, write: W) -> Result<Result<W::Output, WriteError>, Problem> {
-    let save = services.persistence.send(Save { write, patience: Patience::REST });
-    save.await.map_err(|_| Problem::outcome_unknown())
+    let (request, told) = Outcome::of_now();
+    let save = Save { write: Requested::of(request, write), patience: Patience::REST };
+    let save = services.persistence.send(save);
+    let outcome = save.await.map_err(|_| Problem::outcome_unknown())?;
+    told.is(&outcome, W::is_change);
+    Ok(outcome)
 }
 
 /// Writes to the database what no constraint can be in the way of.
