@@ -6,7 +6,6 @@
 //! has a [`Claim`], of which its ids, its secrets and its time are made: work that is repeated after a crash meets its own.
 
 use crate::access::Labels;
-use crate::http::clock;
 use crate::tokens::{ADMIN, Token};
 use crate::vault::{self, Vault};
 use fleet_wire::{Secret, Timestamp};
@@ -56,7 +55,7 @@ pub struct Request {
     pub id: String,
     /// Its id in the audit log: ordered by time.
     pub record_id: Uuid,
-    /// When it came.
+    /// When it came: the time in that id, so that one finds the other.
     pub at: Timestamp,
     /// What is recorded of it. A request that only reads has none.
     pub subject: Option<Subject>,
@@ -71,10 +70,11 @@ pub struct Request {
 impl Request {
     /// A request that has just come.
     pub fn new(id: String, subject: Option<Subject>) -> Self {
+        let record_id = Uuid::now_v7();
         Self {
             id,
-            record_id: Uuid::now_v7(),
-            at: clock::real(),
+            record_id,
+            at: time_of(record_id),
             subject,
             token: OnceLock::new(),
             claim: OnceLock::new(),
@@ -123,6 +123,12 @@ impl Request {
     pub fn settled(&self, recorded: bool) {
         self.recorded.store(recorded, Ordering::Release);
     }
+}
+
+/// When an id of version 7 was made, to the millisecond.
+fn time_of(id: Uuid) -> Timestamp {
+    let made = id.get_timestamp().map(|made| made.to_unix());
+    made.and_then(|(seconds, nanos)| Timestamp::from_timestamp(i64::try_from(seconds).ok()?, nanos)).unwrap_or_default()
 }
 
 /// A text as it is recorded: of a bounded length.
@@ -210,6 +216,7 @@ pub fn new_token(vault: &Vault, prefix: &str) -> Result<Secret, getrandom::Error
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::clock;
 
     fn change() -> Arc<Request> {
         let subject = Subject {

@@ -157,7 +157,7 @@ fn a_crash_before_the_answer_is_kept_makes_nothing_twice() {
     ];
     let ask_all = |api: &Api| -> Vec<_> {
         let ask = |(path, body): &(String, Value)| {
-            let reply = keyed(api, path, body, "the key");
+            let reply = keyed(api, path, body, "the-key");
             assert!((200..300).contains(&reply.status), "{path}: {}", reply.text);
             (reply.status, reply.header("location").map(str::to_owned), reply.json)
         };
@@ -229,7 +229,7 @@ fn whenever_it_is_killed_each_key_makes_one_job() {
             answers.push((key, answer.json["id"].as_str().unwrap().to_owned()));
         }
     };
-    let (mut lives, mut met, mut seed) = (0, 0, u64::from(std::process::id()));
+    let (mut lives, mut lost, mut seed) = (0, String::new(), u64::from(std::process::id()));
     let answers: HashMap<String, String> = thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(repeat)).collect();
         while answered.load(Ordering::Relaxed) < KEYS && !clients.iter().any(thread::ScopedJoinHandle::is_finished) {
@@ -242,12 +242,15 @@ fn whenever_it_is_killed_each_key_makes_one_job() {
             sandbox.take_down();
             lives += 1;
             let unanswered = "SELECT count(*) FROM idempotency_keys WHERE answer IS NULL";
-            met += sandbox.database.query(unanswered).unwrap()[0][0].as_deref().unwrap().parse::<usize>().unwrap();
+            lost = sandbox.database.query(unanswered).unwrap()[0][0].clone().unwrap();
             sandbox.bring_back().unwrap();
         }
         clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
     });
-    eprintln!("{lives} lives, {met} times killed between a commit and its answer's keeping, {:?}", began.elapsed());
+    eprintln!(
+        "{lives} lives; {lost} times killed between the commit and the keeping of the answer; {:?}",
+        began.elapsed()
+    );
     assert_eq!(answers.len(), KEYS);
     let jobs = sandbox.api().list("/v1/jobs?kind=unlock&limit=500").unwrap();
     assert_eq!(jobs.len(), KEYS, "one job a key");

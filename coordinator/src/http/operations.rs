@@ -330,14 +330,9 @@ async fn cancel(services: web::Data<Services>, id: web::Path<String>) -> Result<
     if let Some(actor) = services.operations.get(operation.id) {
         let (request, told) = Outcome::of_now();
         told_in_time(async {
-            match actor.send(Cancel { request }).await {
-                Ok(written) => {
-                    told.is(&written, |()| true);
-                    Ok(written?)
-                }
-                // It has just ended.
-                Err(_) => Ok(()),
-            }
+            let first = actor.send(Cancel { request }).await.unwrap_or(Ok(false)); // it has just ended
+            told.is(&first, |first| *first);
+            Ok(first?)
         })
         .await?;
     } else if operation.ended_at.is_none() && find(&services, &id).await?.ended_at.is_none() {

@@ -182,26 +182,27 @@ impl Handler<MemberChanged> for Operation {
     }
 }
 
-/// Somebody wants its end. Answered when that is in the ledger.
+/// Somebody wants its end. Answered when that is in the ledger, with whether nobody did before.
 #[derive(Message)]
-#[rtype(result = "Result<(), WriteError>")]
+#[rtype(result = "Result<bool, WriteError>")]
 pub struct Cancel {
     /// The request that asks for it.
     pub request: Option<Arc<Request>>,
 }
 
 impl Handler<Cancel> for Operation {
-    type Result = ResponseActFuture<Self, Result<(), WriteError>>;
+    type Result = ResponseActFuture<Self, Result<bool, WriteError>>;
 
     fn handle(&mut self, Cancel { request }: Cancel, _: &mut Self::Context) -> Self::Result {
-        let written = self.write(Change::Cancel, request, Patience::REST);
-        Box::pin(written.into_actor(self).map(|outcome, actor, context| {
+        let first = self.record.cancel_requested_at.is_none();
+        let written = self.write(Change::Cancel, request.filter(|_| first), Patience::REST);
+        Box::pin(written.into_actor(self).map(move |outcome, actor, context| {
             let record = outcome?;
             actor.members.cancel();
             actor.written(Ok(record), context);
             actor.stop_members();
             actor.act(context);
-            Ok(())
+            Ok(first)
         }))
     }
 }

@@ -8,6 +8,7 @@ use fleet_coordinator::db::pauses::{self, Target};
 use fleet_coordinator::db::repositories::{Changed, Deleted};
 use fleet_coordinator::db::schedules::Schedule;
 use fleet_coordinator::db::source_groups::{Put, SourceGroup, Stored};
+use fleet_coordinator::db::tokens::{self, ApiToken};
 use fleet_coordinator::db::{hosts, repositories, schedules, source_groups};
 use fleet_coordinator::pauses::Pause;
 use fleet_coordinator::persistence::Write;
@@ -57,6 +58,31 @@ fn enrolment() {
         // Another host with the same token is another matter.
         let other = Enroll { agent_token_hash: vec![3], host_id: Uuid::now_v7(), ..enroll };
         assert!(twice(&rig, &other).await.is_err());
+    });
+}
+
+#[test]
+fn tokens_come_and_go() {
+    with_rig(async |rig| {
+        let now = Utc::now().trunc_subsecs(6);
+        let row = ApiToken {
+            id: Uuid::now_v7(),
+            name: "nightly".to_owned(),
+            token_hash: vec![1],
+            scope: "read".to_owned(),
+            host_labels: None,
+            created_at: now,
+            created_by: "admin".to_owned(),
+            expires_at: None,
+            last_used_at: None,
+            revoked_at: None,
+        };
+        assert_eq!(twice(&rig, &tokens::Create(row.clone())).await, row);
+        let revoke = tokens::Revoke { id: row.id, at: now };
+        assert!(twice(&rig, &revoke).await);
+        assert!(!twice(&rig, &tokens::Revoke { at: now + TimeDelta::seconds(1), ..revoke }).await);
+        // Made again after that, it stays revoked.
+        assert_eq!(twice(&rig, &tokens::Create(row)).await.revoked_at, Some(now));
     });
 }
 
