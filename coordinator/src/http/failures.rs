@@ -2,16 +2,18 @@
 
 use super::problem::Problem;
 use crate::db::DatabaseError;
+use crate::dispatcher::Dispatcher;
 use crate::job::NotWritten;
 use crate::persistence::{Outcome, Patience, Requested, Save, Write, WriteError};
 use crate::registry::{Evict, SettingsChanged};
-use crate::request;
+use crate::request::{self, Request};
 use crate::services::Services;
-use actix::MailboxError;
+use actix::{Handler, MailboxError, Message};
 use actix_web::web;
 use diesel::result::{DatabaseErrorKind, Error as QueryError};
 use diesel_async::AsyncPgConnection;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -148,6 +150,29 @@ pub async fn write_for_sure<W: Write>(services: &Services, write: W) -> Result<R
     let save = services.persistence.send(save);
     let outcome = save.await.map_err(|_| Problem::outcome_unknown())?;
     told.is(&outcome, W::is_change);
+    Ok(outcome)
+}
+
+/// Asks the dispatcher for what is to be written for the current request.
+///
+/// # Errors
+/// 503 if it is not known to be done.
+pub async fn dispatched<M, T>(
+    services: &Services,
+    message: impl FnOnce(Option<Arc<Request>>) -> M,
+) -> Result<Result<T, WriteError>, Problem>
+where
+    M: Message<Result = Result<T, WriteError>> + Send + 'static,
+    T: Send + 'static,
+    Dispatcher: Handler<M>,
+{
+    let (request, told) = Outcome::of_now();
+    let asked = services.dispatcher.send(message(request));
+    let Ok(Ok(outcome)) = tokio::time::timeout(WAIT_LIMIT, asked).await else {
+        // It is on its way: it may still be stored.
+        return Err(Problem::outcome_unknown());
+    };
+    told.is(&outcome, |_| true);
     Ok(outcome)
 }
 

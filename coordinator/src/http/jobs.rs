@@ -2,7 +2,7 @@
 
 use super::body::Body;
 use super::clock::now;
-use super::failures::{WAIT_LIMIT, in_time, read as read_from, told_in_time};
+use super::failures::{dispatched, in_time, read as read_from, told_in_time};
 use super::page::{CURSOR, LIMIT, List, Page};
 use super::params::{Params, bad_param};
 use super::problem::{FieldError, Problem};
@@ -14,7 +14,7 @@ use crate::db::planning::Planning;
 use crate::dispatcher::{Explain, Submit, Submitted, Tell};
 use crate::job::plan::{Cause, Objection, Wish, plan};
 use crate::job::{Cancel, Job as JobActor, NotWritten, Release};
-use crate::persistence::{Outcome, WriteError};
+use crate::persistence::WriteError;
 use crate::request::{self, Request};
 use crate::services::Services;
 use actix::{Handler, Message};
@@ -303,20 +303,12 @@ fn would_remove(stats: &str) -> Option<i64> {
 
 async fn submit(services: &Services, new: NewJob) -> Result<Submitted, Problem> {
     request::note(&new.kind);
-    let (request, told) = Outcome::of_now();
-    let submit = Submit { request, ..Submit::wish(new) };
-    let outcome = tokio::time::timeout(WAIT_LIMIT, services.dispatcher.send(submit)).await;
-    if let Ok(Ok(outcome)) = &outcome {
-        told.is(outcome, |_| true);
-    }
-    match outcome {
-        Ok(Ok(Ok(submitted))) => Ok(submitted),
-        Ok(Ok(Err(WriteError::Rejected(diesel::result::Error::NotFound)))) => {
+    match dispatched(services, |request| Submit { request, ..Submit::wish(new) }).await? {
+        Ok(submitted) => Ok(submitted),
+        Err(WriteError::Rejected(diesel::result::Error::NotFound)) => {
             Err(Problem::conflict("the host was removed or got another repository meanwhile"))
         }
-        Ok(Ok(Err(error))) => Err(error.into()),
-        // It is on its way: it may still be stored.
-        Ok(Err(_)) | Err(_) => Err(Problem::outcome_unknown()),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::body::Body;
 use super::check::{no, path_id};
 use super::clock::now;
-use super::failures::{WAIT_LIMIT, read, told_in_time};
+use super::failures::{WAIT_LIMIT, dispatched, read, told_in_time};
 use super::jobs::{LONGEST_WAIT, list_of};
 use super::operation_request::{OperationRequest, Plan};
 use super::operation_views::{self, OperationView};
@@ -200,18 +200,10 @@ async fn submit(
         cancelled: 0,
     };
     request::note(&operation.kind);
-    let (request, told) = Outcome::of_now();
-    let submit = services.dispatcher.send(SubmitOperation { operation, jobs, skipped, request });
-    let outcome = tokio::time::timeout(WAIT_LIMIT, submit).await;
-    if let Ok(Ok(outcome)) = &outcome {
-        told.is(outcome, |_| true);
-    }
-    match outcome {
-        Ok(Ok(Ok(operation))) => accepted(services, operation).await,
-        Ok(Ok(Err(WriteError::Rejected(error)))) => Err(Problem::internal(error)),
-        Ok(Ok(Err(error))) => Err(error.into()),
-        // It is on its way: it may still be stored.
-        Ok(Err(_)) | Err(_) => Err(Problem::outcome_unknown()),
+    match dispatched(services, |request| SubmitOperation { operation, jobs, skipped, request }).await? {
+        Ok(operation) => accepted(services, operation).await,
+        Err(WriteError::Rejected(error)) => Err(Problem::internal(error)),
+        Err(error) => Err(error.into()),
     }
 }
 
