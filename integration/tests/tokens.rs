@@ -294,16 +294,15 @@ fn what_is_open_ends_when_its_token_is_revoked() {
     let (_host, job) = with_long_log(&sandbox);
     let made = api.post("/v1/tokens", &json!({"name": "reader", "scope": "read"})).unwrap();
     let (token, id) = (made["token"].as_str().unwrap(), made["id"].as_str().unwrap());
-    let logs = format!("/v1/jobs/{job}/logs");
-    let whole = rest(open(&sandbox, token, &logs));
-    assert!(whole.len() > 16 << 20 && whole.ends_with(END), "{} bytes", whole.len());
-
-    let stream = open(&sandbox, token, &logs);
     let waiting = api.with_token(token);
     let path = format!("/v1/jobs/{job}?wait=60");
     let waiting = thread::spawn(move || waiting.call("GET", &path, None, &[]).unwrap());
-    // The wait has come when its token was used after the stream began; it is the last of the two.
+    // The first that the token is used for.
     until(&api, &format!("/v1/tokens/{id}"), |token| token["last_used_at"].is_string());
+    let logs = format!("/v1/jobs/{job}/logs");
+    let whole = rest(open(&sandbox, sandbox.coordinator.admin_token(), &logs));
+    assert!(whole.len() > 16 << 20 && whole.ends_with(END), "{} bytes", whole.len());
+    let stream = open(&sandbox, token, &logs);
     assert_eq!(ask(&api, "DELETE", &format!("/v1/tokens/{id}"), &Value::Null).status, 204);
     let broken = rest(stream);
     assert!(broken.len() < 16 << 20 && !broken.ends_with(END), "{} bytes", broken.len());
