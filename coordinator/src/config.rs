@@ -110,6 +110,10 @@ pub struct History {
     /// The logs of jobs that ended longer ago than this are deleted. Without it they are kept as long as the jobs.
     #[arg(long = "keep-logs", env = "FLEET_KEEP_LOGS", value_name = "TIME", value_parser = parse_keep)]
     pub logs: Option<Duration>,
+
+    /// What the audit log says of requests that came longer ago than this is deleted. Without it it is kept for ever.
+    #[arg(long = "keep-audit", env = "FLEET_KEEP_AUDIT", value_name = "TIME", value_parser = parse_keep)]
+    pub audit: Option<Duration>,
 }
 
 /// History is kept for this long at least: less is a slip (`90` for 90 days), and what it takes does not come back.
@@ -129,7 +133,7 @@ fn parse_keep(text: &str) -> Result<Duration, String> {
 impl History {
     /// Whether anything ever goes.
     pub fn is_limited(&self) -> bool {
-        self.jobs.is_some() || self.logs.is_some()
+        self.jobs.is_some() || self.logs.is_some() || self.audit.is_some()
     }
 }
 
@@ -203,7 +207,7 @@ mod tests {
 
     #[test]
     fn history_is_not_deleted_by_a_slip() {
-        for variable in ["--keep-jobs", "--keep-logs"] {
+        for variable in ["--keep-jobs", "--keep-logs", "--keep-audit"] {
             let with = |time| Cli::try_parse_from(["fleet-coordinator", "serve", variable, time]);
             for short in ["0s", "0", "90", "59m"] {
                 let error = with(short).expect_err(short).to_string();

@@ -1,5 +1,7 @@
 //! The coordinator of restic-fleet. `docs/architecture.md` is the way in.
 
+pub mod access;
+pub mod audit;
 pub mod board;
 pub mod config;
 pub mod db;
@@ -15,9 +17,11 @@ pub mod operation;
 pub mod pauses;
 pub mod persistence;
 pub mod registry;
+pub mod request;
 pub mod services;
 pub mod session;
 pub mod start;
 pub mod ticker;
 pub mod timetable;
+pub mod tokens;
 pub mod vault;

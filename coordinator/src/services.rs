@@ -1,17 +1,21 @@
 //! What sessions and REST handlers share: the addresses of the actors and the few things that are not actors.
 
+use crate::audit::Unrecorded;
 use crate::board::Board;
 use crate::config::{Deadlines, Leases, Maintenance};
 use crate::db::jobs::Job;
 use crate::db::lookup::Lookup;
+use crate::db::tokens::ApiToken;
 use crate::db::{Database, hosts, jobs, planning, schedules};
 use crate::dispatcher::Dispatcher;
+use crate::http::idempotency::Keys;
 use crate::job::JobServices;
 use crate::live::LiveJobs;
 use crate::operation::OpenOperations;
 use crate::pauses::Pauses;
 use crate::persistence::Persistence;
 use crate::registry::Registry;
+use crate::tokens::Tokens;
 use crate::vault::{Vault, hash_token};
 use actix::{Actor, Addr};
 use fleet_wire::Secret;
@@ -34,7 +38,7 @@ pub struct Services {
     pub dispatcher: Addr<Dispatcher>,
     /// What is true right now.
     pub board: Arc<Board>,
-    /// Whose token it is, by its hash.
+    /// Whose agent's token it is, by its hash.
     pub tokens: Arc<Lookup<hosts::ByToken>>,
     /// Jobs in the ledger.
     pub jobs: Arc<Lookup<jobs::ById>>,
@@ -50,11 +54,15 @@ pub struct Services {
     pub maintenance: Arc<Maintenance>,
     /// The operations that are not over.
     pub operations: Arc<OpenOperations>,
-    /// The hash of the token that may do everything.
-    pub admin_token_hash: Arc<[u8]>,
+    /// Who may use the REST API.
+    pub api_tokens: Arc<Tokens>,
+    /// What was refused, until it is recorded.
+    pub unrecorded: Arc<Unrecorded>,
+    /// What is under way under an `Idempotency-Key`.
+    pub keys: Arc<Keys>,
 }
 
-/// What the dispatcher must know of the ledger before it gives the first lease.
+/// What must be known of the ledger before the first lease is given and the first request is answered.
 #[derive(Debug, Default)]
 pub struct Found {
     /// The jobs that are not over, and the lost ones that hold their lease.
@@ -63,6 +71,8 @@ pub struct Found {
     pub pauses: Pauses,
     /// How many backups may be out at once in the repositories that have a limit of their own.
     pub most_backups: HashMap<Uuid, u32>,
+    /// The tokens that are not revoked.
+    pub api_tokens: Vec<ApiToken>,
 }
 
 /// What a person has set.
@@ -99,7 +109,7 @@ impl Services {
             operations: Arc::clone(&operations),
             limits: deadlines,
         };
-        let Found { open, pauses, most_backups } = found;
+        let Found { open, pauses, most_backups, api_tokens } = found;
         let pauses = Arc::new(pauses);
         let dispatcher = Dispatcher::new(open, most_backups, leases, Arc::clone(&pauses), of_jobs).start();
         Self {
@@ -117,7 +127,9 @@ impl Services {
             live,
             maintenance: Arc::new(maintenance),
             operations,
-            admin_token_hash: hash_token(admin.expose()).into(),
+            api_tokens: Arc::new(Tokens::new(hash_token(admin.expose()), api_tokens)),
+            unrecorded: Arc::default(),
+            keys: Arc::default(),
         }
     }
 }

@@ -63,7 +63,11 @@ impl Place<'_> {
 }
 
 /// Seals and opens secrets with the installation's key. It can't be printed.
-pub struct Vault(XChaCha20Poly1305);
+pub struct Vault {
+    cipher: XChaCha20Poly1305,
+    /// Made of the key, for making tokens.
+    seed: [u8; 32],
+}
 
 impl fmt::Debug for Vault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -106,7 +110,15 @@ impl Vault {
 
     /// A vault with this key.
     pub fn with_key(key: [u8; KEY_BYTES]) -> Self {
-        Self(XChaCha20Poly1305::new(&Key::from(key)))
+        let seed = Sha256::new_with_prefix(b"restic-fleet tokens").chain_update(key).finalize().into();
+        Self { cipher: XChaCha20Poly1305::new(&Key::from(key)), seed }
+    }
+
+    /// The token that belongs to `claim`: as good as random to all who lack the key. Both parts of what is hashed have a fixed
+    /// length, so that nobody can make one token of another.
+    pub fn derive_token(&self, prefix: &str, claim: Uuid) -> Secret {
+        let hash = Sha256::new_with_prefix(self.seed).chain_update(claim.as_bytes()).finalize();
+        Secret::new(format!("{prefix}_{}", to_hex(&hash)))
     }
 
     /// Seals `secret` for `place`.
@@ -119,7 +131,8 @@ impl Vault {
         let aad = place.associated_data();
         let payload = Payload { msg: secret, aad: aad.as_bytes() };
         // The cipher refuses only messages of more than 256 GiB.
-        let ciphertext = self.0.encrypt(&XNonce::from(nonce), payload).map_err(|_| getrandom::Error::UNSUPPORTED)?;
+        let ciphertext =
+            self.cipher.encrypt(&XNonce::from(nonce), payload).map_err(|_| getrandom::Error::UNSUPPORTED)?;
         let mut sealed = Vec::with_capacity(1 + NONCE_BYTES + ciphertext.len());
         sealed.push(FORMAT);
         sealed.extend_from_slice(&nonce);
@@ -139,7 +152,7 @@ impl Vault {
         }
         let aad = place.associated_data();
         let payload = Payload { msg: ciphertext, aad: aad.as_bytes() };
-        self.0.decrypt(&XNonce::from(*nonce), payload).map_err(|_| UnsealError)
+        self.cipher.decrypt(&XNonce::from(*nonce), payload).map_err(|_| UnsealError)
     }
 
     /// Opens a sealed text.

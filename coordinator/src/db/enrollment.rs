@@ -58,6 +58,10 @@ impl Write for CreateToken {
             .await?;
         Ok(true)
     }
+
+    fn is_change(made: &bool) -> bool {
+        *made
+    }
 }
 
 /// How long an expired token is remembered, so that its holder is told what is wrong with it.
@@ -134,6 +138,10 @@ impl Write for Enroll {
             self.make(connection, &token).await?;
         }
         Ok(Ok(enrolled))
+    }
+
+    fn is_change(enrolled: &Self::Output) -> bool {
+        enrolled.is_ok()
     }
 }
 

@@ -335,6 +335,10 @@ impl Write for Change {
             .optional()?;
         Ok(changed.map_or(Changed::NotFound, |host| Changed::Done(Box::new(host))))
     }
+
+    fn is_change(changed: &Changed) -> bool {
+        matches!(changed, Changed::Done(_))
+    }
 }
 
 /// Takes a host out of service: its token is no longer good and no list shows it; its history stays.
@@ -376,5 +380,9 @@ impl Write for Decommission {
             .execute(connection)
             .await?;
         Ok(if found > 0 { Decommissioned::Done } else { Decommissioned::NotFound })
+    }
+
+    fn is_change(done: &Decommissioned) -> bool {
+        *done == Decommissioned::Done
     }
 }

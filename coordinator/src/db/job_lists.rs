@@ -4,7 +4,7 @@
 //! read on and on. So what a host's jobs are filtered by stands in the index of hosts. And kind, origin and outcome
 //! have few values: an index has the newest jobs of each combination side by side, the newest of each combination that
 //! the filter allows are taken from it, and the newest of those make the page. That holds for any mixture of jobs, where
-//! an index of what is rare would have to know what that is. Jobs that are not over have an index of their own, and so
+//! an index of what is rare would have to know what that is. Who may see some hosts only gets the newest of each of those. Jobs that are not over have an index of their own, and so
 //! have those of operations, which are not that many.
 
 use super::jobs::{Columns, Job, NewJob, OPEN_OUTCOME, Origin, StateRow, columns, is_open};
@@ -28,6 +28,8 @@ pub struct Filter {
     pub status: Option<Status>,
     pub origin: Option<Origin>,
     pub since: Option<Timestamp>,
+    /// The hosts whose jobs may be seen.
+    pub within: Option<Vec<Uuid>>,
     /// Only what comes after this (creation time, id) in the list.
     pub after: Option<(Timestamp, Uuid)>,
 }
@@ -41,7 +43,10 @@ type Query = jobs::BoxedQuery<'static, Pg, diesel::dsl::SqlTypeOf<Columns>>;
 pub async fn list(connection: &mut AsyncPgConnection, filter: &Filter, limit: i64) -> QueryResult<Vec<Job>> {
     let words = filter.kind.is_some() || filter.status.is_some() || filter.origin.is_some();
     let open = filter.status.is_some_and(|status| !status.is_terminal());
-    let query = if words && !open && filter.host_id.is_none() && filter.operation_id.is_none() {
+    let of_one = filter.host_id.is_some() || filter.operation_id.is_some();
+    let query = if let Some(hosts) = filter.within.as_ref().filter(|_| !of_one) {
+        by_hosts(filter, hosts, limit)
+    } else if words && !open && !of_one {
         by_words(filter, limit)
     } else {
         in_order(filter)
@@ -62,6 +67,9 @@ fn in_order(filter: &Filter) -> Query {
     }
     if let Some(host_id) = filter.host_id {
         query = query.filter(jobs::host_id.eq(host_id));
+    }
+    if let Some(hosts) = &filter.within {
+        query = query.filter(jobs::host_id.eq_any(hosts.clone()));
     }
     if let Some(kind) = filter.kind {
         query = query.filter(jobs::kind.eq(kind.as_str()));
@@ -84,6 +92,39 @@ fn in_order(filter: &Filter) -> Query {
         query = query.filter(place.sql(", ").bind::<SqlUuid, _>(id).sql(")"));
     }
     query
+}
+
+/// Takes the newest of each host.
+fn by_hosts(filter: &Filter, hosts: &[Uuid], limit: i64) -> Query {
+    let (before, id) = filter.after.unzip();
+    let newest: SqlLiteral<Bool> = sql("jobs.id = ANY (ARRAY(
+             SELECT newest.id
+             FROM unnest(");
+    let newest = newest
+        .bind::<Array<SqlUuid>, _>(hosts.to_vec())
+        .sql(
+            ") AS seen (host_id),
+                 LATERAL (
+                     SELECT one.id, one.created_at FROM jobs AS one
+                     WHERE one.host_id = seen.host_id AND one.kind = coalesce(",
+        )
+        .bind::<Nullable<Text>, _>(filter.kind.map(Kind::as_str))
+        .sql(", one.kind) AND one.status = coalesce(")
+        .bind::<Nullable<Text>, _>(filter.status.map(Status::as_str))
+        .sql(", one.status) AND one.origin = coalesce(")
+        .bind::<Nullable<Text>, _>(filter.origin.map(Origin::as_str))
+        .sql(", one.origin) AND one.created_at >= coalesce(")
+        .bind::<Nullable<Timestamptz>, _>(filter.since)
+        .sql(", '-infinity') AND (one.created_at, one.id) < (coalesce(")
+        .bind::<Nullable<Timestamptz>, _>(before)
+        .sql(", 'infinity'), ")
+        .bind::<SqlUuid, _>(id.unwrap_or(Uuid::max()))
+        .sql(") ORDER BY one.created_at DESC, one.id DESC LIMIT ")
+        .bind::<BigInt, _>(limit)
+        .sql(") AS newest ORDER BY newest.created_at DESC, newest.id DESC LIMIT ")
+        .bind::<BigInt, _>(limit)
+        .sql("))");
+    jobs::table.select(columns()).into_boxed().filter(newest)
 }
 
 /// Takes the newest of each combination of words.

@@ -158,6 +158,10 @@ impl Write for Put {
         diesel::update(repositories::table.find(id)).set(self.rules).execute(connection).await?;
         Ok(Stored::Done(using))
     }
+
+    fn is_change(stored: &Stored) -> bool {
+        matches!(stored, Stored::Done(_))
+    }
 }
 
 /// Whether a host is the runner of a repository other than `stays`. Without it any host could maintain that, so it has to be

@@ -1,12 +1,14 @@
 //! The database: connections, migrations, and one module of queries for each table. Queries return
 //! [`diesel::QueryResult`]; what an error means is decided by who asked.
 
+pub mod audit;
 pub mod compaction;
 pub mod enrollment;
 mod error;
 pub mod greetings;
 pub mod history;
 pub mod hosts;
+pub mod idempotency;
 pub mod job_lists;
 pub mod jobs;
 pub mod json;
@@ -18,7 +20,9 @@ pub mod overdue;
 pub mod pauses;
 pub mod planning;
 pub mod presence;
+pub mod reach;
 pub mod repositories;
+pub mod requests;
 pub mod runs;
 pub mod schedules;
 #[allow(missing_docs, reason = "generated")]
@@ -28,6 +32,7 @@ pub mod snapshots;
 pub mod source_groups;
 pub mod statement;
 pub mod stats;
+pub mod tokens;
 
 pub use error::{DatabaseError, Outlook, outlook_of_query};
 

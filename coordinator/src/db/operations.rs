@@ -6,7 +6,7 @@ use super::json::Json;
 use super::schema::{jobs as job_table, operation_skipped, operations};
 use super::statement::statement;
 use crate::persistence::Write;
-use diesel::dsl::sql;
+use diesel::dsl::{count_star, exists, sql};
 use diesel::prelude::*;
 use diesel::sql_types::{Array, Bool, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
@@ -247,6 +247,10 @@ impl Write for SaveChange {
         };
         find(connection, self.id).await
     }
+
+    fn is_change(found: &Self::Output) -> bool {
+        found.is_some()
+    }
 }
 
 /// Deletes some operations that are over and were made before a time. Their jobs go by their own age.
@@ -281,16 +285,24 @@ pub async fn find(connection: &mut AsyncPgConnection, id: Uuid) -> QueryResult<O
     operations::table.find(id).select(Operation::as_select()).first(connection).await.optional()
 }
 
-/// At most `limit` operations behind `after`, newest first.
+/// At most `limit` operations behind `after`, newest first; with `hosts`, those that mean any of them.
 ///
 /// # Errors
 /// The database's.
 pub async fn list(
     connection: &mut AsyncPgConnection,
+    hosts: Option<&[Uuid]>,
     after: Option<(Timestamp, Uuid)>,
     limit: i64,
 ) -> QueryResult<Vec<Operation>> {
     let mut query = operations::table.select(Operation::as_select()).into_boxed();
+    if let Some(hosts) = hosts {
+        let has_job = job_table::table
+            .filter(job_table::operation_id.eq(operations::id.nullable()).and(job_table::host_id.eq_any(hosts)));
+        let has_none = operation_skipped::table
+            .filter(operation_skipped::operation_id.eq(operations::id).and(operation_skipped::host_id.eq_any(hosts)));
+        query = query.filter(exists(has_job).or(exists(has_none)));
+    }
     if let Some((created_at, id)) = after {
         // Of rows, so that the index is entered there.
         let place = sql::<Bool>("(operations.created_at, operations.id) < (").bind::<Timestamptz, _>(created_at);
@@ -299,23 +311,75 @@ pub async fn list(
     query.order((operations::created_at.desc(), operations::id.desc())).limit(limit).load(connection).await
 }
 
-/// At most `limit` of those who got no job, behind `after`, by the host's id.
+/// At most `limit` of those who got no job, behind `after`, by the host's id; with `hosts`, those among them.
 ///
 /// # Errors
 /// The database's.
 pub async fn skipped(
     connection: &mut AsyncPgConnection,
     id: Uuid,
+    hosts: Option<&[Uuid]>,
     after: Option<Uuid>,
     limit: i64,
 ) -> QueryResult<Vec<Skipped>> {
-    operation_skipped::table
+    let mut query = operation_skipped::table
         .filter(operation_skipped::operation_id.eq(id).and(operation_skipped::host_id.gt(after.unwrap_or_default())))
-        .order(operation_skipped::host_id)
-        .limit(limit)
         .select(Skipped::as_select())
+        .into_boxed();
+    if let Some(hosts) = hosts {
+        query = query.filter(operation_skipped::host_id.eq_any(hosts));
+    }
+    query.order(operation_skipped::host_id).limit(limit).load(connection).await
+}
+
+/// How those of an operation's members stand that somebody may see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the words of the REST API")]
+pub struct Part {
+    pub jobs: i64,
+    pub skipped: i64,
+    pub queued: i64,
+    pub running: i64,
+    pub tally: Tally,
+}
+
+/// How the members of operations stand that are among `hosts`.
+///
+/// # Errors
+/// The database's.
+pub async fn counts_of(
+    connection: &mut AsyncPgConnection,
+    ids: &[Uuid],
+    hosts: &[Uuid],
+) -> QueryResult<HashMap<Uuid, Part>> {
+    let mut parts: HashMap<Uuid, Part> = HashMap::new();
+    let jobs: Vec<(Option<Uuid>, String, bool, i64)> = job_table::table
+        .filter(job_table::operation_id.eq_any(ids).and(job_table::host_id.eq_any(hosts)))
+        .group_by((job_table::operation_id, job_table::status, job_table::partial))
+        .select((job_table::operation_id, job_table::status, job_table::partial, count_star()))
         .load(connection)
-        .await
+        .await?;
+    for (id, status, partial, count) in jobs {
+        let part = parts.entry(id.unwrap_or_default()).or_default();
+        part.jobs += count;
+        // The column's CHECK allows the five literals only.
+        match status.parse().unwrap_or(Status::Failed) {
+            Status::Queued => part.queued += count,
+            Status::Running => part.running += count,
+            Status::Succeeded => part.tally.succeeded += count,
+            Status::Failed => part.tally.failed += count,
+            Status::Cancelled => part.tally.cancelled += count,
+        }
+        part.tally.partial += if partial { count } else { 0 };
+    }
+    let skipped: Vec<(Uuid, i64)> = operation_skipped::table
+        .filter(operation_skipped::operation_id.eq_any(ids).and(operation_skipped::host_id.eq_any(hosts)))
+        .group_by(operation_skipped::operation_id)
+        .select((operation_skipped::operation_id, count_star()))
+        .load(connection)
+        .await?;
+    skipped.into_iter().for_each(|(id, count)| parts.entry(id).or_default().skipped = count);
+    Ok(parts)
 }
 
 /// A job of an operation, as far as a retry must know it.

@@ -1,10 +1,11 @@
 //! What has not succeeded within its time: backups of source groups, and maintenance of repositories.
 
+use super::reach::Reach;
 use super::schema::{maintenance, source_groups};
 use super::statement::statement;
 use diesel::QueryResult;
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Array, BigInt, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use fleet_wire::Timestamp;
 use uuid::Uuid;
@@ -56,13 +57,14 @@ pub async fn count(connection: &mut AsyncPgConnection, now: Timestamp) -> QueryR
     Ok((groups, of_repositories.get_result(connection).await?))
 }
 
-/// At most `limit` of what is overdue at `now`, the longest first, from behind `after`.
+/// At most `limit` of what is overdue at `now`, the longest first, from behind `after`; with `seen`, of what is seen.
 ///
 /// # Errors
 /// The database's.
 pub async fn list(
     connection: &mut AsyncPgConnection,
     now: Timestamp,
+    seen: Option<&Reach>,
     after: Option<&Place>,
     limit: i64,
 ) -> QueryResult<Vec<Overdue>> {
@@ -70,18 +72,20 @@ pub async fn list(
     let (overdue_at, id, name) = after.unwrap_or(&first);
     // Each part comes from its index, and is as long as the page at most.
     let query = statement(
-        "WITH page AS (SELECT $1 AS now, $2 AS overdue_at, $3 AS id, $4 AS name, $5 AS rows)
+        "WITH page AS (SELECT $1 AS now, $2 AS overdue_at, $3 AS id, $4 AS name, $5 AS rows, $6 AS hosts, $7 AS repositories)
          SELECT found.* FROM page CROSS JOIN LATERAL (
              (SELECT 'backup' AS kind, host_id, name AS source_group, NULL::uuid AS repository_id,
                  success_within_seconds AS within_seconds, last_success_at, groups.overdue_at, host_id AS id, groups.name
              FROM source_groups groups WHERE groups.overdue_at IS NOT NULL AND groups.overdue_at <= page.now
                  AND (groups.overdue_at, host_id, groups.name) > (page.overdue_at, page.id, page.name)
+                 AND (page.hosts IS NULL OR host_id = ANY (page.hosts))
              ORDER BY groups.overdue_at, host_id, groups.name LIMIT page.rows)
              UNION ALL
              (SELECT kind, NULL, NULL, repository_id, 2 * interval_seconds, last_success_at, due.overdue_at,
                  repository_id, kind
              FROM maintenance due WHERE due.overdue_at IS NOT NULL AND due.overdue_at <= page.now
                  AND (due.overdue_at, repository_id, kind) > (page.overdue_at, page.id, page.name)
+                 AND (page.repositories IS NULL OR repository_id = ANY (page.repositories))
              ORDER BY due.overdue_at, repository_id, kind LIMIT page.rows)
              ORDER BY overdue_at, id, name LIMIT page.rows
          ) AS found ORDER BY overdue_at, id, name",
@@ -92,6 +96,8 @@ pub async fn list(
         .bind::<SqlUuid, _>(*id)
         .bind::<Text, _>(name.clone())
         .bind::<BigInt, _>(limit)
+        .bind::<Nullable<Array<SqlUuid>>, _>(seen.map(|seen| seen.hosts.clone()))
+        .bind::<Nullable<Array<SqlUuid>>, _>(seen.map(|seen| seen.repositories.clone()))
         .load(connection)
         .await
 }

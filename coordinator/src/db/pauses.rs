@@ -1,5 +1,6 @@
 //! What is paused: the fleet, a repository, a host.
 
+use super::reach::Reach;
 use super::schedules;
 use super::schema::{hosts, pauses, repositories};
 use crate::pauses::Pause;
@@ -87,16 +88,23 @@ pub async fn all(connection: &mut AsyncPgConnection) -> QueryResult<Vec<(Target,
     Ok(rows.into_iter().map(Into::into).collect())
 }
 
-/// At most `limit` pauses, the longest first, from behind `after` (since when, the row's id).
+/// At most `limit` pauses, the longest first, from behind `after` (since when, the row's id); with `seen`, those of what is
+/// seen, and the fleet's.
 ///
 /// # Errors
 /// The database's.
 pub async fn list(
     connection: &mut AsyncPgConnection,
+    seen: Option<&Reach>,
     after: Option<(Timestamp, Uuid)>,
     limit: i64,
 ) -> QueryResult<Vec<(Target, Pause)>> {
     let mut query = pauses::table.select(Row::as_select()).into_boxed();
+    if let Some(Reach { hosts, repositories }) = seen {
+        let host = pauses::host_id.is_null().or(pauses::host_id.eq_any(hosts));
+        let repository = pauses::repository_id.is_null().or(pauses::repository_id.eq_any(repositories));
+        query = query.filter(host.assume_not_null().and(repository.assume_not_null()));
+    }
     if let Some((since, id)) = after {
         let later = pauses::since.eq(since).and(pauses::id.gt(id));
         query = query.filter(pauses::since.gt(since).or(later));
@@ -182,6 +190,10 @@ impl Write for Put {
         let (_, pause): (Target, Pause) = row.into();
         Ok(Some((pause, stopped)))
     }
+
+    fn is_change(stored: &Self::Output) -> bool {
+        stored.is_some()
+    }
 }
 
 /// Ends a pause.
@@ -214,5 +226,9 @@ impl Write for Delete {
             schedules::raise_versions(connection, &going_on).await?;
         }
         Ok(Some(going_on))
+    }
+
+    fn is_change(ended: &Self::Output) -> bool {
+        ended.is_some()
     }
 }

@@ -127,10 +127,14 @@ pub async fn find_many(connection: &mut AsyncPgConnection, ids: &[Uuid]) -> Quer
 /// The database's.
 pub async fn list(
     connection: &mut AsyncPgConnection,
+    among: Option<&[Uuid]>,
     after: Option<(Timestamp, Uuid)>,
     limit: i64,
 ) -> QueryResult<Vec<Repository>> {
     let mut query = repositories::table.select(Repository::as_select()).into_boxed();
+    if let Some(among) = among {
+        query = query.filter(repositories::id.eq_any(among));
+    }
     if let Some((created_at, id)) = after {
         let later = repositories::created_at.eq(created_at).and(repositories::id.gt(id));
         query = query.filter(repositories::created_at.gt(created_at).or(later));
@@ -255,6 +259,10 @@ impl Write for Change {
         }
         Ok(Changed::Done(Box::new(after), hosts::using(connection, self.id).await?))
     }
+
+    fn is_change(changed: &Changed) -> bool {
+        matches!(changed, Changed::Done(..))
+    }
 }
 
 /// What came of a [`Delete`].
@@ -309,5 +317,9 @@ impl Write for Delete {
         let gone = diesel::delete(repositories::table.find(self.id)).execute(connection).await? > 0;
         let seen = self.seen.fetch_or(gone, Ordering::Relaxed) || gone;
         Ok(if seen { Deleted::Done } else { Deleted::NotFound })
+    }
+
+    fn is_change(deleted: &Deleted) -> bool {
+        *deleted == Deleted::Done
     }
 }

@@ -253,6 +253,10 @@ impl Write for Put {
         diesel::update(schedules::table.find(id)).set(schedules::version.eq(row.version)).execute(connection).await?;
         Ok(Stored::Done(Box::new(row)))
     }
+
+    fn is_change(stored: &Stored) -> bool {
+        matches!(stored, Stored::Done(_))
+    }
 }
 
 /// Deletes a schedule. What is in the ledger of it stays.
@@ -285,5 +289,9 @@ impl Write for Delete {
                 Ok(true)
             }
         }
+    }
+
+    fn is_change(gone: &bool) -> bool {
+        *gone
     }
 }

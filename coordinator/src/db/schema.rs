@@ -1,6 +1,39 @@
 // @generated automatically by Diesel CLI.
 
 diesel::table! {
+    api_tokens (id) {
+        id -> Uuid,
+        name -> Text,
+        token_hash -> Bytea,
+        scope -> Text,
+        host_labels -> Nullable<Jsonb>,
+        created_at -> Timestamptz,
+        created_by -> Text,
+        expires_at -> Nullable<Timestamptz>,
+        last_used_at -> Nullable<Timestamptz>,
+        revoked_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    audit (id) {
+        id -> Uuid,
+        at -> Timestamptz,
+        request_id -> Text,
+        token_id -> Nullable<Uuid>,
+        token_name -> Nullable<Text>,
+        remote_address -> Nullable<Text>,
+        method -> Text,
+        route -> Text,
+        target -> Text,
+        outcome -> Text,
+        status -> Nullable<Int8>,
+        detail -> Nullable<Text>,
+        times -> Int8,
+    }
+}
+
+diesel::table! {
     enrollment_tokens (token_hash) {
         token_hash -> Bytea,
         labels -> Jsonb,
@@ -42,6 +75,16 @@ diesel::table! {
         snapshots_as_of -> Nullable<Timestamptz>,
         created_at -> Timestamptz,
         decommissioned_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    idempotency_keys (name) {
+        name -> Bytea,
+        asked -> Bytea,
+        claim -> Uuid,
+        claimed_at -> Timestamptz,
+        answer -> Nullable<Bytea>,
     }
 }
 
@@ -282,8 +325,11 @@ diesel::joinable!(snapshots -> hosts (host_id));
 diesel::joinable!(source_groups -> hosts (host_id));
 
 diesel::allow_tables_to_appear_in_same_query!(
+    api_tokens,
+    audit,
     enrollment_tokens,
     hosts,
+    idempotency_keys,
     jobs,
     log_chunks,
     maintenance,

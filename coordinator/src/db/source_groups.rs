@@ -123,6 +123,10 @@ impl Write for Put {
         }
         Ok(if own { Stored::Created(row) } else { Stored::Replaced(row) })
     }
+
+    fn is_change(stored: &Stored) -> bool {
+        matches!(stored, Stored::Created(_) | Stored::Replaced(_))
+    }
 }
 
 /// Whether a schedule of the host has the group.
@@ -170,5 +174,9 @@ impl Write for Delete {
         let gone = diesel::delete(row).execute(connection).await? > 0;
         let gone = self.seen.fetch_or(gone, Ordering::Relaxed) || gone;
         Ok(if gone { Deleted::Gone } else { Deleted::NotFound })
+    }
+
+    fn is_change(deleted: &Deleted) -> bool {
+        *deleted == Deleted::Gone
     }
 }

@@ -39,6 +39,7 @@ pub(super) async fn adopt(
         ending: None,
         state: Some(Arc::clone(&job.state)),
         chunks: Vec::new(),
+        requests: Vec::new(),
         patience: Patience::Endless,
     };
     match persistence.send(save).await.unwrap_or(Err(WriteError::Unknown)) {

@@ -116,7 +116,7 @@ impl Dispatcher {
     }
 
     fn submit(&mut self, new: NewJob, claim: Claim, context: &mut Context<Self>) -> Written {
-        let submit = Submit { new, claim: Some(claim), patience: Patience::Endless };
+        let submit = Submit { new, claim: Some(claim), request: None, patience: Patience::Endless };
         let submitted = self.handle(submit, context);
         Box::pin(async move { submitted.await.map(drop) })
     }
@@ -130,6 +130,7 @@ impl Dispatcher {
             ending: None,
             state: None,
             chunks: Vec::new(),
+            requests: Vec::new(),
             patience: Patience::Endless,
         };
         let write = self.services.persistence.send(save);

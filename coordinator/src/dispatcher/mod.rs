@@ -22,7 +22,7 @@ mod terms;
 
 pub use fire::Fire;
 pub use operations::{OverruleMany, Release, ResumeOperations, SubmitOperation};
-pub use requests::{CancelJob, Explain, FindJob, HostRemoved, LookAtDeadlines, NoJob, Overrule};
+pub use requests::{Explain, FindJob, HostRemoved, LookAtDeadlines, NoJob, Overrule, Tell};
 pub use retry::{NoRetry, Retry};
 pub use terms::{LimitBackups, PauseChanged};
 
@@ -35,6 +35,7 @@ use crate::job::{Entry, HostReturned, Job, JobServices};
 use crate::pauses::Pauses;
 use crate::persistence::{Patience, SaveJob, WriteError};
 use crate::registry::{ConnectionId, Deliver, HostGone, Subscribe};
+use crate::request::Request;
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseFuture, WrapFuture};
 use chrono::Utc;
 use fleet_wire::{CommandCancel, CommandRun, JobId, JournalId, Kind};
@@ -204,6 +205,8 @@ pub struct Submit {
     pub new: NewJob,
     /// The run that it is to be an attempt at: without that it is not made.
     pub claim: Option<Claim>,
+    /// The request that asks for it, if one does.
+    pub request: Option<Arc<Request>>,
     /// How long that may wait for the database.
     pub patience: Patience,
 }
@@ -211,7 +214,7 @@ pub struct Submit {
 impl Submit {
     /// What a person or the coordinator itself wants.
     pub fn wish(new: NewJob) -> Self {
-        Self { new, claim: None, patience: Patience::REST }
+        Self { new, claim: None, request: None, patience: Patience::REST }
     }
 }
 
@@ -228,7 +231,7 @@ impl Handler<Submit> for Dispatcher {
     type Result = ResponseFuture<Result<Submitted, WriteError>>;
 
     fn handle(&mut self, submit: Submit, context: &mut Self::Context) -> Self::Result {
-        let Submit { new, claim, patience } = submit;
+        let Submit { new, claim, request, patience } = submit;
         let claim = claim.map(Arc::new);
         let now = Instant::now();
         let goes_out = self.lanes.add_new(&new, now);
@@ -244,6 +247,7 @@ impl Handler<Submit> for Dispatcher {
             ending: None,
             state: goes_out.then(|| Arc::clone(&job.state)),
             chunks: Vec::new(),
+            requests: request.into_iter().collect(),
             patience,
         };
         let write = self.services.persistence.send(save);

@@ -7,7 +7,8 @@ use crate::db::operations::{Make, Operation as OperationRecord, Skipped, Standin
 use crate::job::{Decide, Entry};
 use crate::operation::members::{Event, Limits, Members};
 use crate::operation::{Operation, OperationServices};
-use crate::persistence::{Apart, Patience, WriteError};
+use crate::persistence::{Apart, Patience, Requested, WriteError};
+use crate::request::Request;
 use actix::{AsyncContext, Context, Handler, Message, ResponseFuture};
 use chrono::Utc;
 use fleet_wire::Status;
@@ -26,6 +27,8 @@ pub struct SubmitOperation {
     pub jobs: Vec<NewJob>,
     /// Those that get none.
     pub skipped: Vec<Skipped>,
+    /// The request that asks for it.
+    pub request: Option<Arc<Request>>,
 }
 
 /// A job that is being made, and whether it goes out at once.
@@ -35,11 +38,12 @@ impl Handler<SubmitOperation> for Dispatcher {
     type Result = ResponseFuture<Result<OperationRecord, WriteError>>;
 
     fn handle(&mut self, submit: SubmitOperation, context: &mut Context<Self>) -> Self::Result {
-        let SubmitOperation { operation, jobs, skipped } = submit;
+        let SubmitOperation { operation, jobs, skipped, request } = submit;
         let hold = Limits::of(&operation).hold();
         let jobs: Vec<Submitted> = jobs.into_iter().map(|new| self.place(new, hold)).collect();
         let beginning = |(job, goes_out): &Submitted| (Arc::clone(&job.new), goes_out.then(|| Arc::clone(&job.state)));
         let write = Make { operation, jobs: jobs.iter().map(beginning).collect(), skipped };
+        let write = Requested::of(request, write);
         let write = self.services.persistence.send(Apart { write, patience: Patience::REST });
         let dispatcher = context.address();
         // A task of its own, as with a single job.

@@ -97,22 +97,29 @@ impl Dispatcher {
     }
 }
 
-/// Somebody wants a job to end. Answered when that is in the ledger; false if there is no such job that is not over.
+/// Somebody wants something of a job that holds its place or its lease. Answered when that is in the ledger; false if there is
+/// no such job.
 #[derive(Message)]
 #[rtype(result = "Result<bool, NotWritten>")]
-pub struct CancelJob {
+pub struct Tell<M: Send + 'static> {
     /// The job.
     pub job_id: Uuid,
+    /// What is wanted.
+    pub message: M,
 }
 
-impl Handler<CancelJob> for Dispatcher {
+impl<M> Handler<Tell<M>> for Dispatcher
+where
+    M: Message<Result = Result<(), NotWritten>> + Send + 'static,
+    Job: Handler<M>,
+{
     type Result = ResponseFuture<Result<bool, NotWritten>>;
 
-    fn handle(&mut self, CancelJob { job_id }: CancelJob, context: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, Tell { job_id, message }: Tell<M>, context: &mut Context<Self>) -> Self::Result {
         let actor = self.actor_of_open(job_id, context);
         Box::pin(async move {
             let Some(actor) = actor else { return Ok(false) };
-            actor.send(Cancel).await.unwrap_or(Err(NotWritten::Stopping)).map(|()| true)
+            actor.send(message).await.unwrap_or(Err(NotWritten::Stopping)).map(|()| true)
         })
     }
 }
@@ -142,7 +149,7 @@ impl Handler<HostRemoved> for Dispatcher {
         let mut comes_later = false;
         for job_id in self.lanes.of_host(host_id) {
             if let Some(record) = self.lanes.force_out(job_id) {
-                self.start_job(record, Entry::Resume, context).do_send(Cancel);
+                self.start_job(record, Entry::Resume, context).do_send(Cancel { request: None });
             } else if let Some(actor) = self.actor_of(job_id, context) {
                 actor.do_send(Decide::GiveUp { reason: "the host was taken out of service".to_owned() });
             } else {

@@ -44,7 +44,7 @@ impl Handler<Retry> for Dispatcher {
             Err(why) => return Box::pin(async { Err(NoRetry::GivenUp(why)) }),
         };
         let claim = Claim { previous: run.job_id, run: Run { changed_at: new.created_at, ..run } };
-        let submit = Submit { new, claim: Some(claim), patience: Patience::Endless };
+        let submit = Submit { new, claim: Some(claim), request: None, patience: Patience::Endless };
         let submitted = self.handle(submit, context);
         Box::pin(async move {
             match submitted.await {

@@ -1,13 +1,23 @@
-//! Who may use the API: whoever has the admin token.
+//! Who may use the API: whoever has a token that is good, for what that allows.
 
 use super::problem::Problem;
+use super::reach;
+use crate::access::{allows, class};
+use crate::request;
 use crate::services::Services;
+use crate::tokens::Token;
 use crate::vault::hash_token;
-use actix_web::body::{EitherBody, MessageBody};
+use actix_web::body::{BodySize, BoxBody, EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::Method;
 use actix_web::http::header::{AUTHORIZATION, HeaderMap};
 use actix_web::middleware::Next;
+use actix_web::web::Bytes;
 use actix_web::{ResponseError, web};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
 /// The token of `Authorization: Bearer TOKEN`.
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {
@@ -15,37 +25,86 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     Some(token.trim()).filter(|token| scheme.eq_ignore_ascii_case("bearer") && !token.is_empty())
 }
 
-/// Whether two hashes are the same, in a time that does not tell where they differ.
-fn same(left: &[u8], right: &[u8]) -> bool {
-    left.len() == right.len() && left.iter().zip(right).fold(0, |differ, (left, right)| differ | (left ^ right)) == 0
+/// The token of a request, if that allows what it asks for.
+async fn check(request: &ServiceRequest) -> Result<Arc<Token>, Problem> {
+    let services = request.app_data::<web::Data<Services>>().cloned();
+    let services = services.ok_or_else(|| Problem::internal("the application has no services"))?;
+    let token = bearer(request.headers())
+        .ok_or_else(|| Problem::unauthorized("send the header Authorization: Bearer TOKEN"))?;
+    let token = services.api_tokens.find(&hash_token(token)).ok_or_else(not_good)?;
+    if let Some(current) = request::current() {
+        current.set_token(Arc::clone(&token));
+    }
+    // As the router reads it.
+    let path = request.match_info().as_str();
+    let path = path.strip_prefix("/v1/").unwrap_or_default();
+    if !allows(token.scope, request.method(), class(path)) {
+        return Err(Problem::forbidden(format!(
+            "the scope {} of this token does not allow that",
+            token.scope.as_str()
+        )));
+    }
+    if let Some(limit) = &token.labels {
+        reach::check(&services, limit, request.method(), path).await?;
+    }
+    Ok(token)
 }
 
-fn check(headers: &HeaderMap, admin_token_hash: &[u8]) -> Result<(), Problem> {
-    let Some(token) = bearer(headers) else {
-        return Err(Problem::unauthorized("send the header Authorization: Bearer TOKEN"));
+fn not_good() -> Problem {
+    Problem::unauthorized("this token is not known, was revoked, or has expired")
+}
+
+/// Middleware that lets nobody pass without a token that allows it. What is read ends when the token is not good any more, be
+/// it a wait or a stream; a change that has begun is carried out.
+///
+/// # Errors
+/// Those of the handlers, and 401 for a wait whose token has ended; a missing token is an answer, not an error.
+pub(super) async fn require_token<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<BoxBody>>, actix_web::Error> {
+    let token = match check(&request).await {
+        Ok(token) => token,
+        Err(problem) => return Ok(request.into_response(problem.error_response()).map_into_right_body()),
     };
-    if same(&hash_token(token), admin_token_hash) {
-        Ok(())
-    } else {
-        Err(Problem::unauthorized("this token is not the admin token"))
+    if *request.method() != Method::GET {
+        return Ok(next.call(request).await?.map_into_boxed_body().map_into_left_body());
+    }
+    let response = tokio::select! {
+        biased;
+        response = next.call(request) => response?,
+        () = token.ended() => return Err(not_good().into()),
+    };
+    Ok(response.map_body(|_, body| match body.size() {
+        BodySize::Stream => EitherBody::left(BoxBody::new(Guarded::new(body, token))),
+        _ => EitherBody::left(body.boxed()),
+    }))
+}
+
+/// A body that breaks off when the token of who reads it is not good any more.
+struct Guarded<B> {
+    body: Pin<Box<B>>,
+    ended: Pin<Box<dyn Future<Output = ()>>>,
+}
+
+impl<B: MessageBody> Guarded<B> {
+    fn new(body: B, token: Arc<Token>) -> Self {
+        Self { body: Box::pin(body), ended: Box::pin(async move { token.ended().await }) }
     }
 }
 
-/// Middleware that lets nobody pass without the admin token.
-///
-/// # Errors
-/// Those of the handlers; a missing token is an answer, not an error.
-pub async fn require_admin<B: MessageBody>(
-    request: ServiceRequest,
-    next: Next<B>,
-) -> Result<ServiceResponse<EitherBody<B>>, actix_web::Error> {
-    let allowed = match request.app_data::<web::Data<Services>>() {
-        Some(services) => check(request.headers(), &services.admin_token_hash),
-        None => Err(Problem::internal("the application has no services")),
-    };
-    match allowed {
-        Ok(()) => Ok(next.call(request).await?.map_into_left_body()),
-        Err(problem) => Ok(request.into_response(problem.error_response()).map_into_right_body()),
+impl<B: MessageBody> MessageBody for Guarded<B> {
+    type Error = Box<dyn std::error::Error>;
+
+    fn size(&self) -> BodySize {
+        BodySize::Stream
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        if self.ended.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Some(Err(io::Error::other("the token is not good any more").into())));
+        }
+        self.body.as_mut().poll_next(context).map_err(Into::into)
     }
 }
 
@@ -54,20 +113,19 @@ mod tests {
     use super::*;
     use actix_web::http::header::HeaderValue;
 
-    fn headers(value: &'static str) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        headers.insert(AUTHORIZATION, HeaderValue::from_static(value));
-        headers
-    }
-
     #[test]
-    fn only_the_right_bearer_token_passes() {
-        let hash = hash_token("right");
-        assert!(check(&headers("Bearer right"), &hash).is_ok());
-        assert!(check(&headers("bearer  right"), &hash).is_ok());
-        for wrong in ["Bearer wrong", "Bearer ", "Bearer", "Basic right", "right", ""] {
-            assert!(check(&headers(wrong), &hash).is_err(), "{wrong:?}");
+    fn only_a_bearer_token_is_one() {
+        let of = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(AUTHORIZATION, HeaderValue::from_static(value));
+            bearer(&headers).map(str::to_owned)
+        };
+        for right in ["Bearer right", "bearer  right"] {
+            assert_eq!(of(right).as_deref(), Some("right"));
         }
-        assert!(check(&HeaderMap::new(), &hash).is_err());
+        for wrong in ["Bearer ", "Bearer", "Basic right", "right", ""] {
+            assert_eq!(of(wrong), None, "{wrong:?}");
+        }
+        assert_eq!(bearer(&HeaderMap::new()), None);
     }
 }

@@ -28,7 +28,7 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
     }
 }
 
-async fn collect(mut payload: Payload) -> Result<Vec<u8>, Problem> {
+pub(super) async fn collect(mut payload: Payload) -> Result<Vec<u8>, Problem> {
     let mut bytes = Vec::new();
     while let Some(chunk) = payload.next().await {
         let chunk: web::Bytes = chunk.map_err(|error| malformed(format!("the body breaks off: {error}")))?;

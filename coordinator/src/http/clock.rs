@@ -1,9 +1,16 @@
 //! The time as the database keeps it.
 
+use crate::request;
 use chrono::{SubsecRound, Utc};
 use fleet_wire::Timestamp;
 
-/// Now, to the microsecond: PostgreSQL keeps no more, and what is answered must be what is read later.
+/// Now, to the microsecond: PostgreSQL keeps no more, and what is answered must be what is read later. Work that is repeated
+/// under its `Idempotency-Key` has the time at which it was first asked, so that it writes the same.
 pub fn now() -> Timestamp {
+    request::claimed_at().unwrap_or_else(real)
+}
+
+/// What the clock shows, to the microsecond.
+pub fn real() -> Timestamp {
     Utc::now().trunc_subsecs(6)
 }

@@ -4,14 +4,17 @@ use super::body::Body;
 use super::check::{Check, NAME};
 use super::clock::now;
 use super::failures::{evict, to_the_end, try_write, write_for_sure};
+use super::idempotency;
 use super::problem::Problem;
 use super::routes::resource;
 use crate::db::enrollment::{CreateToken, Enroll, Enrolled, EnrollmentToken, Refusal};
 use crate::db::json::Json;
+use crate::request;
 use crate::services::Services;
-use crate::vault::{hash_token, new_token};
+use crate::vault::hash_token;
 use actix_web::http::header::{CACHE_CONTROL, HeaderValue};
-use actix_web::{HttpResponse, web};
+use actix_web::middleware::from_fn;
+use actix_web::{HttpResponse, HttpResponseBuilder, web};
 use chrono::TimeDelta;
 use fleet_wire::{Arch, Os, Secret, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -31,7 +34,8 @@ pub fn configure(config: &mut web::ServiceConfig) {
 
 /// Adds the agent's route, which the enrolment token itself opens.
 pub fn configure_agent(config: &mut web::ServiceConfig) {
-    config.service(resource("/v1/agent/enroll", [web::post().to(enroll)], "POST"));
+    let route = resource("/v1/agent/enroll", [web::post().to(enroll)], "POST");
+    config.service(route.wrap(from_fn(idempotency::of_body)));
 }
 
 #[derive(Deserialize)]
@@ -59,7 +63,7 @@ async fn create_token(services: web::Data<Services>, Body(new): Body<NewToken>) 
     let host_id = new.host_id.and_then(|id| check.id("/host_id", "host", &id));
     check.done()?;
 
-    let token = new_token("fleet_enroll").map_err(Problem::internal)?;
+    let token = request::new_token(&services.vault, "fleet_enroll").map_err(Problem::internal)?;
     let now = now();
     let expires_at = now + TimeDelta::seconds(ttl);
     let row = EnrollmentToken {
@@ -73,7 +77,7 @@ async fn create_token(services: web::Data<Services>, Body(new): Body<NewToken>) 
     };
     let no = |pointer, what| Problem::invalid_field(pointer, format!("there is no {what} with this id"));
     match try_write(&services, CreateToken(row)).await? {
-        Ok(true) => Ok(secret_answer(TokenView { token, expires_at })),
+        Ok(true) => Ok(secret_answer().json(TokenView { token, expires_at })),
         Ok(false) => Err(no("/host_id", "host")),
         Err(error) => Err(match error.constraint() {
             Some("enrollment_tokens_repository_id_fkey") => no("/repository_id", "repository"),
@@ -84,8 +88,10 @@ async fn create_token(services: web::Data<Services>, Body(new): Body<NewToken>) 
 }
 
 /// 201 with something that nobody on the way may keep.
-fn secret_answer(body: impl Serialize) -> HttpResponse {
-    HttpResponse::Created().insert_header((CACHE_CONTROL, HeaderValue::from_static("no-store"))).json(body)
+pub(super) fn secret_answer() -> HttpResponseBuilder {
+    let mut answer = HttpResponse::Created();
+    answer.insert_header((CACHE_CONTROL, HeaderValue::from_static("no-store")));
+    answer
 }
 
 /// Agents may be newer than we are: a field that is not known is ignored.
@@ -119,10 +125,10 @@ impl Enrollment {
 
 async fn enroll(services: web::Data<Services>, Body(given): Body<Enrollment>) -> Result<HttpResponse, Problem> {
     given.check()?;
-    let agent_token = new_token("fleet_agent").map_err(Problem::internal)?;
+    let agent_token = request::new_token(&services.vault, "fleet_agent").map_err(Problem::internal)?;
     let write = Enroll {
         token_hash: hash_token(given.token.expose()),
-        host_id: Uuid::now_v7(),
+        host_id: request::new_id(),
         hostname: given.hostname,
         os: given.os,
         arch: given.arch,
@@ -131,7 +137,7 @@ async fn enroll(services: web::Data<Services>, Body(given): Body<Enrollment>) ->
     };
     let enrolled = to_the_end(enrolled(services, write)).await?;
     log::info!(host:% = enrolled.host_id, again = enrolled.again; "a host was enrolled");
-    Ok(secret_answer(Identity { host_id: enrolled.host_id, agent_token }))
+    Ok(secret_answer().json(Identity { host_id: enrolled.host_id, agent_token }))
 }
 
 async fn enrolled(services: web::Data<Services>, write: Enroll) -> Result<Enrolled, Problem> {

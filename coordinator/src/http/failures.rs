@@ -2,15 +2,18 @@
 
 use super::problem::Problem;
 use crate::db::DatabaseError;
+use crate::dispatcher::Dispatcher;
 use crate::job::NotWritten;
-use crate::persistence::{Patience, Save, Write, WriteError};
+use crate::persistence::{Outcome, Patience, Requested, Save, Write, WriteError};
 use crate::registry::{Evict, SettingsChanged};
+use crate::request::{self, Request};
 use crate::services::Services;
-use actix::MailboxError;
+use actix::{Handler, MailboxError, Message};
 use actix_web::web;
 use diesel::result::{DatabaseErrorKind, Error as QueryError};
 use diesel_async::AsyncPgConnection;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -109,7 +112,7 @@ pub async fn told_in_time<T>(work: impl Future<Output = Result<T, Problem>>) -> 
 /// # Errors
 /// Its own, or 503 with an unknown outcome.
 pub async fn to_the_end<T: 'static>(work: impl Future<Output = Result<T, Problem>> + 'static) -> Result<T, Problem> {
-    let work = actix_web::rt::spawn(work);
+    let work = actix_web::rt::spawn(request::carried_on(work));
     told_in_time(async { work.await.unwrap_or_else(|_| Err(Problem::outcome_unknown())) }).await
 }
 
@@ -142,8 +145,35 @@ pub async fn try_write<W: Write>(services: &Services, write: W) -> Result<Result
 /// # Errors
 /// 503 if the coordinator stops.
 pub async fn write_for_sure<W: Write>(services: &Services, write: W) -> Result<Result<W::Output, WriteError>, Problem> {
-    let save = services.persistence.send(Save { write, patience: Patience::REST });
-    save.await.map_err(|_| Problem::outcome_unknown())
+    let (request, told) = Outcome::of_now();
+    let save = Save { write: Requested::of(request, write), patience: Patience::REST };
+    let save = services.persistence.send(save);
+    let outcome = save.await.map_err(|_| Problem::outcome_unknown())?;
+    told.is(&outcome, W::is_change);
+    Ok(outcome)
+}
+
+/// Asks the dispatcher for what is to be written for the current request.
+///
+/// # Errors
+/// 503 if it is not known to be done.
+pub async fn dispatched<M, T>(
+    services: &Services,
+    message: impl FnOnce(Option<Arc<Request>>) -> M,
+) -> Result<Result<T, WriteError>, Problem>
+where
+    M: Message<Result = Result<T, WriteError>> + Send + 'static,
+    T: Send + 'static,
+    Dispatcher: Handler<M>,
+{
+    let (request, told) = Outcome::of_now();
+    let asked = services.dispatcher.send(message(request));
+    let Ok(Ok(outcome)) = tokio::time::timeout(WAIT_LIMIT, asked).await else {
+        // It is on its way: it may still be stored.
+        return Err(Problem::outcome_unknown());
+    };
+    told.is(&outcome, |_| true);
+    Ok(outcome)
 }
 
 /// Writes to the database what no constraint can be in the way of.

@@ -14,6 +14,7 @@ use crate::db::json::Json;
 use crate::db::pauses::Target;
 use crate::dispatcher::HostRemoved;
 use crate::pauses::Pause;
+use crate::request;
 use crate::services::Services;
 use actix_web::{HttpResponse, web};
 use fleet_wire::Timestamp;
@@ -116,7 +117,8 @@ fn filter(params: &Params, after: Option<(Timestamp, Uuid)>) -> Result<Filter, P
     };
     let label = |label: &str| label.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
     let labels: Option<Vec<_>> = params.all("label").map(label).collect();
-    let labels = labels.ok_or_else(|| bad_param("label", "must be name=value"))?;
+    let mut labels = labels.ok_or_else(|| bad_param("label", "must be name=value"))?;
+    labels.extend(request::host_limit().unwrap_or_default());
     Ok(Filter { online, labels, after })
 }
 

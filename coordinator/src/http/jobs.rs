@@ -1,26 +1,31 @@
 //! Jobs over REST: run, list, read, wait, cancel.
 
 use super::body::Body;
-use super::failures::{WAIT_LIMIT, in_time, read as read_from, told_in_time};
+use super::clock::now;
+use super::failures::{dispatched, in_time, read as read_from, told_in_time};
 use super::page::{CURSOR, LIMIT, List, Page};
 use super::params::{Params, bad_param};
 use super::problem::{FieldError, Problem};
+use super::reach::{check_kind, reach};
 use super::routes::resource;
 use crate::db::job_lists::{self, Filter};
 use crate::db::jobs::{Job, NewJob, Origin};
 use crate::db::planning::Planning;
-use crate::dispatcher::{CancelJob, Explain, Overrule, Submit, Submitted};
-use crate::job::Decide;
+use crate::dispatcher::{Explain, Submit, Submitted, Tell};
 use crate::job::plan::{Cause, Objection, Wish, plan};
+use crate::job::{Cancel, Job as JobActor, NotWritten, Release};
 use crate::persistence::WriteError;
+use crate::request::{self, Request};
 use crate::services::Services;
+use actix::{Handler, Message};
 use actix_web::http::header;
 use actix_web::{HttpResponse, HttpResponseBuilder, web};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{TimeDelta, Utc};
 use fleet_wire::{Cap, ForgetGroup, ForgetLimit, JobProgress, Kind, RawJson, Status, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -30,8 +35,6 @@ pub(super) const LONGEST_WAIT: i64 = 60;
 /// How often, and how fast, a cancel is tried for a job that is just being made.
 const CANCEL_TRIES: usize = 10;
 const CANCEL_PAUSE: Duration = Duration::from_millis(50);
-/// Who asked, as long as there is one token.
-pub(super) const OPERATOR: &str = "admin";
 
 /// For how long a forget that was refused can be confirmed: what it would delete changes with time.
 const CONFIRMABLE: TimeDelta = TimeDelta::days(7);
@@ -224,9 +227,12 @@ async fn run(
     host_id: web::Path<String>,
     Body(request): Body<RunRequest>,
 ) -> Result<HttpResponse, Problem> {
+    if let Some(job) = made_before(&services).await? {
+        return accepted(&job, None);
+    }
     let no_host = || Problem::not_found("there is no such host");
     let host_id: Uuid = host_id.parse().map_err(|_| no_host())?;
-    let cause = Cause { origin: Origin::Operator, requested_by: OPERATOR.to_owned(), at: Utc::now() };
+    let cause = Cause { origin: Origin::Operator, requested_by: request::caller_name(), at: now() };
     let kind = request.kind;
     let confirmed = confirmed(&services, host_id, &request).await?;
     let wish = request.wish(confirmed);
@@ -234,14 +240,25 @@ async fn run(
     let Planning { host, repository, groups } = &*known;
     let repository =
         repository.as_ref().ok_or_else(|| Problem::conflict("this host has no repository: assign one first"))?;
+    check_kind(&services, kind, repository.id).await?;
     let new = plan(kind, &wish, host, repository, groups, cause).map_err(|objections| {
         let field = |objection: Objection| FieldError::new(objection.pointer, objection.detail);
         Problem::invalid(objections.into_iter().map(field).collect())
     })?;
-    let Submitted { job, waiting_for } = submit(&services, new).await?;
+    let Submitted { job, waiting_for } = submit(&services, new.with_id(request::new_id())).await?;
+    accepted(&job, waiting_for)
+}
+
+/// The job that a repeated request has made before a crash.
+async fn made_before(services: &Services) -> Result<Option<Job>, Problem> {
+    let Some(id) = request::made_before() else { return Ok(None) };
+    Ok(Some(find(services, &id.to_string()).await?))
+}
+
+fn accepted(job: &Job, waiting_for: Option<String>) -> Result<HttpResponse, Problem> {
     let location = (header::LOCATION, format!("/v1/jobs/{}", job.new.id));
-    let waiting_for = waiting_for.or_else(|| waits_at_agent(&job));
-    Ok(HttpResponse::Accepted().insert_header(location).json(JobView::new(&job, waiting_for, None)))
+    let waiting_for = waiting_for.or_else(|| waits_at_agent(job));
+    Ok(HttpResponse::Accepted().insert_header(location).json(JobView::new(job, waiting_for, None)))
 }
 
 /// What a person confirms: a forget that was refused for what it would delete. It may delete as much as that one would
@@ -285,14 +302,13 @@ fn would_remove(stats: &str) -> Option<i64> {
 }
 
 async fn submit(services: &Services, new: NewJob) -> Result<Submitted, Problem> {
-    match tokio::time::timeout(WAIT_LIMIT, services.dispatcher.send(Submit::wish(new))).await {
-        Ok(Ok(Ok(submitted))) => Ok(submitted),
-        Ok(Ok(Err(WriteError::Rejected(diesel::result::Error::NotFound)))) => {
+    request::note(&new.kind);
+    match dispatched(services, |request| Submit { request, ..Submit::wish(new) }).await? {
+        Ok(submitted) => Ok(submitted),
+        Err(WriteError::Rejected(diesel::result::Error::NotFound)) => {
             Err(Problem::conflict("the host was removed or got another repository meanwhile"))
         }
-        Ok(Ok(Err(error))) => Err(error.into()),
-        // It is on its way: it may still be stored.
-        Ok(Err(_)) | Err(_) => Err(Problem::outcome_unknown()),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -320,7 +336,8 @@ pub(super) async fn list_of(
         kind: literal(params, "kind")?,
         status: literal(params, "status")?,
         origin: literal(params, "origin")?,
-        since: time(params, "since")?,
+        since: params.time("since")?,
+        within: reach(services).await?.map(|reach| reach.hosts),
         after: page.after,
     };
     let found = read_from(services, async |reader| job_lists::list(reader, &filter, page.rows()).await).await?;
@@ -333,14 +350,6 @@ pub(super) async fn list_of(
 /// A parameter that must be one of a few words.
 fn literal<T: FromStr<Err = String>>(params: &Params, name: &str) -> Result<Option<T>, Problem> {
     params.one(name)?.map(|text| text.parse().map_err(|error| bad_param(name, error))).transpose()
-}
-
-fn time(params: &Params, name: &str) -> Result<Option<Timestamp>, Problem> {
-    let parse = |text: &str| DateTime::parse_from_rfc3339(text).map(|time| time.to_utc());
-    let value = params.one(name)?.map(|text| {
-        parse(text).map_err(|_| bad_param(name, "must be a time as in RFC 3339, such as 2026-11-24T00:00:00Z"))
-    });
-    value.transpose()
 }
 
 async fn read(services: web::Data<Services>, id: web::Path<String>, params: Params) -> Result<HttpResponse, Problem> {
@@ -367,12 +376,31 @@ async fn when_over(services: &Services, id: &str, wait: Duration) -> Result<Job,
     Ok(job)
 }
 
+/// Tells a job what the current request wants of it; false if there is nobody to tell.
+async fn tell<M>(
+    services: &Services,
+    job_id: Uuid,
+    message: impl FnOnce(Option<Arc<Request>>) -> M,
+) -> Result<bool, Problem>
+where
+    M: Message<Result = Result<(), NotWritten>> + Send + 'static,
+    JobActor: Handler<M>,
+{
+    let request = request::to_record();
+    let message = message(request.clone());
+    let told = told_in_time(async { Ok(services.dispatcher.send(Tell { job_id, message }).await??) }).await?;
+    if !told && let Some(request) = request {
+        request.settled(false);
+    }
+    Ok(told)
+}
+
 /// The same answer however often it is asked: the job, which ends or has ended. The agent is told before anything is
 /// read, so that a cancel works while the database is away.
 async fn cancel(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     let job_id: Uuid = id.parse().map_err(|_| no_job())?;
     for _ in 0..CANCEL_TRIES {
-        let told = told_in_time(async { Ok(services.dispatcher.send(CancelJob { job_id }).await??) }).await?;
+        let told = tell(&services, job_id, |request| Cancel { request }).await?;
         let job = find(&services, &id).await.map_err(|error| if told { Problem::outcome_unknown() } else { error })?;
         if told || job.state.status.is_terminal() {
             return show(&services, HttpResponse::Accepted(), &job).await;
@@ -390,8 +418,8 @@ async fn release(services: web::Data<Services>, id: web::Path<String>) -> Result
         return Err(Problem::conflict("the job is not over: cancel it first"));
     }
     if job.state.holds_lease() {
-        let overrule = Overrule { job_id: job.new.id, decision: Decide::Release };
-        told_in_time(async { Ok(services.dispatcher.send(overrule).await?) }).await?;
+        tell(&services, job.new.id, |request| Release { request }).await?;
     }
+    let job = find(&services, &id).await?;
     show(&services, HttpResponse::Accepted(), &job).await
 }

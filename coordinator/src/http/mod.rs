@@ -2,6 +2,7 @@
 //! what goes wrong with a [`problem::Problem`].
 
 pub mod agent_connect;
+mod audit;
 pub mod auth;
 pub mod body;
 pub mod check;
@@ -10,6 +11,7 @@ pub mod enrollment;
 pub mod failures;
 pub mod health;
 pub mod hosts;
+pub mod idempotency;
 pub mod jobs;
 pub mod logs;
 pub mod maintenance;
@@ -21,6 +23,7 @@ pub mod params;
 pub mod patch;
 pub mod pauses;
 pub mod problem;
+mod reach;
 pub mod repositories;
 mod repository_health;
 pub mod repository_url;
@@ -32,6 +35,7 @@ pub mod server;
 pub mod snapshots;
 pub mod source_groups;
 pub mod stats;
+mod tokens;
 mod upgraded;
 pub mod waiting_room;
 
@@ -54,7 +58,7 @@ pub fn app(
         InitError = (),
     >,
 > {
-    App::new().app_data(services).configure(configure).wrap(from_fn(request_id::assign))
+    App::new().app_data(services).configure(configure).wrap(from_fn(audit::record)).wrap(from_fn(request_id::assign))
 }
 
 /// Adds every route. What agents use comes first: it has its own tokens.
@@ -62,12 +66,13 @@ pub fn configure(config: &mut web::ServiceConfig) {
     health::configure(config);
     enrollment::configure_agent(config);
     agent_connect::configure(config);
-    config.service(web::scope("/v1").wrap(from_fn(auth::require_admin)).configure(configure_admin));
+    let with_token = web::scope("/v1").wrap(from_fn(idempotency::of_token)).wrap(from_fn(auth::require_token));
+    config.service(with_token.configure(configure_with_token));
     config.default_service(web::to(no_route));
 }
 
-/// Adds the routes under `/v1` that need the admin token.
-fn configure_admin(config: &mut web::ServiceConfig) {
+/// Adds the routes under `/v1` that need a token; what each allows is in [`crate::access`].
+fn configure_with_token(config: &mut web::ServiceConfig) {
     enrollment::configure(config);
     hosts::configure(config);
     jobs::configure(config);
@@ -80,6 +85,8 @@ fn configure_admin(config: &mut web::ServiceConfig) {
     pauses::configure(config);
     snapshots::configure(config);
     stats::configure(config);
+    tokens::configure(config);
+    audit::configure(config);
     config.default_service(web::to(no_route));
 }
 

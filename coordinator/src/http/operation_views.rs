@@ -1,6 +1,6 @@
 //! Operations as REST shows them.
 
-use crate::db::operations::{Asked, Operation, Tally};
+use crate::db::operations::{Asked, Operation, Part, Tally};
 use crate::operation::Look;
 use fleet_wire::Timestamp;
 use serde::Serialize;
@@ -47,6 +47,12 @@ pub(super) fn stored(operation: Operation) -> OperationView {
     let Operation { succeeded, partial, failed, cancelled, .. } = operation;
     let queued = if operation.ended_at.is_none() { operation.jobs } else { 0 };
     view(operation, queued, 0, Tally { succeeded, partial, failed, cancelled })
+}
+
+/// An operation for somebody who may see a part of its hosts: only those count.
+pub(super) fn part((part, operation): (Part, Operation)) -> OperationView {
+    let operation = Operation { jobs: part.jobs, skipped: part.skipped, ..operation };
+    view(operation, part.queued, part.running, part.tally)
 }
 
 /// An operation that is not over.

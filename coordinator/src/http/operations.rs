@@ -3,13 +3,14 @@
 use super::body::Body;
 use super::check::{no, path_id};
 use super::clock::now;
-use super::failures::{WAIT_LIMIT, read, told_in_time};
-use super::jobs::{LONGEST_WAIT, OPERATOR, list_of};
+use super::failures::{WAIT_LIMIT, dispatched, read, told_in_time};
+use super::jobs::{LONGEST_WAIT, list_of};
 use super::operation_request::{OperationRequest, Plan};
 use super::operation_views::{self, OperationView};
 use super::page::{CURSOR, LIMIT, List, Page};
 use super::params::Params;
 use super::problem::{FieldError, Problem};
+use super::reach::{check_kind, reach};
 use super::routes::resource;
 use crate::db::jobs::Origin;
 use crate::db::json::Json;
@@ -20,11 +21,13 @@ use crate::dispatcher::SubmitOperation;
 use crate::job::plan::Cause;
 use crate::operation::select::{Member, Per, members};
 use crate::operation::{Ask, Cancel};
-use crate::persistence::WriteError;
+use crate::persistence::{Outcome, WriteError};
+use crate::request;
 use crate::services::Services;
 use actix_web::http::header;
 use actix_web::{HttpResponse, web};
 use fleet_wire::{Kind, Status, Timestamp};
+use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
@@ -51,10 +54,13 @@ async fn make(
     Body(request): Body<OperationRequest>,
 ) -> Result<HttpResponse, Problem> {
     params.only(&[LIMIT, CURSOR])?;
+    if let Some(operation) = made_before(&services).await? {
+        return accepted(&services, operation).await;
+    }
     let page = Page::of(&params)?;
     let dry_run = request.dry_run;
     let plan = Plan::of(request)?;
-    let cause = Cause { origin: Origin::Operator, requested_by: OPERATOR.to_owned(), at: now() };
+    let cause = Cause { origin: Origin::Operator, requested_by: request::caller_name(), at: now() };
     let (members, unknown) = plan_members(&services, &plan, &cause).await?;
     if dry_run {
         return Ok(preview(&plan, members, unknown, &page));
@@ -64,7 +70,8 @@ async fn make(
 
 /// The members that `plan` means, and the ids that are no host's.
 async fn plan_members(services: &Services, plan: &Plan, cause: &Cause) -> Result<(Vec<Member>, Vec<Uuid>), Problem> {
-    let known = read(services, async |reader| planning::of_selection(reader, &plan.selection).await).await?;
+    let selection = limited(&plan.selection)?;
+    let known = read(services, async |reader| planning::of_selection(reader, &selection).await).await?;
     let there: HashSet<Uuid> = known.iter().map(|known| known.host.id).collect();
     let narrowed =
         !plan.selection.labels.is_empty() || plan.selection.online.is_some() || plan.selection.repository_id.is_some();
@@ -74,7 +81,28 @@ async fn plan_members(services: &Services, plan: &Plan, cause: &Cause) -> Result
     let unknown = unknown.into_iter().collect();
     let can_go =
         |host_id| services.board.ready_for(host_id).is_some() && services.pauses.get(Target::Host(host_id)).is_none();
-    Ok((members(plan.kind, plan.per, &plan.wish(), known, can_go, cause), unknown))
+    let members = members(plan.kind, plan.per, &plan.wish(), known, can_go, cause);
+    for repository_id in members.iter().filter_map(|member| member.repository_id).collect::<BTreeSet<Uuid>>() {
+        check_kind(services, plan.kind, repository_id).await?;
+    }
+    Ok((members, unknown))
+}
+
+/// Of what is selected, what the current request may touch.
+fn limited(selection: &Selection) -> Result<Selection, Problem> {
+    let mut selection = selection.clone();
+    for (name, value) in request::host_limit().unwrap_or_default() {
+        if selection.labels.insert(name, value.clone()).is_some_and(|wanted| wanted != value) {
+            return Err(Problem::forbidden("this token is limited to hosts with other labels"));
+        }
+    }
+    Ok(selection)
+}
+
+/// The operation that a repeated request has made before a crash.
+async fn made_before(services: &Services) -> Result<Option<Operation>, Problem> {
+    let Some(id) = request::made_before() else { return Ok(None) };
+    find(services, &id.to_string()).await.map(Some)
 }
 
 const NO_HOST: &str = "there is no host with this id in service";
@@ -129,7 +157,7 @@ async fn submit(
     retries: HashMap<Uuid, Ended>,
     retry_of: Option<Uuid>,
 ) -> Result<HttpResponse, Problem> {
-    let id = Uuid::now_v7();
+    let id = request::new_id();
     let mut jobs = Vec::with_capacity(members.len());
     let mut skipped: Vec<Skipped> =
         unknown.into_iter().map(|host_id| Skipped { host_id, reason: NO_HOST.to_owned() }).collect();
@@ -171,13 +199,11 @@ async fn submit(
         failed: 0,
         cancelled: 0,
     };
-    let submit = services.dispatcher.send(SubmitOperation { operation, jobs, skipped });
-    match tokio::time::timeout(WAIT_LIMIT, submit).await {
-        Ok(Ok(Ok(operation))) => accepted(services, operation).await,
-        Ok(Ok(Err(WriteError::Rejected(error)))) => Err(Problem::internal(error)),
-        Ok(Ok(Err(error))) => Err(error.into()),
-        // It is on its way: it may still be stored.
-        Ok(Err(_)) | Err(_) => Err(Problem::outcome_unknown()),
+    request::note(&operation.kind);
+    match dispatched(services, |request| SubmitOperation { operation, jobs, skipped, request }).await? {
+        Ok(operation) => accepted(services, operation).await,
+        Err(WriteError::Rejected(error)) => Err(Problem::internal(error)),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -194,12 +220,30 @@ fn nobody(skipped: &[Skipped]) -> Problem {
 
 async fn accepted(services: &Services, operation: Operation) -> Result<HttpResponse, Problem> {
     let location = (header::LOCATION, format!("/v1/operations/{}", operation.id));
-    let view = show(services, operation).await;
+    let view = show(services, operation).await?;
     Ok(HttpResponse::Accepted().insert_header(location).json(view))
 }
 
+/// Operations as the current request may see them.
+async fn views(services: &Services, rows: Vec<Operation>) -> Result<Vec<OperationView>, Problem> {
+    let Some(reach) = reach(services).await? else {
+        return Ok(stream::iter(rows).then(|row| live(services, row)).collect().await);
+    };
+    let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
+    let mut counts = read(services, async |reader| operations::counts_of(reader, &ids, &reach.hosts).await).await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (counts.remove(&row.id).unwrap_or_default(), row))
+        .map(operation_views::part)
+        .collect())
+}
+
+async fn show(services: &Services, operation: Operation) -> Result<Option<OperationView>, Problem> {
+    Ok(views(services, vec![operation]).await?.pop())
+}
+
 /// An operation with what only the running coordinator knows.
-async fn show(services: &Services, operation: Operation) -> OperationView {
+async fn live(services: &Services, operation: Operation) -> OperationView {
     let actor = if operation.ended_at.is_none() { services.operations.get(operation.id) } else { None };
     let Some(actor) = actor else { return operation_views::stored(operation) };
     match tokio::time::timeout(WAIT_LIMIT, actor.send(Ask)).await {
@@ -219,13 +263,11 @@ async fn find(services: &Services, id: &str) -> Result<Operation, Problem> {
 async fn list(services: web::Data<Services>, params: Params) -> Result<HttpResponse, Problem> {
     params.only(&[LIMIT, CURSOR])?;
     let page: Page<(Timestamp, Uuid)> = Page::of(&params)?;
-    let rows = read(&services, async |reader| operations::list(reader, page.after, page.rows()).await).await?;
-    let page = page.list(rows, |row| (row.created_at, row.id), |row| row);
-    let mut items = Vec::with_capacity(page.items.len());
-    for operation in page.items {
-        items.push(show(&services, operation).await);
-    }
-    Ok(HttpResponse::Ok().json(List { items, next_cursor: page.next_cursor }))
+    let hosts = reach(&services).await?.map(|reach| reach.hosts);
+    let rows = async |reader: &mut _| operations::list(reader, hosts.as_deref(), page.after, page.rows()).await;
+    let rows = read(&services, rows).await?;
+    let List { items, next_cursor } = page.list(rows, |row| (row.created_at, row.id), |row| row);
+    Ok(HttpResponse::Ok().json(List { items: views(&services, items).await?, next_cursor }))
 }
 
 async fn get(services: web::Data<Services>, id: web::Path<String>, params: Params) -> Result<HttpResponse, Problem> {
@@ -243,7 +285,7 @@ async fn get(services: web::Data<Services>, id: web::Path<String>, params: Param
         }
         operation = find(&services, &id).await?;
     }
-    Ok(HttpResponse::Ok().json(show(&services, operation).await))
+    Ok(HttpResponse::Ok().json(show(&services, operation).await?))
 }
 
 async fn jobs(services: web::Data<Services>, id: web::Path<String>, params: Params) -> Result<HttpResponse, Problem> {
@@ -265,7 +307,10 @@ async fn skipped(
     params.only(&[LIMIT, CURSOR])?;
     let page: Page<Uuid> = Page::of(&params)?;
     let operation = find(&services, &id).await?;
-    let rows = async |reader: &mut _| operations::skipped(reader, operation.id, page.after, page.rows()).await;
+    let hosts = reach(&services).await?.map(|reach| reach.hosts);
+    let rows = async |reader: &mut _| {
+        operations::skipped(reader, operation.id, hosts.as_deref(), page.after, page.rows()).await
+    };
     let rows = read(&services, rows).await?;
     let view = |row: Skipped| SkippedView { host_id: row.host_id, reason: row.reason };
     Ok(HttpResponse::Ok().json(page.list(rows, |row| row.host_id, view)))
@@ -275,19 +320,18 @@ async fn skipped(
 async fn cancel(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     let operation = find(&services, &id).await?;
     if let Some(actor) = services.operations.get(operation.id) {
+        let (request, told) = Outcome::of_now();
         told_in_time(async {
-            match actor.send(Cancel).await {
-                Ok(written) => Ok(written?),
-                // It has just ended.
-                Err(_) => Ok(()),
-            }
+            let first = actor.send(Cancel { request }).await.unwrap_or(Ok(false)); // it has just ended
+            told.is(&first, |first| *first);
+            Ok(first?)
         })
         .await?;
     } else if operation.ended_at.is_none() && find(&services, &id).await?.ended_at.is_none() {
         return Err(Problem::unavailable("the operation is just being made: try again"));
     }
     let operation = find(&services, &id).await?;
-    Ok(HttpResponse::Accepted().json(show(&services, operation).await))
+    Ok(HttpResponse::Accepted().json(show(&services, operation).await?))
 }
 
 /// What of an operation is tried again.
@@ -316,6 +360,9 @@ async fn retry(
     id: web::Path<String>,
     Body(RetryRequest { outcomes }): Body<RetryRequest>,
 ) -> Result<HttpResponse, Problem> {
+    if let Some(operation) = made_before(&services).await? {
+        return accepted(&services, operation).await;
+    }
     let before = find(&services, &id).await?;
     if before.ended_at.is_none() {
         return Err(Problem::conflict("the operation is not over: cancel it, or wait for its end"));
@@ -338,7 +385,7 @@ async fn retry(
         max_parallel: before.max_parallel,
         stop_after_failures: before.stop_after_failures,
     };
-    let cause = Cause { origin: Origin::Retry, requested_by: OPERATOR.to_owned(), at: now() };
+    let cause = Cause { origin: Origin::Retry, requested_by: request::caller_name(), at: now() };
     let (members, unknown) = plan_members(&services, &plan, &cause).await?;
     submit(&services, plan, members, unknown, &cause, retries, Some(before.id)).await
 }
@@ -358,7 +405,8 @@ async fn to_retry(
     let with_skipped = outcomes.contains(&Retried::Skipped);
     let (ended, skipped) = read(services, async |reader| {
         let ended = operations::ended(reader, id, &statuses).await?;
-        let skipped = if with_skipped { operations::skipped(reader, id, None, i64::MAX).await? } else { Vec::new() };
+        let skipped =
+            if with_skipped { operations::skipped(reader, id, None, None, i64::MAX).await? } else { Vec::new() };
         Ok((ended, skipped))
     })
     .await?;

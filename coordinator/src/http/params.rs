@@ -3,6 +3,8 @@
 use super::problem::{FieldError, Problem};
 use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest, web};
+use chrono::DateTime;
+use fleet_wire::Timestamp;
 use std::future::{Ready, ready};
 
 /// The parameters of a query, percent-decoded, in their order.
@@ -58,6 +60,18 @@ impl Params {
     /// The values of a parameter that may be given many times.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(given, _)| given == name).map(|(_, value)| value.as_str())
+    }
+
+    /// A parameter that is a time.
+    ///
+    /// # Errors
+    /// 400 if it is something else.
+    pub fn time(&self, name: &str) -> Result<Option<Timestamp>, Problem> {
+        let parse = |text: &str| DateTime::parse_from_rfc3339(text).map(|time| time.to_utc());
+        let value = self.one(name)?.map(|text| {
+            parse(text).map_err(|_| bad_param(name, "must be a time as in RFC 3339, such as 2026-11-24T00:00:00Z"))
+        });
+        value.transpose()
     }
 
     /// A parameter that is a whole number within `range`.

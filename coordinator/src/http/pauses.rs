@@ -5,15 +5,16 @@ use super::check::{Check, LINE, path_id};
 use super::clock::now;
 use super::failures::{read, settings_changed, to_the_end, write_for_sure};
 use super::hosts::in_service;
-use super::jobs::OPERATOR;
 use super::page::{CURSOR, LIMIT, Page};
 use super::params::Params;
 use super::problem::Problem;
+use super::reach::reach;
 use super::repositories::existing;
 use super::routes::resource;
 use crate::db::pauses::{self, Delete, Put, Target};
 use crate::dispatcher::PauseChanged;
 use crate::pauses::Pause;
+use crate::request;
 use crate::services::Services;
 use crate::ticker::runs;
 use actix_web::{HttpResponse, web};
@@ -72,7 +73,7 @@ async fn put(services: web::Data<Services>, target: Target, body: PauseBody) -> 
     let mut check = Check::default();
     check.line("/reason", &body.reason, LINE);
     check.done()?;
-    let pause = Pause { reason: body.reason, by: OPERATOR.to_owned(), since: now() };
+    let pause = Pause { reason: body.reason, by: request::caller_name(), since: now() };
     to_the_end(async move {
         let _changing = services.pauses.changing().await;
         let stored = write_for_sure(&services, Put { target, pause }).await??;
@@ -158,7 +159,9 @@ async fn delete_fleet(services: web::Data<Services>) -> Result<HttpResponse, Pro
 async fn list(services: web::Data<Services>, params: Params) -> Result<HttpResponse, Problem> {
     params.only(&[LIMIT, CURSOR])?;
     let page: Page<(Timestamp, Uuid)> = Page::of(&params)?;
-    let rows = read(&services, async |reader| pauses::list(reader, page.after, page.rows()).await).await?;
+    let seen = reach(&services).await?;
+    let rows = async |reader: &mut _| pauses::list(reader, seen.as_ref(), page.after, page.rows()).await;
+    let rows = read(&services, rows).await?;
     let key = |(target, pause): &(Target, Pause)| (pause.since, target.id());
     Ok(HttpResponse::Ok().json(page.list(rows, key, PauseView::from)))
 }

@@ -1,6 +1,7 @@
 //! What goes wrong, as REST clients see it: `application/problem+json` (RFC 9457), never a secret, never HTML.
 
 use super::request_id;
+use crate::request;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, ResponseError};
@@ -9,6 +10,8 @@ use std::fmt;
 
 /// What a client that is told to come back waits, in seconds.
 const RETRY_SECONDS: u64 = 5;
+/// The same for what takes a moment.
+const RETRY_SOON_SECONDS: u64 = 1;
 
 /// One thing that is wrong with what a client sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -32,11 +35,14 @@ enum Kind {
     Malformed,
     Unauthorized,
     TokenRefused,
+    Forbidden,
     NotFound,
     MethodNotAllowed,
     Conflict,
+    InProgress,
     TooLarge,
     Invalid,
+    KeyReused,
     Internal,
     Unavailable,
     OutcomeUnknown,
@@ -49,11 +55,16 @@ impl Kind {
             Self::Malformed => ("malformed", "The request can't be read", StatusCode::BAD_REQUEST),
             Self::Unauthorized => ("unauthorized", "A good token is needed", StatusCode::UNAUTHORIZED),
             Self::TokenRefused => ("token-refused", "The enrolment token is refused", StatusCode::FORBIDDEN),
+            Self::Forbidden => ("forbidden", "This token does not allow that", StatusCode::FORBIDDEN),
             Self::NotFound => ("not-found", "There is no such thing", StatusCode::NOT_FOUND),
             Self::MethodNotAllowed => ("method-not-allowed", "That can't be done here", StatusCode::METHOD_NOT_ALLOWED),
             Self::Conflict => ("conflict", "It would conflict with what is there", StatusCode::CONFLICT),
+            Self::InProgress => ("in-progress", "The same request is under way", StatusCode::CONFLICT),
             Self::TooLarge => ("too-large", "The request is too large", StatusCode::PAYLOAD_TOO_LARGE),
             Self::Invalid => ("invalid", "The request can't be carried out", StatusCode::UNPROCESSABLE_ENTITY),
+            Self::KeyReused => {
+                ("idempotency-key-reused", "This key was used for another request", StatusCode::UNPROCESSABLE_ENTITY)
+            }
             Self::Internal => {
                 ("internal", "Something is wrong with the coordinator", StatusCode::INTERNAL_SERVER_ERROR)
             }
@@ -94,6 +105,11 @@ impl Problem {
         Self::new(Kind::TokenRefused, detail)
     }
 
+    /// 403: a token that is good, and not for this.
+    pub fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(Kind::Forbidden, detail)
+    }
+
     /// 404. `detail` says what is not there.
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self::new(Kind::NotFound, detail)
@@ -108,6 +124,16 @@ impl Problem {
     /// 409. `detail` says with what it conflicts.
     pub fn conflict(detail: impl Into<String>) -> Self {
         Self::new(Kind::Conflict, detail)
+    }
+
+    /// 409: the same request, under the same key, is not answered yet.
+    pub fn in_progress() -> Self {
+        Self::new(Kind::InProgress, "the first request under this Idempotency-Key is not answered yet: try again")
+    }
+
+    /// 422: another request had this key.
+    pub fn key_reused() -> Self {
+        Self::new(Kind::KeyReused, "another request to this URL had this Idempotency-Key: take a new one")
     }
 
     /// 413: the body has more than `limit` bytes.
@@ -185,6 +211,7 @@ impl ResponseError for Problem {
     fn error_response(&self) -> HttpResponse {
         let (name, title, status) = self.kind.facts();
         let request_id = request_id::current();
+        request::note(&self.detail);
         let body = Body {
             r#type: format!("/problems/{name}"),
             title,
@@ -201,6 +228,9 @@ impl ResponseError for Problem {
             }
             Kind::Unavailable | Kind::OutcomeUnknown => {
                 response.insert_header((RETRY_AFTER, RETRY_SECONDS));
+            }
+            Kind::InProgress => {
+                response.insert_header((RETRY_AFTER, RETRY_SOON_SECONDS));
             }
             _ => {}
         }

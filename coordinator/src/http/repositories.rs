@@ -8,6 +8,7 @@ use super::page::{CURSOR, LIMIT, Page};
 use super::params::Params;
 use super::patch::Patch;
 use super::problem::Problem;
+use super::reach::reach;
 use super::repository_health::{self, Health};
 use super::repository_url;
 use super::routes::resource;
@@ -16,6 +17,7 @@ use crate::db::repositories::{self, Change, Changed, Changes, Create, Delete, De
 use crate::dispatcher::LimitBackups;
 use crate::pauses::Pause;
 use crate::persistence::WriteError;
+use crate::request;
 use crate::services::Services;
 use crate::vault::Vault;
 use actix_web::http::header::LOCATION;
@@ -253,7 +255,7 @@ fn refused(error: WriteError) -> Problem {
 }
 
 async fn create(services: web::Data<Services>, Body(new): Body<NewRepository>) -> Result<HttpResponse, Problem> {
-    let id = Uuid::now_v7();
+    let id = request::new_id();
     let changes = RepositoryPatch::from(new).into_changes(&services.vault, id)?;
     let now = now();
     let row = Repository {
@@ -290,7 +292,9 @@ async fn create(services: web::Data<Services>, Body(new): Body<NewRepository>) -
 async fn list(services: web::Data<Services>, params: Params) -> Result<HttpResponse, Problem> {
     params.only(&[LIMIT, CURSOR])?;
     let page = Page::of(&params)?;
-    let rows = read(&services, async |reader| repositories::list(reader, page.after, page.rows()).await).await?;
+    let seen = reach(&services).await?.map(|reach| reach.repositories);
+    let rows = async |reader: &mut _| repositories::list(reader, seen.as_deref(), page.after, page.rows()).await;
+    let rows = read(&services, rows).await?;
     let rows = details(&services, rows).await?;
     let key = |row: &Detail| (row.repository.created_at, row.repository.id);
     Ok(HttpResponse::Ok().json(page.list(rows, key, |row| row)))

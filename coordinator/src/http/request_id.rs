@@ -1,24 +1,22 @@
 //! Every request has an id, which stands in its answer and in what is logged about it.
 
+use super::audit;
+use crate::request::{self, Request};
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::middleware::Next;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 use uuid::Uuid;
 
 /// The header that holds it.
 pub const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
-tokio::task_local! {
-    static CURRENT: String;
-}
-
 /// The id of the request that is being answered; a fresh one outside of any.
 pub fn current() -> String {
-    CURRENT.try_with(Clone::clone).unwrap_or_else(|_| new())
+    request::current().map_or_else(new, |request| request.id.clone())
 }
 
 /// An id that no other request has: a random number of this process and a count, which together make a UUID.
@@ -41,7 +39,8 @@ pub async fn assign(
     let id = new();
     let began = Instant::now();
     let (method, path) = (request.method().clone(), request.path().to_owned());
-    let mut response = CURRENT.scope(id.clone(), next.call(request)).await?;
+    let current = Arc::new(Request::new(id.clone(), audit::change(request.request())));
+    let mut response = request::within(current, next.call(request)).await?;
     log::debug!(
         request:% = id, method:%, path, status = response.status().as_u16(),
         milliseconds:% = began.elapsed().as_millis();

@@ -7,6 +7,7 @@ use super::hosts::in_service;
 use super::page::{CURSOR, LIMIT, Page};
 use super::params::Params;
 use super::problem::Problem;
+use super::reach::reach;
 use super::routes::resource;
 use crate::db::overdue::{self, Overdue, Place};
 use crate::db::runs::{self, Run, Whose};
@@ -119,6 +120,8 @@ async fn what_is_overdue(services: web::Data<Services>, params: Params) -> Resul
     params.only(&[LIMIT, CURSOR])?;
     let page: Page<Place> = Page::of(&params)?;
     let after = page.after.as_ref();
-    let rows = read(&services, async |reader| overdue::list(reader, now(), after, page.rows()).await).await?;
+    let seen = reach(&services).await?;
+    let rows = async |reader: &mut _| overdue::list(reader, now(), seen.as_ref(), after, page.rows()).await;
+    let rows = read(&services, rows).await?;
     Ok(HttpResponse::Ok().json(page.list(rows, Overdue::place, OverdueView::from)))
 }

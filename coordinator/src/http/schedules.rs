@@ -11,6 +11,7 @@ use super::problem::Problem;
 use super::routes::resource;
 use crate::db::json::Json;
 use crate::db::schedules::{self, Delete, MOST_OF_A_HOST, Put, Schedule, Stored};
+use crate::request;
 use crate::services::Services;
 use crate::timetable::{NoTimetable, Timetable};
 use actix_web::http::header::LOCATION;
@@ -146,7 +147,7 @@ async fn create(
     id: web::Path<String>,
     Body(body): Body<ScheduleBody>,
 ) -> Result<HttpResponse, Problem> {
-    let schedule = body.into_row(path_id("host", &id)?, Uuid::now_v7())?;
+    let schedule = body.into_row(path_id("host", &id)?, request::new_id())?;
     store(services, Put { schedule, replace: false }).await
 }
 

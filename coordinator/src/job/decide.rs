@@ -34,8 +34,6 @@ pub enum Decide {
         /// Why, for people.
         reason: String,
     },
-    /// A person knows that nobody is at work on a lost job.
-    Release,
 }
 
 impl Handler<Decide> for Job {
@@ -50,10 +48,9 @@ impl Handler<Decide> for Job {
             // No agent has it, so none is at work on it.
             Decide::Lose { reason } if !self.delivery.may_have_arrived() => Event::GivenUp { reason },
             Decide::Lose { reason } => Event::Lost { reason },
-            Decide::Release => Event::Released,
         };
         let may_run = self.delivery.may_have_arrived() && !self.record.state.status.is_terminal();
-        if may_run && !matches!(event, Event::Released | Event::Withdrawn { .. }) {
+        if may_run && !matches!(event, Event::Withdrawn { .. }) {
             self.send_cancel(context);
         }
         self.note(&event, context);

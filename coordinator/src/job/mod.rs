@@ -27,6 +27,7 @@ use crate::live::LiveJobs;
 use crate::operation::{OpenOperations, members};
 use crate::persistence::{Patience, Persistence, SaveJob};
 use crate::registry::{Deliver, Registry, Undelivered};
+use crate::request::Request;
 use actix::{
     Actor, ActorContext, ActorFuture, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, ResponseActFuture,
     ResponseFuture, WrapFuture,
@@ -146,7 +147,7 @@ impl Job {
     }
 
     fn write(&mut self, context: &mut Context<Self>) {
-        let Some(Draft { state: changed, chunks, .. }) = self.writer.begin() else { return };
+        let Some(Draft { state: changed, chunks, requests, .. }) = self.writer.begin() else { return };
         if changed && let Some(progress) = self.services.board.progress(self.id()) {
             Arc::make_mut(&mut self.record.state).progress = Some(progress);
         }
@@ -158,6 +159,7 @@ impl Job {
             ending: state.as_ref().and_then(|state| ending::of(&self.record.new, state)).map(Box::new),
             state: state.clone(),
             chunks,
+            requests,
             patience: Patience::Endless,
         };
         let write = self.services.persistence.send(save);
@@ -431,17 +433,39 @@ impl Job {
 /// Somebody wants the job to end. Answered when that is in the ledger; the agent is told at once.
 #[derive(Message)]
 #[rtype(result = "Result<(), NotWritten>")]
-pub struct Cancel;
+pub struct Cancel {
+    /// The request that asks for it, if one does.
+    pub request: Option<Arc<Request>>,
+}
 
 impl Handler<Cancel> for Job {
     type Result = Answer;
 
-    fn handle(&mut self, _: Cancel, context: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Cancel { request }: Cancel, context: &mut Self::Context) -> Self::Result {
         let changed = self.apply(&Event::CancelRequested);
+        self.writer.record(request, changed);
         if self.delivery.may_have_arrived() && !self.record.state.status.is_terminal() {
             self.send_cancel(context);
         }
         // It is not taken back when the database is away: whoever asked for the end still wants it.
+        self.save(changed, Vec::new(), context)
+    }
+}
+
+/// A person knows that nobody is at work on a lost job. Answered when that is in the ledger.
+#[derive(Message)]
+#[rtype(result = "Result<(), NotWritten>")]
+pub struct Release {
+    /// The request that asks for it.
+    pub request: Option<Arc<Request>>,
+}
+
+impl Handler<Release> for Job {
+    type Result = Answer;
+
+    fn handle(&mut self, Release { request }: Release, context: &mut Self::Context) -> Self::Result {
+        let changed = self.apply(&Event::Released);
+        self.writer.record(request, changed);
         self.save(changed, Vec::new(), context)
     }
 }

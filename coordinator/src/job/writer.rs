@@ -4,6 +4,8 @@
 
 use crate::db::logs::LogChunk;
 use crate::persistence::WriteError;
+use crate::request::Request;
+use std::sync::Arc;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
@@ -37,6 +39,8 @@ pub(super) struct Draft {
     pub(super) state: bool,
     /// New log lines.
     pub(super) chunks: Vec<LogChunk>,
+    /// The requests that asked for it.
+    pub(super) requests: Vec<Arc<Request>>,
     waiting: Vec<oneshot::Sender<Outcome>>,
 }
 
@@ -67,6 +71,15 @@ impl Writer {
             _ => self.next.waiting.push(sender),
         }
         receiver
+    }
+
+    /// Has a request recorded with what is added next, which it `changed`.
+    pub(super) fn record(&mut self, request: Option<Arc<Request>>, changed: bool) {
+        match request {
+            Some(request) if changed => self.next.requests.push(request),
+            Some(request) => request.settled(false),
+            None => {}
+        }
     }
 
     /// Begins the next write, unless one is under way or there is nothing to write.

@@ -12,7 +12,8 @@ use crate::board::Board;
 use crate::db::operations::{Change, Operation as OperationRecord, SaveChange, Tally};
 use crate::dispatcher::{Dispatcher, OverruleMany, Release};
 use crate::job::Decide;
-use crate::persistence::{Patience, Persistence, Save, WriteError};
+use crate::persistence::{Patience, Persistence, Requested, Save, WriteError};
+use crate::request::Request;
 use actix::{
     Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult,
     ResponseActFuture, WrapFuture,
@@ -113,15 +114,20 @@ impl Operation {
         }
     }
 
-    fn write(&self, change: Change, patience: Patience) -> impl Future<Output = Result<Written, WriteError>> + use<> {
-        let write = SaveChange { id: self.record.id, change, at: Utc::now() };
+    fn write(
+        &self,
+        change: Change,
+        request: Option<Arc<Request>>,
+        patience: Patience,
+    ) -> impl Future<Output = Result<Written, WriteError>> + use<> {
+        let write = Requested::of(request, SaveChange { id: self.record.id, change, at: Utc::now() });
         let written = self.services.persistence.send(Save { write, patience });
         async move { written.await.unwrap_or(Err(WriteError::Unknown)) }
     }
 
     /// Writes a change that nobody waits for.
     fn save(&self, change: Change, context: &mut Context<Self>) {
-        let written = self.write(change, Patience::Endless);
+        let written = self.write(change, None, Patience::Endless);
         context.spawn(written.into_actor(self).map(|outcome, actor, context| actor.written(outcome, context)));
     }
 
@@ -176,23 +182,27 @@ impl Handler<MemberChanged> for Operation {
     }
 }
 
-/// Somebody wants its end. Answered when that is in the ledger.
+/// Somebody wants its end. Answered when that is in the ledger, with whether nobody did before.
 #[derive(Message)]
-#[rtype(result = "Result<(), WriteError>")]
-pub struct Cancel;
+#[rtype(result = "Result<bool, WriteError>")]
+pub struct Cancel {
+    /// The request that asks for it.
+    pub request: Option<Arc<Request>>,
+}
 
 impl Handler<Cancel> for Operation {
-    type Result = ResponseActFuture<Self, Result<(), WriteError>>;
+    type Result = ResponseActFuture<Self, Result<bool, WriteError>>;
 
-    fn handle(&mut self, _: Cancel, _: &mut Self::Context) -> Self::Result {
-        let written = self.write(Change::Cancel, Patience::REST);
-        Box::pin(written.into_actor(self).map(|outcome, actor, context| {
+    fn handle(&mut self, Cancel { request }: Cancel, _: &mut Self::Context) -> Self::Result {
+        let first = self.record.cancel_requested_at.is_none();
+        let written = self.write(Change::Cancel, request.filter(|_| first), Patience::REST);
+        Box::pin(written.into_actor(self).map(move |outcome, actor, context| {
             let record = outcome?;
             actor.members.cancel();
             actor.written(Ok(record), context);
             actor.stop_members();
             actor.act(context);
-            Ok(())
+            Ok(first)
         }))
     }
 }

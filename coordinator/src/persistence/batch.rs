@@ -10,10 +10,10 @@ use super::messages::{Patience, Save, SaveHello, SaveJob, SavePresence, Write};
 use crate::db::greetings::{self, Greeting, NewHello};
 use crate::db::jobs::Beginning;
 use crate::db::statement::statement;
-use crate::db::{jobs, logs, presence, runs};
+use crate::db::{jobs, logs, presence, requests, runs};
 use diesel::QueryResult;
 use diesel_async::{AnsiTransactionManager, AsyncConnection, AsyncPgConnection, RunQueryDsl, TransactionManager};
-use futures_util::future::{BoxFuture, join3, try_join, try_join3, try_join4};
+use futures_util::future::{BoxFuture, join3, try_join3, try_join4};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -324,6 +324,7 @@ impl Batch {
         let mut states = HashMap::new();
         let mut chunks = Vec::new();
         let mut hosts = HashMap::new();
+        let mut asked = Vec::new();
         for queued in &self.0 {
             match &queued.entry {
                 Entry::Single(_) | Entry::Hello(_) => {}
@@ -339,6 +340,8 @@ impl Batch {
                     }
                     chunks.extend(&save.chunks);
                     endings.extend(save.ending.as_deref());
+                    let job = save.new.as_ref().map(|job| job.id);
+                    asked.extend(save.requests.iter().map(|request| (&**request, job)));
                 }
                 Entry::Presence(PresenceWrite { save, .. }) => {
                     hosts.extend(save.0.iter().map(|presence| (presence.host_id, presence)));
@@ -347,7 +350,7 @@ impl Batch {
         }
         let ids: Vec<Uuid> = new.iter().map(|job| job.new.id).collect();
         // Polled, and so sent, in this order.
-        let (((), (), present), _) = try_join(
+        let (((), (), present), _, ()) = try_join3(
             try_join3(
                 runs::claim_many(connection, &claims),
                 jobs::insert_many(connection, &new),
@@ -359,6 +362,7 @@ impl Batch {
                 logs::insert_chunks(connection, &chunks),
                 presence::update_many(connection, hosts.into_values()),
             ),
+            requests::record(connection, &asked),
         )
         .await?;
         for (index, queued) in self.0.iter().enumerate() {

@@ -6,6 +6,7 @@ use crate::db::jobs::{JobState, NewJob};
 use crate::db::logs::LogChunk;
 use crate::db::presence::Presence;
 use crate::db::runs::{Claim, Ending};
+use crate::request::Request;
 use actix::Message;
 use diesel::QueryResult;
 use diesel_async::AsyncPgConnection;
@@ -22,6 +23,11 @@ pub trait Write: Send + Sync + 'static {
 
     /// Does it.
     fn apply(&self, connection: &mut AsyncPgConnection) -> impl Future<Output = QueryResult<Self::Output>> + Send;
+
+    /// Whether it has changed what it was to change, by its output: then the request that asked for it is recorded with it.
+    fn is_change(_: &Self::Output) -> bool {
+        true
+    }
 }
 
 /// How long a write may wait for a database that is away.
@@ -80,6 +86,8 @@ pub struct SaveJob {
     pub state: Option<Arc<JobState>>,
     /// New log lines.
     pub chunks: Vec<LogChunk>,
+    /// The requests that asked for it, to be recorded with it.
+    pub requests: Vec<Arc<Request>>,
     /// How long it may wait.
     pub patience: Patience,
 }

@@ -12,11 +12,13 @@ mod batch;
 mod error;
 mod lock;
 mod messages;
+mod requested;
 mod turn;
 
 pub use error::WriteError;
 pub use lock::{CoordinatorLock, LockError};
 pub use messages::{Apart, Drain, Patience, Save, SaveHello, SaveJob, SavePresence, Write};
+pub use requested::{Outcome, Requested};
 
 use crate::db::Database;
 use crate::db::greetings::Greeting;

@@ -19,6 +19,7 @@ use crate::persistence::{Drain, LockError, Persistence};
 use crate::registry::CloseAll;
 use crate::services::{Rules, Services};
 use crate::ticker::Ticker;
+use crate::ticker::requests::write_down;
 use crate::vault::{self, Vault};
 use actix::Actor;
 use fleet_wire::Secret;
@@ -121,8 +122,11 @@ async fn serve_with(
     log::info!("stopping: closing connections and finishing what is being written");
     services.registry.do_send(CloseAll);
     handle.stop(true).await;
-    let drained = tokio::time::timeout(DRAIN_LIMIT, services.persistence.send(Drain)).await;
-    if !matches!(drained, Ok(Ok(()))) {
+    let drained = tokio::time::timeout(DRAIN_LIMIT, async {
+        let written = write_down(&services).await.is_ok();
+        services.persistence.send(Drain).await.is_ok() && written
+    });
+    if !matches!(drained.await, Ok(true)) {
         log::warn!("not everything could be written; agents keep it and report it again");
     }
     outcome

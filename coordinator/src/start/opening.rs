@@ -7,7 +7,7 @@
 use super::StartError;
 use crate::config::Config;
 use crate::db::operations::{Operation, Standing};
-use crate::db::{Database, DatabaseError, Outlook, hosts, jobs, operations, pauses, repositories, settings};
+use crate::db::{Database, DatabaseError, Outlook, hosts, jobs, operations, pauses, repositories, settings, tokens};
 use crate::pauses::Pauses;
 use crate::persistence::CoordinatorLock;
 use crate::services::Found;
@@ -25,7 +25,7 @@ const NEW_REASON_EVERY: Duration = Duration::from_secs(10);
 /// The ledger as this coordinator found it. Nobody else writes to it from now on.
 pub(super) struct Ledger {
     pub(super) lock: CoordinatorLock,
-    /// What the dispatcher must know.
+    /// What must be known before anything else.
     pub(super) found: Found,
     /// Operations that are not over, and how their jobs stand.
     pub(super) operations: Vec<(Operation, Vec<Standing>)>,
@@ -66,7 +66,8 @@ async fn try_open(config: &Config, database: &Database, vault: &Vault) -> Result
     let read = async |reader: &mut diesel_async::AsyncPgConnection| {
         let (open, operations) = (jobs::open(reader).await?, operations::open(reader).await?);
         let pauses = Pauses::new(pauses::all(reader).await?);
-        let found = Found { open, pauses, most_backups: repositories::most_backups(reader).await? };
+        let (most_backups, api_tokens) = (repositories::most_backups(reader).await?, tokens::living(reader).await?);
+        let found = Found { open, pauses, most_backups, api_tokens };
         Ok((found, operations, hosts::online(reader).await?, hosts::removed_with_open_jobs(reader).await?))
     };
     let (found, operations, online, removed) = database.read(read).await?;

@@ -3,7 +3,7 @@
 use super::pace::{piece, time_before};
 use crate::config::History;
 use crate::db::history::{ForgetJobs, ForgetLogs, ForgetRuns};
-use crate::db::operations;
+use crate::db::{audit, operations};
 use crate::persistence::{Patience, Persistence, Save, Write, WriteError};
 use actix::Addr;
 use std::time::Duration;
@@ -36,11 +36,14 @@ async fn forget(persistence: &Addr<Persistence>, keep: &History) -> Result<(), W
         while batch(persistence, ForgetRuns { due_before: ended_before }).await?.is_some() {}
         while batch(persistence, operations::Forget { made_before: ended_before }).await?.is_some() {}
     }
+    if let Some(before) = keep.audit.map(time_before) {
+        while batch(persistence, audit::Forget { before }).await?.is_some() {}
+    }
     Ok(())
 }
 
 /// Deletes one batch.
-async fn batch<T: Send + Sync + 'static, W: Write<Output = Option<T>>>(
+pub(super) async fn batch<T: Send + Sync + 'static, W: Write<Output = Option<T>>>(
     persistence: &Addr<Persistence>,
     write: W,
 ) -> Result<Option<T>, WriteError> {

@@ -133,7 +133,7 @@ async fn begin(
         Ok(new) => new,
         Err(why) => return Ok(Err(why)),
     };
-    let submit = Submit { new, claim: Some(Claim { run, previous: None }), patience: Patience::REST };
+    let submit = Submit { new, claim: Some(Claim { run, previous: None }), request: None, patience: Patience::REST };
     match services.dispatcher.send(submit).await.unwrap_or(Err(WriteError::Unknown)) {
         // Rejected: the host is gone since it was looked up, or another job has the run. The next look knows more.
         Ok(_) | Err(WriteError::Rejected(_)) => Ok(Ok(())),

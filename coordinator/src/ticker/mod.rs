@@ -7,6 +7,7 @@ mod look;
 mod maintenance;
 mod pace;
 mod presence;
+pub mod requests;
 pub mod runs;
 
 pub use look::look;
@@ -36,6 +37,9 @@ const COMPACTION_INTERVAL: Duration = Duration::from_secs(10);
 /// How often it is looked which jobs have waited too long.
 const DEADLINES_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How often it is written down who used which token and what was refused; a crash loses as much of that.
+const REQUESTS_INTERVAL: Duration = Duration::from_secs(30);
+
 /// How often it is looked what is due, was missed, or is to be tried again.
 const RUNS_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -54,6 +58,8 @@ pub struct Ticker {
     looking: bool,
     /// Logs are being compacted.
     compacting: bool,
+    /// What requests leave behind is being written.
+    noting: bool,
 }
 
 impl Ticker {
@@ -62,7 +68,16 @@ impl Ticker {
     pub fn new(services: Services, history: History, online: &[Uuid]) -> Self {
         online.iter().for_each(|host| services.board.see(*host));
         let written = HashMap::new();
-        Self { services, history, written, writing: false, forgetting: false, looking: false, compacting: false }
+        Self {
+            services,
+            history,
+            written,
+            writing: false,
+            forgetting: false,
+            looking: false,
+            compacting: false,
+            noting: false,
+        }
     }
 
     fn note_presence(&mut self, context: &mut Context<Self>) {
@@ -112,6 +127,15 @@ impl Ticker {
         context.spawn(pass.into_actor(self).map(|(), actor, _| actor.compacting = false));
     }
 
+    fn note_requests(&mut self, context: &mut Context<Self>) {
+        if self.noting {
+            return;
+        }
+        self.noting = true;
+        let pass = requests::pass(self.services.clone());
+        context.spawn(pass.into_actor(self).map(|(), actor, _| actor.noting = false));
+    }
+
     fn look_at_runs(&mut self, context: &mut Context<Self>) {
         if self.looking {
             return;
@@ -131,6 +155,7 @@ impl Actor for Ticker {
         if self.history.is_limited() {
             context.run_interval(HISTORY_INTERVAL, |actor, context| actor.forget_history(context));
         }
+        context.run_interval(REQUESTS_INTERVAL, |actor, context| actor.note_requests(context));
         context.run_interval(COMPACTION_INTERVAL, |actor, context| actor.compact_logs(context));
         context.run_interval(DEADLINES_INTERVAL, |actor, _| {
             actor.services.dispatcher.do_send(LookAtDeadlines);

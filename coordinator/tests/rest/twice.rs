@@ -8,7 +8,9 @@ use fleet_coordinator::db::pauses::{self, Target};
 use fleet_coordinator::db::repositories::{Changed, Deleted};
 use fleet_coordinator::db::schedules::Schedule;
 use fleet_coordinator::db::source_groups::{Put, SourceGroup, Stored};
-use fleet_coordinator::db::{hosts, repositories, schedules, source_groups};
+use fleet_coordinator::db::tokens::{self, ApiToken};
+use fleet_coordinator::db::{hosts, idempotency, repositories, schedules, source_groups};
+use fleet_coordinator::http::idempotency::KEPT;
 use fleet_coordinator::pauses::Pause;
 use fleet_coordinator::persistence::Write;
 use serde_json::json;
@@ -57,6 +59,53 @@ fn enrolment() {
         // Another host with the same token is another matter.
         let other = Enroll { agent_token_hash: vec![3], host_id: Uuid::now_v7(), ..enroll };
         assert!(twice(&rig, &other).await.is_err());
+    });
+}
+
+#[test]
+fn tokens_come_and_go() {
+    with_rig(async |rig| {
+        let now = Utc::now().trunc_subsecs(6);
+        let row = ApiToken {
+            id: Uuid::now_v7(),
+            name: "nightly".to_owned(),
+            token_hash: vec![1],
+            scope: "read".to_owned(),
+            host_labels: None,
+            created_at: now,
+            created_by: "admin".to_owned(),
+            expires_at: None,
+            last_used_at: None,
+            revoked_at: None,
+        };
+        assert_eq!(twice(&rig, &tokens::Create(row.clone())).await, row);
+        let revoke = tokens::Revoke { id: row.id, at: now };
+        assert!(twice(&rig, &revoke).await);
+        assert!(!twice(&rig, &tokens::Revoke { at: now + TimeDelta::seconds(1), ..revoke }).await);
+        // Made again after that, it stays revoked.
+        assert_eq!(twice(&rig, &tokens::Create(row)).await.revoked_at, Some(now));
+    });
+}
+
+#[test]
+fn keys_go_when_their_day_is_over() {
+    with_rig(async |rig| {
+        rig.sql(
+            "INSERT INTO idempotency_keys (name, asked, claim, claimed_at)
+             SELECT n::text::bytea, '', gen_random_uuid(), now() - interval '1 hour' * (n % 2 * 24 + 1)
+             FROM generate_series(1, 500) AS n",
+        )
+        .await;
+        let forget = idempotency::Forget { before: Utc::now() - KEPT };
+        assert_eq!(rig.write(forget).await, Some(()), "there may be more");
+        assert_eq!(rig.write(forget).await, None);
+        let mut reader = rig.reader().await;
+        let after = Utc::now() - KEPT;
+        for (name, there) in [(b"1", false), (b"2", true)] {
+            assert_eq!(idempotency::find(&mut reader, name, after).await.expect("read").is_some(), there);
+        }
+        let left = rig.whole_database().await.matches("\"claimed_at\"").count();
+        assert_eq!(left, 250);
     });
 }
 

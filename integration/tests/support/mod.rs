@@ -4,7 +4,9 @@
 
 pub mod blocker;
 
-use fleet_integration::{Api, Database, Failure, FakeAgent, Host as Enrolled, Received, Sandbox, Server, eventually};
+use fleet_integration::{
+    Api, Database, Failure, FakeAgent, Host as Enrolled, Received, Reply, Sandbox, Server, eventually,
+};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -294,4 +296,28 @@ pub fn over(api: &Api, job: &str) -> Value {
 pub fn log_of(api: &Api, job: &str) -> Vec<(i64, String)> {
     let lines = api.logs(job).unwrap();
     lines.iter().map(|line| (line["seq"].as_i64().unwrap(), line["payload"].as_str().unwrap().to_owned())).collect()
+}
+
+/// One request, whatever its answer; a body of null is none.
+pub fn ask(api: &Api, method: &str, path: &str, body: &Value) -> Reply {
+    api.call(method, path, Some(body).filter(|body| !body.is_null()), &[]).unwrap()
+}
+
+/// One POST under an `Idempotency-Key`.
+pub fn keyed(api: &Api, path: &str, body: &Value, key: &str) -> Reply {
+    api.call("POST", path, Some(body), &[("Idempotency-Key", key)]).unwrap()
+}
+
+/// A client with a token of its own; and the token's id.
+pub fn client(api: &Api, token: &Value) -> (Api, String) {
+    let made = api.post("/v1/tokens", token).unwrap();
+    (api.with_token(made["token"].as_str().unwrap()), made["id"].as_str().unwrap().to_owned())
+}
+
+/// A host with these labels, and no agent.
+pub fn labelled(sandbox: &Sandbox, name: &str, repository: &str, labels: Value) -> String {
+    let (id, _) = sandbox.enroll(name, Some(repository)).unwrap();
+    let patch = ask(&sandbox.api(), "PATCH", &format!("/v1/hosts/{id}"), &json!({"labels": labels}));
+    patch.ok().unwrap();
+    id
 }

@@ -1,0 +1,98 @@
+//! What a token that is limited to hosts with certain labels reaches.
+
+use super::json::Json;
+use super::schema::hosts;
+use super::statement::statement;
+use crate::access::Labels;
+use diesel::prelude::*;
+use diesel::sql_types::{Bool, Jsonb, Nullable, Uuid as SqlUuid};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use std::collections::BTreeSet;
+use uuid::Uuid;
+
+/// The hosts within a limit, those out of service too, and the repositories that those in service use.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "said above")]
+pub struct Reach {
+    pub hosts: Vec<Uuid>,
+    pub repositories: Vec<Uuid>,
+}
+
+/// What is within a limit.
+///
+/// # Errors
+/// The database's.
+pub async fn within(connection: &mut AsyncPgConnection, limit: &Labels) -> QueryResult<Reach> {
+    let rows: Vec<(Uuid, Option<Uuid>, bool)> = hosts::table
+        .filter(hosts::labels.contains(Json(limit.clone())))
+        .select((hosts::id, hosts::repository_id, hosts::decommissioned_at.is_null()))
+        .load(connection)
+        .await?;
+    let repositories: BTreeSet<Uuid> = rows.iter().filter(|row| row.2).filter_map(|row| row.1).collect();
+    Ok(Reach { hosts: rows.iter().map(|row| row.0).collect(), repositories: repositories.into_iter().collect() })
+}
+
+/// A thing that belongs to hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "named by their ids")]
+pub enum Thing {
+    Host(Uuid),
+    Job(Uuid),
+    Repository(Uuid),
+    Operation(Uuid),
+}
+
+/// How much of a thing is within a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// None of its hosts, or there is no such thing.
+    None,
+    /// Some of its hosts.
+    Some,
+    /// All of its hosts.
+    All,
+}
+
+#[derive(QueryableByName)]
+struct Row {
+    #[diesel(sql_type = Nullable<Bool>)]
+    some: Option<bool>,
+    #[diesel(sql_type = Nullable<Bool>)]
+    all: Option<bool>,
+}
+
+/// How much of `thing` is within `limit`.
+///
+/// # Errors
+/// The database's.
+pub async fn share(connection: &mut AsyncPgConnection, thing: Thing, limit: &Labels) -> QueryResult<Share> {
+    macro_rules! over {
+        ($hosts:literal) => {
+            concat!(
+                "WITH wanted AS (SELECT $1::jsonb AS labels, $2::uuid AS id)
+                 SELECT bool_or(hosts.labels @> wanted.labels) AS some, bool_and(hosts.labels @> wanted.labels) AS all
+                 FROM wanted, hosts WHERE ",
+                $hosts
+            )
+        };
+    }
+    let (query, id) = match thing {
+        Thing::Host(id) => (over!("hosts.id = wanted.id"), id),
+        Thing::Job(id) => (over!("hosts.id = (SELECT jobs.host_id FROM jobs WHERE jobs.id = wanted.id)"), id),
+        Thing::Repository(id) => (over!("hosts.repository_id = wanted.id AND hosts.decommissioned_at IS NULL"), id),
+        Thing::Operation(id) => (
+            over!(
+                "hosts.id IN (SELECT jobs.host_id FROM jobs WHERE jobs.operation_id = wanted.id
+                     UNION SELECT meant.host_id FROM operation_skipped AS meant WHERE meant.operation_id = wanted.id)"
+            ),
+            id,
+        ),
+    };
+    let query = statement(query).bind::<Jsonb, _>(Json(limit.clone())).bind::<SqlUuid, _>(id);
+    let row: Row = query.get_result(connection).await?;
+    Ok(match (row.some, row.all) {
+        (_, Some(true)) => Share::All,
+        (Some(true), _) => Share::Some,
+        _ => Share::None,
+    })
+}

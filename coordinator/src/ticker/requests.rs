@@ -1,0 +1,35 @@
+//! What requests leave behind: who used which token, what was refused, and keys whose time is over.
+
+use super::history::batch;
+use crate::db::{idempotency, tokens};
+use crate::http::idempotency::KEPT;
+use crate::persistence::{Patience, Save, WriteError};
+use crate::services::Services;
+use chrono::Utc;
+
+/// Writes down what is in memory, and takes out of the ledger what is not needed any more.
+pub(super) async fn pass(services: Services) {
+    services.keys.sweep();
+    let outcome = async {
+        write_down(&services).await?;
+        while batch(&services.persistence, idempotency::Forget { before: Utc::now() - KEPT }).await?.is_some() {}
+        Ok::<_, WriteError>(())
+    };
+    if let Err(error) = outcome.await {
+        log::warn!("what requests leave behind could not be written, it is tried again: {error}");
+    }
+}
+
+/// Writes down what is in memory.
+///
+/// # Errors
+/// It is not written, or not known to be.
+pub async fn write_down(services: &Services) -> Result<(), WriteError> {
+    services.unrecorded.write(&services.persistence).await?;
+    let used = services.api_tokens.take_used();
+    if used.is_empty() {
+        return Ok(());
+    }
+    let save = Save { write: tokens::NoteUse(used), patience: Patience::REST };
+    services.persistence.send(save).await.unwrap_or(Err(WriteError::Unknown))
+}
