@@ -56,6 +56,19 @@ pub async fn due(connection: &mut AsyncPgConnection, now: Timestamp, limit: i64)
         .await
 }
 
+/// All entries that have something due: three a repository at most.
+///
+/// # Errors
+/// The database's.
+pub async fn timetables(connection: &mut AsyncPgConnection) -> QueryResult<Vec<Entry>> {
+    maintenance::table
+        .filter(maintenance::next_due_at.is_not_null())
+        .order((maintenance::repository_id, maintenance::kind))
+        .select(Entry::as_select())
+        .load(connection)
+        .await
+}
+
 /// Who may maintain a repository, and how much a forget may delete.
 #[derive(Clone, Copy, Debug, PartialEq, AsChangeset)]
 #[diesel(table_name = repositories, treat_none_as_null = true)]

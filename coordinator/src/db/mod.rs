@@ -18,6 +18,7 @@ pub mod overdue;
 pub mod pauses;
 pub mod planning;
 pub mod presence;
+pub mod replan;
 pub mod repositories;
 pub mod runs;
 pub mod schedules;

@@ -78,11 +78,7 @@ async fn act(services: &Services, open: Vec<Run>, now: Timestamp) -> Result<(), 
             continue;
         };
         let paused = services.pauses.why_repository(id);
-        let candidate = |host: &Host| {
-            let connected = services.board.ready_for(host.id).is_some();
-            Candidate::of(host, connected, services.pauses.get(Target::Host(host.id)).is_some())
-        };
-        let candidates: Vec<Candidate> = hosts.iter().map(|planning| candidate(&planning.host)).collect();
+        let candidates = candidates(services, hosts);
         let situation = Situation {
             repository,
             entries: &entries,
@@ -107,6 +103,15 @@ async fn act(services: &Services, open: Vec<Run>, now: Timestamp) -> Result<(), 
         write(services, NoteRuns(left)).await?;
     }
     Ok(())
+}
+
+/// What matters of the hosts of a repository.
+pub(super) fn candidates(services: &Services, hosts: &[Arc<Planning>]) -> Vec<Candidate> {
+    let candidate = |host: &Host| {
+        let connected = services.board.ready_for(host.id).is_some();
+        Candidate::of(host, connected, services.pauses.get(Target::Host(host.id)).is_some())
+    };
+    hosts.iter().map(|planning| candidate(&planning.host)).collect()
 }
 
 /// The run of each host in the place of one for all.

@@ -1,6 +1,7 @@
 //! The maintenance ticker: takes no input, but looks at intervals what is due and does it, or asks whoever knows to look.
 //! What is due is computed from the ledger and the board, so a restart neither forgets nor repeats anything.
 
+mod clock;
 mod compaction;
 mod history;
 mod look;
@@ -8,7 +9,9 @@ mod maintenance;
 mod pace;
 mod presence;
 pub mod runs;
+mod stranded;
 
+pub use clock::set_right;
 pub use look::look;
 
 use crate::config::History;
@@ -54,6 +57,8 @@ pub struct Ticker {
     looking: bool,
     /// Logs are being compacted.
     compacting: bool,
+    /// When it was last looked at the ledger of runs with a clock that went forward; none at the start.
+    looked_at: Option<Timestamp>,
 }
 
 impl Ticker {
@@ -62,7 +67,16 @@ impl Ticker {
     pub fn new(services: Services, history: History, online: &[Uuid]) -> Self {
         online.iter().for_each(|host| services.board.see(*host));
         let written = HashMap::new();
-        Self { services, history, written, writing: false, forgetting: false, looking: false, compacting: false }
+        Self {
+            services,
+            history,
+            written,
+            writing: false,
+            forgetting: false,
+            looking: false,
+            compacting: false,
+            looked_at: None,
+        }
     }
 
     fn note_presence(&mut self, context: &mut Context<Self>) {
@@ -117,8 +131,17 @@ impl Ticker {
             return;
         }
         self.looking = true;
-        let pass = look(self.services.clone(), Utc::now());
-        context.spawn(pass.into_actor(self).map(|(), actor, _| actor.looking = false));
+        let (services, now) = (self.services.clone(), Utc::now());
+        let went_back = self.looked_at.is_none_or(|before| now < before);
+        let pass = async move {
+            let right = !went_back || set_right(&services, now).await;
+            look(services, now).await;
+            right
+        };
+        context.spawn(pass.into_actor(self).map(move |right, actor, _| {
+            actor.looking = false;
+            actor.looked_at = right.then_some(now);
+        }));
     }
 }
 

@@ -37,11 +37,14 @@ impl Write for Expect {
 
     async fn apply(&self, connection: &mut AsyncPgConnection) -> QueryResult<()> {
         expect_all(connection, &self.rows).await?;
-        let (of_schedules, of_repositories): (Vec<_>, Vec<_>) =
-            self.moved.iter().partition(|moved| moved.kind.is_none());
-        move_on(connection, OF_SCHEDULES, &of_schedules).await?;
-        move_on(connection, OF_REPOSITORIES, &of_repositories).await
+        move_all(connection, &self.moved).await
     }
+}
+
+async fn move_all(connection: &mut AsyncPgConnection, moved: &[Moved]) -> QueryResult<()> {
+    let (of_schedules, of_repositories): (Vec<_>, Vec<_>) = moved.iter().partition(|moved| moved.kind.is_none());
+    move_on(connection, OF_SCHEDULES, &of_schedules).await?;
+    move_on(connection, OF_REPOSITORIES, &of_repositories).await
 }
 
 const OF_SCHEDULES: &str = "UPDATE schedules SET next_due_at = moved.next
@@ -97,5 +100,34 @@ impl Write for MarkMissed {
             .bind::<BigInt, _>(self.most)
             .execute(connection)
             .await
+    }
+}
+
+/// Puts right what a clock that was ahead has written.
+#[derive(Clone, Debug)]
+pub struct SetRight {
+    /// Timetables that are due sooner than they say.
+    pub sooner: Vec<Moved>,
+    /// Now.
+    pub now: Timestamp,
+}
+
+impl Write for SetRight {
+    type Output = ();
+
+    async fn apply(&self, connection: &mut AsyncPgConnection) -> QueryResult<()> {
+        move_all(connection, &self.sooner).await?;
+        // Nothing can be due, or missed, in the future. What agents gave an id they may have run by themselves.
+        let gone = "DELETE FROM runs
+             WHERE due_at > $1 AND job_id IS NULL AND outcome IN ('expected', 'missed', 'skipped')";
+        statement(gone).bind::<Timestamptz, _>(self.now).execute(connection).await?;
+        // What was given up by that clock, although it was due just before.
+        let open = "UPDATE runs SET outcome = 'expected', reason = NULL, changed_at = $1
+             WHERE due_at > $1 - interval '1 day' AND changed_at > $1 AND job_id IS NULL AND outcome = 'missed'";
+        statement(open).bind::<Timestamptz, _>(self.now).execute(connection).await?;
+        // The longest pause before an attempt is a week, stretched by a fifth.
+        let retry = "UPDATE runs SET retry_at = $1 WHERE retry_at > $1 + interval '9 days' AND outcome = 'retrying'";
+        statement(retry).bind::<Timestamptz, _>(self.now).execute(connection).await?;
+        Ok(())
     }
 }

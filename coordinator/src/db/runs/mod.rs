@@ -12,9 +12,9 @@ mod rows;
 mod success;
 
 pub use claims::{Claim, claim_many};
-pub use due::{Expect, MarkMissed, Moved};
+pub use due::{Expect, MarkMissed, Moved, SetRight};
 pub use endings::{Ending, GiveUpRetries, settle_many};
-pub use read::{Whose, adoptable, count_since, list, open_maintenance, to_retry};
+pub use read::{Stranded, Whose, adoptable, count_since, list, open_maintenance, stranded, to_retry};
 pub use rows::NoteRuns;
 pub(super) use rows::expect_all;
 

@@ -1,7 +1,7 @@
 //! What is asked of the ledger.
 
 use super::Run;
-use crate::db::schema::runs;
+use crate::db::schema::{hosts, jobs, repositories, runs};
 use diesel::prelude::*;
 use diesel::sql_types::{Bool, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
@@ -100,4 +100,33 @@ pub async fn to_retry(connection: &mut AsyncPgConnection, now: Timestamp, limit:
         .select(Run::as_select())
         .load(connection)
         .await
+}
+
+/// Maintenance that waits for a host which is offline, although any host of its repository may do it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stranded {
+    /// The run, with the job that waits.
+    pub run: Run,
+    /// The host's name.
+    pub hostname: String,
+}
+
+/// At most `limit` of what is [`Stranded`].
+///
+/// # Errors
+/// The database's.
+pub async fn stranded(connection: &mut AsyncPgConnection, limit: i64) -> QueryResult<Vec<Stranded>> {
+    let running = diesel::dsl::sql::<Bool>("runs.schedule_id IS NULL AND runs.outcome = 'running'");
+    let waits = jobs::dispatched_at.is_null().and(jobs::outcome.eq("open"));
+    let of_any_host = runs::host_id.is_null().and(repositories::runner_host_id.is_null());
+    let found: Vec<(Run, String)> = runs::table
+        .inner_join(jobs::table.on(runs::job_id.eq(jobs::id.nullable())))
+        .inner_join(hosts::table.on(hosts::id.eq(jobs::host_id)))
+        .inner_join(repositories::table.on(repositories::id.eq(jobs::repository_id)))
+        .filter(running.and(waits).and(of_any_host).and(hosts::online.eq(false)))
+        .limit(limit)
+        .select((Run::as_select(), hosts::hostname))
+        .load(connection)
+        .await?;
+    Ok(found.into_iter().map(|(run, hostname)| Stranded { run, hostname }).collect())
 }

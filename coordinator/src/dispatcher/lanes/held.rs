@@ -3,19 +3,22 @@
 
 use super::{Lanes, Place, claim, count_from};
 use crate::db::jobs::NewJob;
+use crate::dispatcher::admission::Claim;
+use crate::dispatcher::lane::Lane;
 use chrono::Utc;
+use fleet_wire::Kind;
 use std::time::Instant;
 use uuid::Uuid;
 
 /// A member of an operation: (operation, job).
 pub(in crate::dispatcher) type Member = (Uuid, Uuid);
 
-/// What operations hold of a host's jobs, after something has changed there.
+/// What operations hold of some jobs, after something has changed there.
 #[derive(Debug, Default)]
 pub(in crate::dispatcher) struct Held {
-    /// The host can take them: they may be released.
+    /// Nothing is in their way any more: they may be released.
     pub(in crate::dispatcher) back: Vec<Member>,
-    /// It can't: others may go in their place.
+    /// They can't go: others may in their place.
     pub(in crate::dispatcher) away: Vec<Member>,
 }
 
@@ -24,7 +27,7 @@ pub(in crate::dispatcher) struct Held {
 pub(in crate::dispatcher) enum Released {
     /// The job may go when its turn in this repository comes.
     Ready(Uuid),
-    /// Its host is not connected, or paused: it stays held.
+    /// Its host is not connected, or something is paused: it stays held.
     Away,
     /// It does not wait any more.
     Gone,
@@ -49,7 +52,7 @@ impl Lanes {
             return Released::Gone;
         };
         let waiting = self.lanes.get(&repository_id).and_then(|lane| lane.waiting(turn));
-        if waiting.is_some_and(|waiting| !self.takes(&waiting.claim)) {
+        if waiting.is_some_and(|waiting| !self.could_go(repository_id, &waiting.claim)) {
             return Released::Away;
         }
         self.held.remove(&job_id);
@@ -58,6 +61,12 @@ impl Lanes {
             self.put_back(repository_id, turn, waiting, now);
         }
         Released::Ready(repository_id)
+    }
+
+    /// Whether a job could go if its operation let it: its host can take it, and its repository is not paused. One that could
+    /// not would only take a place of its operation.
+    pub(super) fn could_go(&self, repository_id: Uuid, claim: &Claim) -> bool {
+        self.takes(claim) && (claim.kind == Kind::Unlock || !self.pauses.stop_repository(repository_id))
     }
 
     /// A host can take jobs: what it has waiting takes its place among the others. Gives those that are held: their
@@ -74,20 +83,31 @@ impl Lanes {
         self.move_waiting(host_id, now)
     }
 
-    /// Looks anew whether a host can take what it has waiting. What it can't take and is an operation's is held from now on.
+    /// Looks anew what of a host's waiting jobs could go: a pause of it has begun or ended.
     pub(in crate::dispatcher) fn move_waiting(&mut self, host_id: Uuid, now: Instant) -> Held {
+        self.move_jobs(self.of_host(host_id), now)
+    }
+
+    /// The same for those of operations that wait for a repository.
+    pub(in crate::dispatcher) fn move_members(&mut self, repository_id: Uuid, now: Instant) -> Held {
+        let members = self.lanes.get(&repository_id).map(Lane::members).unwrap_or_default();
+        self.move_jobs(members, now)
+    }
+
+    /// What can't go and is an operation's is held from now on.
+    fn move_jobs(&mut self, jobs: Vec<Uuid>, now: Instant) -> Held {
         let mut held = Held::default();
-        for job_id in self.of_host(host_id) {
+        for job_id in jobs {
             let Some(&Place { repository_id, turn: Some(turn), .. }) = self.places.get(&job_id) else { continue };
             let Some(lane) = self.lanes.get_mut(&repository_id) else { continue };
             let Some(mut waiting) = lane.stop_waiting(turn) else { continue };
-            let takes = self.takes(&waiting.claim);
-            if !takes && waiting.operation.is_some() {
+            let could_go = self.could_go(repository_id, &waiting.claim);
+            if !could_go && waiting.operation.is_some() {
                 self.held.insert(job_id);
             }
             if self.held.contains(&job_id) {
-                count_from((!takes).then(Utc::now), &mut waiting, &mut self.by_age);
-                let members = if takes { &mut held.back } else { &mut held.away };
+                count_from((!could_go).then(Utc::now), &mut waiting, &mut self.by_age);
+                let members = if could_go { &mut held.back } else { &mut held.away };
                 members.extend(waiting.operation.map(|operation| (operation, job_id)));
             }
             self.put_back(repository_id, turn, waiting, now);

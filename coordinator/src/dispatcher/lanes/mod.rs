@@ -211,7 +211,7 @@ impl Lanes {
     /// The row of a waiting job is written: it may go when its turn comes.
     pub(super) fn committed(&mut self, job: JobRecord) {
         let Some(Place { repository_id, turn: Some(turn), .. }) = self.places.get(&job.new.id) else { return };
-        let only_held = self.held.contains(&job.new.id) && self.takes(&claim(&job.new));
+        let only_held = self.held.contains(&job.new.id) && self.could_go(*repository_id, &claim(&job.new));
         let since = (!only_held).then_some(job.new.created_at);
         if let Some(lane) = self.lanes.get_mut(repository_id) {
             lane.committed(*turn, job);

@@ -131,6 +131,38 @@ fn an_operation_hears_of_a_pause_as_of_a_host_that_goes() {
 }
 
 #[test]
+fn members_of_a_paused_repository_or_fleet_take_no_places() {
+    let pauses = Arc::new(Pauses::default());
+    let leases = Leases { drain_after: Duration::ZERO, backups_per_repository: None, backups_at_once: None };
+    let mut lanes = Lanes::new(leases, HashMap::new(), Arc::clone(&pauses));
+    let now = Instant::now();
+    lanes.host_ready(id(1), now);
+    let of_operation = |number, kind| NewJob { operation_id: Some(id(7)), ..job(number, 1, kind) };
+    for target in [Target::Repository(REPOSITORY), Target::Fleet] {
+        let pause = Pause { reason: "a move".to_owned(), by: "anna".to_owned(), since: Utc::now() };
+        let check = of_operation(10, Kind::Check);
+        lanes.add_held(&check, now);
+        lanes.committed(JobRecord::of(check, JobState::new()));
+        assert_eq!(lanes.release(id(10), now), Released::Ready(REPOSITORY));
+        pauses.set(target, Some(pause));
+        let member = vec![(id(7), id(10))];
+        assert_eq!(lanes.move_members(REPOSITORY, now).away, member);
+        assert_eq!((lanes.release(id(10), now), granted(&mut lanes)), (Released::Away, vec![]));
+        assert!(matches!(obstacle(&mut lanes, 10), Some(Obstacle::Paused(_))));
+        let unlock = of_operation(11, Kind::Unlock);
+        lanes.add_held(&unlock, now);
+        lanes.committed(JobRecord::of(unlock, JobState::new()));
+        assert_eq!(lanes.release(id(11), now), Released::Ready(REPOSITORY), "a person asks for those");
+        pauses.set(target, None);
+        assert_eq!(lanes.move_members(REPOSITORY, now).back, member);
+        assert_eq!(lanes.release(id(10), now), Released::Ready(REPOSITORY));
+        assert_eq!(granted(&mut lanes), [10, 11]);
+        lanes.remove(id(10));
+        lanes.remove(id(11));
+    }
+}
+
+#[test]
 fn an_init_goes_before_what_waits_and_an_unwritten_job_keeps_its_turn() {
     let mut lanes = lanes();
     lanes.host_ready(id(1), Instant::now());
