@@ -27,6 +27,7 @@ pub mod schema;
 pub mod settings;
 pub mod snapshots;
 pub mod source_groups;
+pub mod stale_locks;
 pub mod statement;
 pub mod stats;
 

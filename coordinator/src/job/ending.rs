@@ -3,6 +3,7 @@
 use super::transitions::{HANDED_ON, REFUSED};
 use crate::db::jobs::{JobState, NewJob};
 use crate::db::runs::{Ending, Outcome};
+use crate::db::stale_locks::Lock;
 use chrono::Utc;
 use fleet_wire::{CommandRun, Kind, Status, Timestamp};
 
@@ -31,6 +32,7 @@ pub(super) fn of(new: &NewJob, state: &JobState) -> Option<Ending> {
         // What was refused would come to the same again.
         may_retry: outcome == Outcome::Failed && !begins(REFUSED),
         whole: covers_the_repository(&new.command.0),
+        lock: state.stats.as_deref().filter(|_| outcome == Outcome::Failed).and_then(Lock::in_stats).map(Box::new),
         reason: state.error.clone(),
         at,
         // The agent's clock may be wrong; nothing was done later than when it was heard of.

@@ -1,6 +1,7 @@
 //! What the end of a job means for the ledger: its run is settled or tried again, and a success is noted.
 
 use super::{Outcome, success};
+use crate::db::stale_locks::{self, Lock};
 use crate::db::statement::statement;
 use crate::db::storable;
 use crate::maintenance::KINDS;
@@ -9,7 +10,7 @@ use diesel::prelude::*;
 use diesel::sql_types::{Array, Bool, Double, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use fleet_wire::{Kind, Timestamp};
-use futures_util::future::try_join3;
+use futures_util::future::try_join4;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -36,6 +37,8 @@ pub struct Ending {
     pub outcome: Outcome,
     /// A failure that another attempt may mend.
     pub may_retry: bool,
+    /// A lock that kept it from its work.
+    pub lock: Option<Box<Lock>>,
     /// What went wrong.
     pub reason: Option<String>,
     /// When the coordinator learned of it.
@@ -56,10 +59,11 @@ pub async fn settle_many(connection: &AsyncPgConnection, endings: &[&Ending]) ->
     let ran = |ending: &&&Ending| matches!(ending.outcome, Outcome::Succeeded | Outcome::Partial | Outcome::Failed);
     let is_maintenance = |ending: &&&Ending| KINDS.iter().any(|kind| kind.as_str() == ending.kind);
     let of_maintenance: Vec<&Ending> = endings.iter().filter(is_maintenance).filter(ran).copied().collect();
-    try_join3(
+    try_join4(
         settle_runs(connection, &of_runs),
         success::note_backups(connection, &backups),
         success::note_maintenance(connection, &of_maintenance),
+        stale_locks::note(connection, endings),
     )
     .await?;
     Ok(())
