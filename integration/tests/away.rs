@@ -81,7 +81,9 @@ fn the_fleet_keeps_its_schedule_and_the_ledger_knows_it_afterwards() {
     let mut agent = later(agent, due);
     agent.online(&api).unwrap();
     let runs = until(&api, &format!("{path}/runs"), |list| {
-        list["items"].as_array().is_some_and(|items| items.len() == 2 && items.iter().all(|run| run["outcome"] == "succeeded"))
+        list["items"]
+            .as_array()
+            .is_some_and(|items| items.len() == 2 && items.iter().all(|run| run["outcome"] == "succeeded"))
     });
     assert_ne!(runs["items"][0]["job_id"], runs["items"][1]["job_id"]);
     assert_eq!(real.snapshots().unwrap().len(), 2);

@@ -204,7 +204,8 @@ fn what_waits_for_a_host_that_went_offline_is_given_to_another() {
     web.accept(&running);
     maintain(&api, &repository, &json!({}));
     due(&sandbox, "'check'");
-    let list = until(&api, "/v1/jobs?kind=check", |list| list["items"].as_array().is_some_and(|items| items.len() == 1));
+    let list =
+        until(&api, "/v1/jobs?kind=check", |list| list["items"].as_array().is_some_and(|items| items.len() == 1));
     let first = list["items"][0].clone();
     let (gone, left) = if first["host_id"] == web.id.as_str() { (&mut web, &mut db) } else { (&mut db, &mut web) };
     gone.disconnect();
@@ -255,9 +256,7 @@ fn a_stale_lock_is_offered_for_an_unlock_that_a_person_asks_for() {
         web.settled(last);
         prune
     };
-    let lock = |id: &str, hostname: &str, standing: &str| {
-        json!({"exclusive": false, "pid": 7, "hostname": hostname, "username": "root", "since": "2026-03-01T02:00:00Z", "id": id, "standing": standing})
-    };
+    let lock = |id: &str, hostname: &str, standing: &str| json!({"exclusive": false, "pid": 7, "hostname": hostname, "username": "root", "since": "2026-03-01T02:00:00Z", "id": id, "standing": standing});
     // Of a host that is none of the fleet, and runs for all that is known.
     met(lock("aaaa", "laptop", "held"));
     assert_eq!(locks(), Vec::<Value>::new());
