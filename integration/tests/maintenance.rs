@@ -159,7 +159,7 @@ fn hosts_whose_agents_can_not_forget_for_others_forget_each_for_itself() {
 
 #[test]
 fn what_waits_goes_out_with_the_settings_of_the_moment() {
-    let sandbox = sandbox();
+    let sandbox = Sandbox::start_with(&[("FLEET_MAINTENANCE_JITTER", "0s"), ("FLEET_DRAIN_AFTER", "0s")]).unwrap();
     let api = sandbox.api();
     let repository = repository(&sandbox);
     let mut host = Host::ready_as(&sandbox, "web-1", &repository, &guarding("a"));
@@ -167,7 +167,7 @@ fn what_waits_goes_out_with_the_settings_of_the_moment() {
     group(&api, &host.id, "etc", json!({"keep_last": 1}));
     let running = backup(&api, &host.id, "docs");
     assert_eq!(host.run("backup"), running);
-    // Both wait for it.
+    // Both wait for it, the backup behind the forget.
     maintain(&api, &repository, &json!({}));
     due(&sandbox, "'forget'");
     until(&api, "/v1/jobs?kind=forget", |list| list["items"].as_array().is_some_and(|items| items.len() == 1));

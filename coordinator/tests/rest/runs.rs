@@ -2,6 +2,7 @@
 
 use crate::rig::{Rig, with_rig};
 use chrono::{DateTime, TimeDelta, Utc};
+use fleet_coordinator::db::history::ForgetRuns;
 use fleet_coordinator::ticker::{look, set_right};
 use serde_json::{Value, json};
 
@@ -61,6 +62,26 @@ fn what_comes_due_is_expected_and_then_missed_once_however_often_it_is_looked() 
         assert_eq!(days, expected);
         look(rig.services.clone(), later).await;
         assert_eq!(all_runs(&rig, &host).await, found);
+    });
+}
+
+#[test]
+fn old_runs_go_in_batches_and_what_is_not_settled_stays() {
+    with_rig(async |rig| {
+        let (host, schedule) = scheduled(&rig, "one", "*/10 * * * *").await;
+        let first = time(&schedule["next_runs"][0]);
+        look(rig.services.clone(), first + TimeDelta::days(3)).await;
+        sql(&rig, "UPDATE runs SET changed_at = due_at").await;
+        sql(&rig, "UPDATE runs SET outcome = 'running' WHERE id = (SELECT id FROM runs ORDER BY due_at LIMIT 1)").await;
+        let due_before = first + TimeDelta::days(2);
+        let mut batches = 1;
+        while rig.write(ForgetRuns { due_before }).await.is_some() {
+            batches += 1;
+        }
+        assert_eq!(batches, 3, "of 2 * 288 runs, 200 at a time");
+        let left = all_runs(&rig, &host).await;
+        let old: Vec<&Value> = left.iter().filter(|run| time(&run["due_at"]) < due_before).collect();
+        assert!(left.len() == 2 * 145 + 1 && old.len() == 1 && old[0]["outcome"] == "running", "{old:?}");
     });
 }
 
