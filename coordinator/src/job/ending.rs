@@ -15,8 +15,8 @@ pub(super) fn of(new: &NewJob, state: &JobState) -> Option<Ending> {
         Status::Succeeded if state.partial => Outcome::Partial,
         Status::Succeeded => Outcome::Succeeded,
         Status::Failed => Outcome::Failed,
-        // It is due as before.
-        Status::Cancelled if begins(HANDED_ON) => Outcome::Expected,
+        // It is due as before; what an agent reports is no such end.
+        Status::Cancelled if state.exit_code.is_none() && begins(HANDED_ON) => Outcome::Expected,
         Status::Cancelled => Outcome::Cancelled,
     };
     let at = state.ended_at.unwrap_or_else(Utc::now);
@@ -83,6 +83,8 @@ mod tests {
         let outcome = |error: &str| of(&new(), &cancelled(error)).expect("an ending").outcome;
         assert_eq!(outcome(&format!("{HANDED_ON}web-1 went offline")), Outcome::Expected);
         assert_eq!(outcome("its operation was halted"), Outcome::Cancelled);
+        let reported = JobState { exit_code: Some(130), ..cancelled(HANDED_ON) };
+        assert_eq!(of(&new(), &reported).expect("an ending").outcome, Outcome::Cancelled);
     }
 
     #[test]

@@ -19,7 +19,6 @@ use std::time::Duration;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// What a renewal needs of the coordinator.
-#[derive(Clone)]
 pub(super) struct Renewal {
     pub(super) database: Database,
     pub(super) planning: Arc<Lookup<OfHost>>,
@@ -50,12 +49,8 @@ impl Renewal {
         log::info!(job:% = new.id; "the settings have changed while it waited: it goes out with those of now");
         let renewed = NewJob { command: Json(command), ..NewJob::clone(&new) };
         let write = Replan { job_id: new.id, command: renewed.command.clone() };
-        match self
-            .persistence
-            .send(Save { write, patience: Patience::Endless })
-            .await
-            .unwrap_or(Err(WriteError::Unknown))
-        {
+        let written = self.persistence.send(Save { write, patience: Patience::Endless }).await;
+        match written.unwrap_or(Err(WriteError::Unknown)) {
             Ok(()) => Ok(Arc::new(renewed.as_stored())),
             Err(error) => Err(format!("what it was to go out with can't be stored: {error}")),
         }
