@@ -2,7 +2,7 @@
 //! they are gone.
 
 use super::json::Json;
-use super::runs::{Ending, Outcome};
+use super::runs::{Ending, Outcome, column};
 use super::schema::stale_locks;
 use super::statement::statement;
 use super::storable;
@@ -87,10 +87,6 @@ pub async fn of_repositories(connection: &mut AsyncPgConnection, ids: &[Uuid]) -
         .select(StaleLock::as_select())
         .load(connection)
         .await
-}
-
-fn column<'a, T>(endings: &[&'a Ending], field: impl Fn(&'a Ending) -> T) -> Vec<T> {
-    endings.iter().map(|ending| field(ending)).collect()
 }
 
 /// Notes the locks that jobs have met, and that locks are gone.

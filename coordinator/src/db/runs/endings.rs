@@ -70,7 +70,7 @@ pub async fn settle_many(connection: &AsyncPgConnection, endings: &[&Ending]) ->
 }
 
 /// One field of each ending.
-pub(super) fn column<'a, T>(endings: &[&'a Ending], field: impl Fn(&'a Ending) -> T) -> Vec<T> {
+pub(in crate::db) fn column<'a, T>(endings: &[&'a Ending], field: impl Fn(&'a Ending) -> T) -> Vec<T> {
     endings.iter().map(|ending| field(ending)).collect()
 }
 

@@ -13,6 +13,7 @@ mod success;
 
 pub use claims::{Claim, claim_many};
 pub use due::{Expect, MarkMissed, Moved, SetRight};
+pub(super) use endings::column;
 pub use endings::{Ending, GiveUpRetries, settle_many};
 pub use read::{Stranded, Whose, adoptable, count_since, list, open_maintenance, stranded, to_retry};
 pub use rows::NoteRuns;
