@@ -7,7 +7,6 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use fleet_integration::{Agent, Api, Failure, RestServer, RestServerSettings, Restic, Sandbox, eventually, restics};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::time::Duration;
 use std::{env, fs};
 
@@ -136,14 +135,6 @@ fn five_hosts_share_a_repository_for_an_hour_and_no_restic_meets_a_lock() {
     }
     look_at_order(&jobs);
     assert_eq!(api.get(&path).unwrap()["health"]["problems"], json!([]));
-    // For whoever plays the whole of it: how many of each kind, and for how many seconds restic was at work on them.
-    let mut kinds: BTreeMap<&str, (usize, i64)> = BTreeMap::new();
-    for job in &jobs {
-        let (count, seconds) = kinds.entry(job["kind"].as_str().unwrap()).or_default();
-        (*count, *seconds) = (*count + 1, *seconds + (span(job).1 - span(job).0).num_seconds());
-    }
-    println!("{kinds:?}, of them {scheduled} by schedules");
-
     drop(hosts);
     let real =
         Restic { program: restics().unwrap().remove(0), repository: url, password: PASSWORD.to_owned(), account: None };
