@@ -42,10 +42,12 @@ pub(super) async fn tell(
         log::warn!(host:% = host_id; "the agent fires schedule {}, which is none of its host's", fire.schedule_id);
         return Ok(Some(unknown()));
     };
-    let (schedule_id, scheduled_at) = (fire.schedule_id, fire.scheduled_at);
+    let scheduled_at = fire.scheduled_at;
+    // Looked at first: what is told to fire again and has become a job a moment later is known by then.
+    let refusal = refusal_of_early(fire.schedule_id, scheduled_at);
     let fire = Fire { schedule, planning, scheduled_at, job_ids, source_groups };
     match services.dispatcher.send(fire).await {
-        Ok(Ok(())) => Ok(refusal_of_early(schedule_id, scheduled_at)),
+        Ok(Ok(())) => Ok(refusal),
         Ok(Err(_)) | Err(_) => Err(Stopping),
     }
 }

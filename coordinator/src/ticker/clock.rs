@@ -39,12 +39,8 @@ async fn of_schedules(services: &Services, now: Timestamp) -> Result<Vec<Moved>,
         let Some(last) = rows.last() else { return Ok(sooner) };
         after = last.id;
         sooner.extend(rows.into_iter().filter_map(|row| {
-            due_sooner(
-                Moved { id: row.id, kind: None, last: row.next_due_at?, next: None },
-                &row.cron,
-                &row.timezone,
-                now,
-            )
+            let moved = Moved { id: row.id, kind: None, last: row.next_due_at?, next: None };
+            due_sooner(moved, &row.cron, &row.timezone, now)
         }));
     }
 }
@@ -52,13 +48,8 @@ async fn of_schedules(services: &Services, now: Timestamp) -> Result<Vec<Moved>,
 async fn of_repositories(services: &Services, now: Timestamp) -> Result<Vec<Moved>, NoLook> {
     let rows = services.database.read(async |reader| maintenance::timetables(reader).await).await?;
     let sooner = rows.into_iter().filter_map(|row| {
-        let last = row.next_due_at?;
-        due_sooner(
-            Moved { id: row.repository_id, kind: Some(row.kind), last, next: None },
-            &row.cron,
-            &row.timezone,
-            now,
-        )
+        let moved = Moved { id: row.repository_id, kind: Some(row.kind), last: row.next_due_at?, next: None };
+        due_sooner(moved, &row.cron, &row.timezone, now)
     });
     Ok(sooner.collect())
 }
