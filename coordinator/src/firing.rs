@@ -9,6 +9,14 @@ use uuid::Uuid;
 /// A firing that is not later than this is run whatever the schedule says of catching up: messages take time.
 const ALWAYS_IN_TIME: TimeDelta = TimeDelta::minutes(15);
 
+/// An agent may tell of a firing so much before its time. More is a clock that is wrong.
+const MOST_EARLY: TimeDelta = TimeDelta::minutes(5);
+
+/// By how much an agent tells of a firing before its time, if that is too much: then its clock is ahead.
+pub fn early_by(scheduled_at: Timestamp, now: Timestamp) -> Option<TimeDelta> {
+    Some(scheduled_at - now).filter(|early| *early > MOST_EARLY)
+}
+
 /// A source group's part of a firing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
@@ -53,6 +61,12 @@ pub fn judge(
     paused: Option<&str>,
     now: Timestamp,
 ) -> Verdict {
+    if let Some(early) = early_by(scheduled_at, now) {
+        let minutes = early.num_minutes();
+        return Verdict::Miss(format!(
+            "the clock of its agent is ahead: it told of it {minutes} minutes before its time"
+        ));
+    }
     if schedule.deleted_at.is_some() {
         return Verdict::Skip("the schedule was deleted".to_owned());
     }
@@ -138,6 +152,14 @@ mod tests {
         assert_eq!(judge(&schedule(), now(), None, None, now()), Verdict::Run);
         // An agent whose clock is ahead is not refused for it.
         assert_eq!(judge(&schedule(), now() + TimeDelta::minutes(3), None, None, now()), Verdict::Run);
+    }
+
+    #[test]
+    fn nothing_runs_before_its_time_because_a_clock_is_ahead() {
+        let early = |minutes| judge(&schedule(), now() + TimeDelta::minutes(minutes), None, None, now());
+        assert_eq!(early(5), Verdict::Run);
+        assert!(matches!(early(6), Verdict::Miss(why) if why.contains("6 minutes before its time")));
+        assert!(matches!(early(60 * 24 * 365), Verdict::Miss(_)));
     }
 
     #[test]

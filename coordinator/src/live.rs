@@ -2,7 +2,7 @@
 //! reads them here, both without asking an actor or the database. The dispatcher enters jobs and takes them out; each
 //! job's actor puts up what was committed.
 
-use crate::db::jobs::{Job as JobRecord, JobState};
+use crate::db::jobs::{Job as JobRecord, JobState, NewJob};
 use crate::job::Job;
 use actix::Addr;
 use std::collections::HashMap;
@@ -37,6 +37,13 @@ impl LiveJobs {
     pub fn committed(&self, job_id: Uuid, state: Arc<JobState>) {
         if let Some(live) = self.write().get_mut(&job_id) {
             live.committed.state = state;
+        }
+    }
+
+    /// A job goes out with other settings than it was made with, which is in the ledger.
+    pub fn renewed(&self, new: Arc<NewJob>) {
+        if let Some(live) = self.write().get_mut(&new.id) {
+            live.committed.new = new;
         }
     }
 

@@ -100,8 +100,10 @@ impl Services {
         let registry = Registry::default().start();
         let (board, live) = (Arc::new(Board::default()), Arc::new(LiveJobs::default()));
         let operations = Arc::new(OpenOperations::default());
+        let planning = Lookup::new(database.clone());
         let of_jobs = JobServices {
             database: database.clone(),
+            planning: Arc::clone(&planning),
             persistence: persistence.clone(),
             registry: registry.clone(),
             board: Arc::clone(&board),
@@ -115,7 +117,7 @@ impl Services {
         Self {
             tokens: Lookup::new(database.clone()),
             jobs: Lookup::new(database.clone()),
-            planning: Lookup::new(database.clone()),
+            planning,
             schedules: Lookup::new(database.clone()),
             database,
             vault: Arc::new(vault),

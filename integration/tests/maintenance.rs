@@ -4,7 +4,7 @@ mod support;
 
 use fleet_integration::{Api, Sandbox};
 use serde_json::{Value, json};
-use support::{Host, group, journalling, over, repository, until};
+use support::{Host, backup, group, journalling, over, repository, until};
 
 /// A coordinator without jitter.
 fn sandbox() -> Sandbox {
@@ -155,6 +155,138 @@ fn hosts_whose_agents_can_not_forget_for_others_forget_each_for_itself() {
     let outcomes = settled(&api, &repository, 3);
     let of = |outcome: &str| ("forget".to_owned(), outcome.to_owned());
     assert_eq!(outcomes, [of("skipped"), of("succeeded"), of("succeeded")]);
+}
+
+#[test]
+fn what_waits_goes_out_with_the_settings_of_the_moment() {
+    let sandbox = Sandbox::start_with(&[("FLEET_MAINTENANCE_JITTER", "0s"), ("FLEET_DRAIN_AFTER", "0s")]).unwrap();
+    let api = sandbox.api();
+    let repository = repository(&sandbox);
+    let mut host = Host::ready_as(&sandbox, "web-1", &repository, &guarding("a"));
+    group(&api, &host.id, "docs", json!({"keep_last": 3}));
+    group(&api, &host.id, "etc", json!({"keep_last": 1}));
+    let running = backup(&api, &host.id, "docs");
+    assert_eq!(host.run("backup"), running);
+    // Both wait for it, the backup behind the forget.
+    maintain(&api, &repository, &json!({}));
+    due(&sandbox, "'forget'");
+    until(&api, "/v1/jobs?kind=forget", |list| list["items"].as_array().is_some_and(|items| items.len() == 1));
+    let last = backup(&api, &host.id, "docs");
+    let docs = format!("/v1/hosts/{}/source-groups/docs", host.id);
+    let changed = json!({"includes": ["/srv/other"], "retention": {"keep_last": 9}, "pre_hook": "true"});
+    api.call("PUT", &docs, Some(&changed), &[]).unwrap().ok().unwrap();
+    let etc = format!("/v1/hosts/{}/source-groups/etc", host.id);
+    api.call("DELETE", &etc, None, &[]).unwrap().ok().unwrap();
+    host.accept(&running);
+    host.finish(&running, "succeeded", 0);
+    let forget = host.take("command.run");
+    assert_eq!(forget["forget_groups"], json!([{"tag": "docs", "policy": {"keep_last": 9}, "host": "web-1"}]));
+    let forget = forget["job_id"].as_str().unwrap().to_owned();
+    host.accept(&forget);
+    host.finish(&forget, "succeeded", 0);
+    let run = host.take("command.run");
+    assert_eq!(
+        (&run["job_id"], &run["includes"], &run["pre_hook"]),
+        (&json!(last), &json!(["/srv/other"]), &json!("true"))
+    );
+}
+
+#[test]
+fn what_waits_for_a_host_that_went_offline_is_given_to_another() {
+    let sandbox = sandbox();
+    let api = sandbox.api();
+    let repository = repository(&sandbox);
+    let mut web = Host::ready_as(&sandbox, "web-1", &repository, &guarding("a"));
+    let mut db = Host::ready_as(&sandbox, "db-1", &repository, &guarding("b"));
+    group(&api, &web.id, "docs", Value::Null);
+    let running = backup(&api, &web.id, "docs");
+    assert_eq!(web.run("backup"), running);
+    web.accept(&running);
+    maintain(&api, &repository, &json!({}));
+    due(&sandbox, "'check'");
+    let list =
+        until(&api, "/v1/jobs?kind=check", |list| list["items"].as_array().is_some_and(|items| items.len() == 1));
+    let first = list["items"][0].clone();
+    let (gone, left) = if first["host_id"] == web.id.as_str() { (&mut web, &mut db) } else { (&mut db, &mut web) };
+    gone.disconnect();
+    // It counts as offline when it has been silent for a minute and a half.
+    let silent = format!("UPDATE hosts SET online = false WHERE id = '{}' RETURNING id", gone.id);
+    let list = until(&api, "/v1/jobs?kind=check", |list| {
+        sandbox.database.query(&silent).unwrap();
+        list["items"].as_array().is_some_and(|items| items.len() == 2)
+    });
+    let second = list["items"].as_array().unwrap().iter().find(|job| job["id"] != first["id"]).unwrap().clone();
+    assert_eq!(second["host_id"], left.id.as_str());
+    let withdrawn = over(&api, first["id"].as_str().unwrap());
+    assert_eq!(withdrawn["status"], "cancelled");
+    assert!(withdrawn["error"].as_str().unwrap().contains("went offline"), "{withdrawn}");
+    if first["host_id"] == web.id.as_str() {
+        web.connect(&sandbox, &json!({"capabilities": ["ack", "forget-guard"], "journal": "a", "jobs": [running]}));
+    }
+    let last = web.finish(&running, "succeeded", 0);
+    web.settled(last);
+    let host = if second["host_id"] == web.id.as_str() { &mut web } else { &mut db };
+    let check = host.run("check");
+    assert_eq!(second["id"], check.as_str());
+    host.accept(&check);
+    let end = host.finish(&check, "succeeded", 0);
+    host.settled(end);
+    assert_eq!(settled(&api, &repository, 1), [("check".to_owned(), "succeeded".to_owned())]);
+}
+
+#[test]
+fn a_stale_lock_is_offered_for_an_unlock_that_a_person_asks_for() {
+    let sandbox = sandbox();
+    let api = sandbox.api();
+    let repository = repository(&sandbox);
+    let mut web = Host::ready_as(&sandbox, "web-1", &repository, &guarding("a"));
+    let mut db = Host::ready_as(&sandbox, "db-1", &repository, &guarding("b"));
+    let path = format!("/v1/repositories/{repository}");
+    let locks = || {
+        let health = api.get(&path).unwrap()["health"].clone();
+        let problems = health["problems"].as_array().unwrap().iter().filter(|problem| problem["type"] == "stale_lock");
+        problems.cloned().collect::<Vec<_>>()
+    };
+    let mut met = |lock: Value| {
+        let prune = api.run_job(&web.id, &json!({"kind": "prune"})).unwrap();
+        assert_eq!(web.run("prune"), prune);
+        let stats = json!({"lock": lock, "waited_seconds": 0});
+        let report = json!({"job_id": prune, "status": "failed", "exit_code": 11, "finished_at": "2026-03-01T02:00:09Z", "stats": stats, "error": "locked"});
+        let last = web.say("job.finished", report);
+        web.settled(last);
+        prune
+    };
+    let lock = |id: &str, hostname: &str, standing: &str| json!({"exclusive": false, "pid": 7, "hostname": hostname, "username": "root", "since": "2026-03-01T02:00:00Z", "id": id, "standing": standing});
+    // Of a host that is none of the fleet, and runs for all that is known.
+    met(lock("aaaa", "laptop", "held"));
+    assert_eq!(locks(), Vec::<Value>::new());
+    let job = met(lock("bbbb", "web-1", "dead"));
+    met(lock("cccc", "db-1", "held"));
+    met(lock("cccc", "db-1", "held"));
+    let found = locks();
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert_eq!((&found[0]["met_by_job_id"], &found[0]["lock"]["standing"]), (&json!(job), &json!("dead")));
+    let detail = found[0]["detail"].as_str().unwrap();
+    for part in ["process 7", "web-1", "root", "2026-03-01 02:00:00", "not running any more", "unlock", job.as_str()] {
+        assert!(detail.contains(part), "{part}: {detail}");
+    }
+    assert_eq!((&found[0]["unlock_host_id"], &found[1]["unlock_host_id"]), (&json!(web.id), &json!(db.id)));
+    // Nobody removes them but who is asked to, and a failure removes nothing.
+    assert!(web.runs_so_far(&api).is_empty() && db.runs_so_far(&api).is_empty());
+    for (status, left) in [("failed", 2), ("succeeded", 1)] {
+        let unlock = api.run_job(&web.id, &json!({"kind": "unlock"})).unwrap();
+        assert_eq!(web.run("unlock"), unlock);
+        let last = web.finish(&unlock, status, i64::from(status == "failed"));
+        web.settled(last);
+        assert_eq!(locks().len(), left);
+    }
+    // Who has had the repository for himself has found none.
+    let check = api.run_job(&db.id, &json!({"kind": "check"})).unwrap();
+    assert_eq!(db.run("check"), check);
+    let last = db.finish(&check, "succeeded", 0);
+    db.settled(last);
+    assert_eq!(locks(), Vec::<Value>::new());
+    assert_eq!(api.get(&path).unwrap()["health"]["status"], "ok");
 }
 
 #[test]

@@ -255,7 +255,7 @@ fn a_failed_backup_is_tried_again_and_each_attempt_is_a_job() {
     api.create_source_group(&host.id, &docs).unwrap();
     let schedule = yearly(&api, &host.id, &["docs"]);
     host.say("schedule.fire", json!({"schedule_id": schedule, "scheduled_at": now(), "job_ids": [id()]}));
-    let mut before = Value::Null;
+    let (mut before, mut due_at) = (Value::Null, Value::Null);
     for attempt in 1..=3 {
         let job = host.run("backup");
         host.accept(&job);
@@ -265,11 +265,14 @@ fn a_failed_backup_is_tried_again_and_each_attempt_is_a_job() {
         let job = over(&api, &job);
         assert_eq!((&job["attempt"], &job["retry_of"]), (&json!(attempt), &before), "{job}");
         assert_eq!(job["origin"], if attempt == 1 { "schedule" } else { "retry" });
-        assert_eq!(job["scheduled_at"], over(&api, job["id"].as_str().unwrap())["scheduled_at"]);
+        if attempt == 1 {
+            due_at = job["scheduled_at"].clone();
+        }
+        assert!(due_at.is_string() && job["scheduled_at"] == due_at, "each attempt is for what was due: {job}");
         before = job["id"].clone();
     }
     let run = run_when(&api, &host.id, "failed");
-    assert_eq!((&run["attempts"], &run["job_id"]), (&json!(3), &before), "{run}");
+    assert_eq!((&run["attempts"], &run["job_id"], &run["due_at"]), (&json!(3), &before, &due_at), "{run}");
 }
 
 #[test]
@@ -293,6 +296,38 @@ fn what_was_refused_or_cancelled_is_not_tried_again() {
     host.settled(last);
     let outcomes: Vec<_> = runs(&api, &host.id).iter().map(|run| run["outcome"].as_str().unwrap().to_owned()).collect();
     assert_eq!(outcomes, ["failed", "cancelled"]);
+}
+
+#[test]
+fn a_firing_before_its_time_makes_no_job_but_what_was_run_is_believed() {
+    let mut sandbox = Sandbox::start().unwrap();
+    let api = sandbox.api();
+    let mut host = Host::ready_as(&sandbox, "web-1", &repository(&sandbox), &journalling("j", &[]));
+    group(&api, &host.id, "docs", Value::Null);
+    let schedule = yearly(&api, &host.id, &["docs"]);
+    let (early, alone) = (id(), id());
+    for (hours, job) in [(2, &early), (3, &alone)] {
+        let fire = json!({"schedule_id": schedule, "scheduled_at": ago(-hours), "job_ids": [job]});
+        let fired = host.say("schedule.fire", fire.clone());
+        let refused = host.next("error");
+        assert_eq!((&refused["id"], &refused["payload"]["code"]), (&json!(fired.to_string()), &json!("clock_ahead")));
+        let told = &refused["payload"]["early_firing"];
+        assert_eq!(
+            (&told["schedule_id"], told["in_seconds"].as_i64().unwrap() / 60),
+            (&json!(schedule), hours * 60 - 1)
+        );
+        host.settled(fired);
+    }
+    assert_eq!(host.runs_so_far(&api), Vec::<String>::new());
+    let outcomes = |host: &Host| runs(&api, &host.id).into_iter().map(|run| run["outcome"].clone()).collect::<Vec<_>>();
+    assert_eq!(outcomes(&host), ["missed", "missed"]);
+    assert!(runs(&api, &host.id)[0]["reason"].as_str().unwrap().contains("clock of its agent is ahead"));
+    // What it has run by itself with such a clock is believed.
+    let last = complete(&mut host, &alone);
+    host.settled(last);
+    assert_eq!(outcomes(&host), ["succeeded", "missed"]);
+    let log = sandbox.coordinator.process().output();
+    assert_eq!(log.matches("its firings are not run until its clock is right").count(), 1, "{log}");
 }
 
 /// Puts other groups into a schedule.

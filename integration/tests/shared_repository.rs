@@ -4,6 +4,7 @@
 use fleet_integration::{Agent, Api, Failure, Restic, Sandbox, eventually, restics};
 use serde_json::{Value, json};
 use std::fs;
+use std::process::Stdio;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(180);
@@ -100,6 +101,41 @@ fn no_restic_meets_a_lock_while_all_want_the_repository() {
     assert_eq!(left[0], 1, "{left:?}");
     assert!(left[1..].iter().all(|count| *count >= 1), "{left:?}");
     assert!(real.run(&["check"]).unwrap().contains("no errors"));
+}
+
+/// Leaves the lock of a backup whose restic was killed.
+fn leave_a_lock(real: &Restic) {
+    let mut endless = real.command(&["backup", "--stdin"]).stdin(Stdio::piped()).spawn().unwrap();
+    eventually("its lock", LIMIT, || {
+        let locks = real.locks()?;
+        if locks.len() == 1 { Ok(()) } else { Err(Failure::new(format!("{locks:?}"))) }
+    })
+    .unwrap();
+    endless.kill().unwrap();
+    endless.wait().unwrap();
+}
+
+#[test]
+fn the_lock_of_a_killed_restic_is_offered_for_an_unlock() {
+    let restic = restics().unwrap().remove(0);
+    let sandbox = Sandbox::start().unwrap();
+    let api = sandbox.api();
+    let (repository, real) = sandbox.repository("repository", &restic).unwrap();
+    let (_agent, host) = host(&sandbox, &repository, 0);
+    all_over(&api, 1);
+    let ended = |kind: &str| api.finished_job(&api.run_job(&host, &json!({"kind": kind})).unwrap(), LIMIT).unwrap();
+    let health = || api.get(&format!("/v1/repositories/{repository}")).unwrap()["health"].clone();
+    leave_a_lock(&real);
+    let prune = ended("prune");
+    assert_eq!((&prune["status"], &prune["stats"]["lock"]["standing"]), (&json!("failed"), &json!("dead")), "{prune}");
+    let found = health();
+    let problem = &found["problems"][0];
+    assert_eq!((&found["status"], &problem["type"]), (&json!("degraded"), &json!("stale_lock")), "{found}");
+    assert_eq!((&problem["met_by_job_id"], &problem["unlock_host_id"]), (&prune["id"], &json!(host)));
+    assert_eq!(real.locks().unwrap().len(), 1, "nobody removes it unasked");
+    assert_eq!(ended("unlock")["status"], "succeeded");
+    assert_eq!((health()["status"].as_str(), real.locks().unwrap().len()), (Some("ok"), 0));
+    assert_eq!(ended("prune")["status"], "succeeded");
 }
 
 #[test]

@@ -92,11 +92,26 @@ pub struct ErrorMessage {
     /// A sentence for people.
     #[serde(default, deserialize_with = "lenient::null_is_default")]
     pub message: String,
+    /// The firing that was refused because its time is still to come (ours): its agent's clock is ahead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early_firing: Option<EarlyFiring>,
+}
+
+/// A firing that an agent has told of before its time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EarlyFiring {
+    /// The schedule.
+    pub schedule_id: ScheduleId,
+    /// The instant, as the agent has said it.
+    #[serde(with = "time::required")]
+    pub scheduled_at: Timestamp,
+    /// In how many seconds its time comes, whatever the agent's clock shows.
+    pub in_seconds: i64,
 }
 
 impl ErrorMessage {
     /// An error of `code` with a sentence that says what was wrong.
     pub fn new(code: &str, message: impl Into<String>) -> Self {
-        Self { code: code.to_owned(), message: message.into() }
+        Self { code: code.to_owned(), message: message.into(), early_firing: None }
     }
 }

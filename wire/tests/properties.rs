@@ -151,7 +151,7 @@ fn repo_stats() -> impl Strategy<Value = RepoStats> {
 }
 
 fn error() -> impl Strategy<Value = ErrorMessage> {
-    (text(), text()).prop_map(|(code, message)| ErrorMessage { code, message })
+    (text(), text()).prop_map(|(code, message)| ErrorMessage::new(&code, message))
 }
 
 fn to_coordinator() -> impl Strategy<Value = ToCoordinator> {

@@ -1,7 +1,8 @@
 //! What a message from the coordinator leads to. No I/O: text in, reaction out.
 
 use fleet_wire::{
-    Ack, CommandRun, ConfigUpdate, DecodeError, Decoded, EnvelopeId, ErrorMessage, JobId, ScheduleSet, ToAgent, decode,
+    Ack, CommandRun, ConfigUpdate, DecodeError, Decoded, EarlyFiring, EnvelopeId, ErrorMessage, JobId, ScheduleSet,
+    ToAgent, decode,
 };
 
 /// What the coordinator wants done, in the order in which it said so.
@@ -15,6 +16,8 @@ pub enum Order {
     Configure(Box<ConfigUpdate>),
     /// Replace the schedules.
     Schedule(ScheduleSet),
+    /// A firing came before its time: it is to fire again.
+    FireAgain(EarlyFiring),
 }
 
 /// What one message leads to.
@@ -66,10 +69,10 @@ fn react(message: ToAgent, id: Option<EnvelopeId>, sent: u64) -> Reaction {
                 error: ErrorMessage::new("malformed", format!("ack: up_to {up_to} is no id of this agent")),
             },
         },
-        ToAgent::Error(ErrorMessage { code, message }) => {
+        ToAgent::Error(ErrorMessage { code, message, early_firing }) => {
             let envelope = id.as_ref().map_or("none", EnvelopeId::as_str);
             log::warn!(code = code.as_str(), envelope; "the coordinator reports an error: {message}");
-            Reaction::Nothing
+            early_firing.map_or(Reaction::Nothing, |firing| Reaction::Order(Order::FireAgain(firing)))
         }
         ToAgent::AgentUpdateAvailable(update) => {
             log::info!(

@@ -30,10 +30,29 @@ pub struct Handled {
 }
 
 impl Handled {
+    /// The same without a firing; nothing if that is not remembered.
+    pub(super) fn without(&self, instant: Timestamp) -> Option<Self> {
+        let fired = self.fired.iter().copied().filter(|fired| *fired != instant).collect();
+        self.has_fired(instant).then(|| Self { fired, ..self.clone() })
+    }
+
+    /// The same with a firing more.
+    fn with(&self, instant: Timestamp) -> Self {
+        let mut fired = self.fired.clone();
+        fired.push(instant);
+        fired.drain(..fired.len().saturating_sub(REMEMBERED));
+        Self { fired, ..self.clone() }
+    }
+
     /// Whether it is remembered that this instant has fired.
     pub fn has_fired(&self, instant: Timestamp) -> bool {
         self.fired.contains(&instant)
     }
+}
+
+/// A firing that came before its time once, and whose time has come; nothing if it has fired by itself since.
+pub fn again(handled: &Handled, at: Timestamp) -> Option<Step> {
+    (!handled.has_fired(at)).then(|| Step::Fire { at, handled: handled.with(at) })
 }
 
 /// What is to be done.
@@ -64,6 +83,8 @@ pub enum Why {
     Changed,
     /// The clock shows less than it did.
     ClockWentBack,
+    /// It had fired before its time.
+    TakenBack,
     /// Firings were missed, the first of them this one, and all are too old to be caught up.
     Missed(Timestamp),
 }
@@ -87,10 +108,7 @@ pub fn decide(entry: &Entry, handled: Option<&Handled>, now: Timestamp) -> Optio
         // The clock was ahead of this before. What it had jumped over then is older than this, and passed over for good.
         return None;
     }
-    let mut fired = known.fired.clone();
-    fired.push(at);
-    fired.drain(..fired.len().saturating_sub(REMEMBERED));
-    Some(Step::Fire { at, handled: entry.handled(at, fired) })
+    Some(Step::Fire { at, handled: entry.handled(at, known.with(at).fired) })
 }
 
 /// When it fires next, if there is nothing that it is to do at `now`.

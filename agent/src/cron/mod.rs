@@ -10,13 +10,13 @@ mod entry;
 mod zone;
 
 pub use clock::Clock;
-pub use due::{Handled, Step, Why, decide, next};
+pub use due::{Handled, Step, Why, again, decide, next};
 pub use entry::{Entry, Firing};
 
 use crate::connection::Reach;
 use chrono::TimeDelta;
 use fleet_wire::crontab::Zone;
-use fleet_wire::{Schedule, ScheduleId};
+use fleet_wire::{EarlyFiring, Schedule, ScheduleId, Timestamp};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -27,6 +27,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// How soon what the disk did not take is tried again.
 const RETRY: Duration = Duration::from_secs(10);
+
+/// Firings that came before their time, at most: a clock that is a year ahead fires each minute.
+const EARLY: usize = 1_000;
 
 /// Something that is to be journalled, and then counts.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,6 +53,8 @@ pub struct Cron {
     entries: Vec<Entry>,
     /// As it stands in the journal.
     handled: BTreeMap<ScheduleId, Handled>,
+    /// Firings that came before their time, and when that comes.
+    early: BTreeMap<(ScheduleId, Timestamp), Instant>,
     /// Schedules in the journal that are no more.
     gone: Vec<ScheduleId>,
     /// Not before then, for the disk refused.
@@ -70,6 +75,7 @@ impl Cron {
             reach,
             entries: Vec::new(),
             handled: BTreeMap::new(),
+            early: BTreeMap::new(),
             gone: Vec::new(),
             retry_at: None,
             alone: false,
@@ -114,16 +120,46 @@ impl Cron {
             return Vec::new();
         }
         self.retry_at = None;
+        let mut early = std::mem::take(&mut self.early);
+        early.retain(|(schedule, at), _| self.has_yet_to_fire(schedule, *at));
+        self.early = early;
         let now = self.clock.now();
         let patience = TimeDelta::from_std(self.patience).unwrap_or(TimeDelta::MAX);
         let gone = self.gone.iter().cloned().map(Task::Forget);
         let due = self.entries.iter().filter_map(|entry| {
-            Some(match decide(entry, self.handled.get(entry.id()), now)? {
+            let handled = self.handled.get(entry.id());
+            let step = decide(entry, handled, now).or_else(|| self.due_again(entry, handled?));
+            Some(match step? {
                 Step::Count { handled, why } => Task::Count(entry.id().clone(), handled, why),
                 Step::Fire { at, handled } => Task::Fire(Box::new(entry.fire(at, now, patience)), handled),
             })
         });
         gone.chain(due).collect()
+    }
+
+    /// A firing came before its time, for the clock is ahead: it has not fired, and fires when its time has come. Gives what is
+    /// to be journalled.
+    pub fn take_back(&mut self, early: EarlyFiring) -> Option<Task> {
+        let EarlyFiring { schedule_id, scheduled_at, in_seconds } = early;
+        let handled = self.handled.get(&schedule_id)?.without(scheduled_at)?;
+        let comes_in = Duration::from_secs(in_seconds.max(0).unsigned_abs());
+        if let Some(comes_at) = Instant::now().checked_add(comes_in).filter(|_| self.early.len() < EARLY) {
+            self.early.insert((schedule_id.clone(), scheduled_at), comes_at);
+        }
+        Some(Task::Count(schedule_id, handled, Why::TakenBack))
+    }
+
+    /// The first of them whose time has come.
+    fn due_again(&self, entry: &Entry, handled: &Handled) -> Option<Step> {
+        let now = Instant::now();
+        let has_come =
+            |((id, _), comes_at): &(&(ScheduleId, Timestamp), &Instant)| id == entry.id() && **comes_at <= now;
+        self.early.iter().filter(has_come).find_map(|((_, at), _)| again(handled, *at))
+    }
+
+    fn has_yet_to_fire(&self, schedule: &ScheduleId, at: Timestamp) -> bool {
+        let is_there = self.entries.iter().any(|entry| entry.id() == schedule);
+        is_there && self.handled.get(schedule).is_some_and(|handled| !handled.has_fired(at))
     }
 
     /// The task is in the journal.
@@ -150,7 +186,7 @@ impl Cron {
     }
 
     /// What the clock shows.
-    pub fn now(&self) -> fleet_wire::Timestamp {
+    pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
@@ -188,7 +224,8 @@ impl Cron {
             }
             Reach::Lost { .. } | Reach::Connected => None,
         };
-        [firing, alone].into_iter().flatten().fold(LOOK_EVERY, Duration::min)
+        let early = self.early.values().min().map(|comes_at| comes_at.saturating_duration_since(now));
+        [firing, early, alone].into_iter().flatten().fold(LOOK_EVERY, Duration::min)
     }
 }
 
@@ -202,6 +239,7 @@ async fn changed(reach: &mut watch::Receiver<Reach>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chrono::Utc;
 
     fn schedule(id: &str, cron: &str, enabled: bool) -> Schedule {
         serde_json::from_str(&format!(r#"{{"id":"{id}","cron_expr":"{cron}","enabled":{enabled}}}"#)).unwrap()
@@ -258,6 +296,35 @@ mod tests {
         assert_eq!(settle(&mut after), [], "the settings were lost");
         after.apply(&[schedule("a", "0 2 1 1 *", true)]);
         assert_eq!(settle(&mut after), []);
+    }
+
+    #[tokio::test]
+    async fn what_came_before_its_time_fires_again_when_that_comes_whatever_the_clock_shows() {
+        let (mut cron, _reach) = cron(Duration::from_secs(3600));
+        cron.apply(&[schedule("a", "* * * * *", true)]);
+        settle(&mut cron);
+        cron.clock = Clock::ahead_by(7_200);
+        let tasks = settle(&mut cron);
+        let [Task::Fire(first, _)] = &tasks[..] else { panic!("{tasks:?}") };
+        let at = first.scheduled_at;
+        let early = |in_seconds| EarlyFiring { schedule_id: "a".into(), scheduled_at: at, in_seconds };
+        let fires = |tasks: Vec<Task>| matches!(&tasks[..], [Task::Fire(again, _)] if again.scheduled_at == at);
+        assert_eq!(cron.take_back(EarlyFiring { schedule_id: "b".into(), ..early(9) }), None);
+        let taken_back = cron.take_back(early(7_200)).expect("it is remembered");
+        cron.done(taken_back);
+        assert!(settle(&mut cron).is_empty() && !cron.pause().is_zero());
+        cron.early.values_mut().for_each(|comes_at| *comes_at = Instant::now());
+        assert!(cron.pause().is_zero() && fires(settle(&mut cron)));
+        assert!(settle(&mut cron).is_empty() && cron.early.is_empty());
+        // The clock comes right before that time: it fires like any other.
+        let taken_back = cron.take_back(early(7_200)).expect("it is remembered");
+        cron.done(taken_back);
+        cron.clock = Clock::default();
+        assert!(matches!(&settle(&mut cron)[..], [Task::Count(_, _, Why::ClockWentBack)]));
+        cron.clock = Clock::ahead_by((at - Utc::now()).num_seconds() + 1);
+        assert!(fires(settle(&mut cron)));
+        cron.tasks();
+        assert!(cron.early.is_empty());
     }
 
     #[tokio::test]

@@ -192,6 +192,7 @@ impl Worker {
             Order::Cancel(job_id) => self.cancel(&job_id),
             Order::Configure(update) => self.configure(*update).await,
             Order::Schedule(set) => self.schedule(set).await,
+            Order::FireAgain(firing) => self.fire_again(firing).await,
         }
     }
 

@@ -1,12 +1,10 @@
 //! Maintenance of repositories: when what is due, and who may do it.
 
-use super::runs::{Ending, Outcome, Run, expect_all};
+use super::runs::expect_all;
 use super::schema::{maintenance, repositories};
-use super::statement::statement;
 use crate::maintenance::expected;
 use crate::persistence::Write;
 use diesel::prelude::*;
-use diesel::sql_types::{Array, Bool, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use fleet_wire::Timestamp;
 use uuid::Uuid;
@@ -58,35 +56,17 @@ pub async fn due(connection: &mut AsyncPgConnection, now: Timestamp, limit: i64)
         .await
 }
 
-/// Notes what maintenance is due: makes rows, and moves entries on to what is due next.
-#[derive(Clone, Debug)]
-pub struct Expect {
-    /// What is due. One that is there already is left as it is.
-    pub rows: Vec<Run>,
-    /// (repository, kind, what was due next, what is due next after the rows).
-    pub moved: Vec<(Uuid, String, Timestamp, Option<Timestamp>)>,
-}
-
-impl Write for Expect {
-    type Output = ();
-
-    async fn apply(&self, connection: &mut AsyncPgConnection) -> QueryResult<()> {
-        expect_all(connection, &self.rows).await?;
-        // One that was changed meanwhile has another next time.
-        let query = statement(
-            "UPDATE maintenance SET next_due_at = moved.next FROM unnest($1, $2, $3, $4) AS moved (id, kind, last, next)
-             WHERE maintenance.repository_id = moved.id AND maintenance.kind = moved.kind
-                 AND maintenance.next_due_at = moved.last",
-        );
-        query
-            .bind::<Array<SqlUuid>, _>(self.moved.iter().map(|moved| moved.0).collect::<Vec<_>>())
-            .bind::<Array<Text>, _>(self.moved.iter().map(|moved| moved.1.as_str()).collect::<Vec<_>>())
-            .bind::<Array<Timestamptz>, _>(self.moved.iter().map(|moved| moved.2).collect::<Vec<_>>())
-            .bind::<Array<Nullable<Timestamptz>>, _>(self.moved.iter().map(|moved| moved.3).collect::<Vec<_>>())
-            .execute(connection)
-            .await?;
-        Ok(())
-    }
+/// All entries that have something due: three a repository at most.
+///
+/// # Errors
+/// The database's.
+pub async fn timetables(connection: &mut AsyncPgConnection) -> QueryResult<Vec<Entry>> {
+    maintenance::table
+        .filter(maintenance::next_due_at.is_not_null())
+        .order((maintenance::repository_id, maintenance::kind))
+        .select(Entry::as_select())
+        .load(connection)
+        .await
 }
 
 /// Who may maintain a repository, and how much a forget may delete.
@@ -173,50 +153,4 @@ pub async fn is_runner(connection: &mut AsyncPgConnection, host_id: Uuid, stays:
     let of_host = repositories::table.filter(repositories::runner_host_id.eq(host_id)).select(repositories::id);
     let found: Vec<Uuid> = of_host.load(connection).await?;
     Ok(found.into_iter().any(|id| Some(id) != stays))
-}
-
-/// Notes that maintenance has ended. What covers the whole repository counts as a success; of what each host did for itself,
-/// the last part does. What a check of a run has read is passed on even if it found errors: the next one reads on.
-///
-/// # Errors
-/// The database's.
-pub(super) async fn note_endings(mut connection: &AsyncPgConnection, endings: &[&Ending]) -> QueryResult<()> {
-    fn column<'a, T>(endings: &[&'a Ending], field: impl Fn(&'a Ending) -> T) -> Vec<T> {
-        endings.iter().map(|ending| field(ending)).collect()
-    }
-    if endings.is_empty() {
-        return Ok(());
-    }
-    let query = statement(
-        "WITH ended AS (
-             SELECT ended.*, ended.succeeded AND (ended.whole OR (runs.host_id IS NOT NULL AND NOT EXISTS (
-                 SELECT FROM runs AS part WHERE part.repository_id = ended.repository_id AND part.schedule_id IS NULL
-                     AND part.due_at = runs.due_at AND part.kind = ended.kind AND part.host_id IS NOT NULL
-                     AND part.outcome <> 'succeeded'))) AS done
-             FROM unnest($1, $2, $3, $4, $5, $6, $7)
-                 AS ended (repository_id, kind, run_id, subset, succeeded, whole, at)
-             LEFT JOIN runs ON runs.id = ended.run_id
-         )
-         UPDATE maintenance SET last_subset = coalesce(latest.subset, maintenance.last_subset),
-             last_success_at = CASE WHEN latest.done THEN latest.at ELSE maintenance.last_success_at END,
-             overdue_at = CASE WHEN latest.done AND maintenance.enabled
-                 THEN latest.at + 2 * maintenance.interval_seconds * interval '1 second' ELSE maintenance.overdue_at END
-         FROM (SELECT DISTINCT ON (repository_id, kind) * FROM ended ORDER BY repository_id, kind, done DESC, at DESC)
-             AS latest
-         WHERE maintenance.repository_id = latest.repository_id AND maintenance.kind = latest.kind",
-    );
-    let succeeded = |ending: &Ending| matches!(ending.outcome, Outcome::Succeeded | Outcome::Partial);
-    // What an operator has checked says nothing of what is next.
-    let subset = |ending: &'_ Ending| ending.subset.clone().filter(|_| ending.run_id.is_some());
-    query
-        .bind::<Array<SqlUuid>, _>(column(endings, |ending| ending.repository_id))
-        .bind::<Array<Text>, _>(column(endings, |ending| ending.kind.as_str()))
-        .bind::<Array<Nullable<SqlUuid>>, _>(column(endings, |ending| ending.run_id))
-        .bind::<Array<Nullable<Text>>, _>(column(endings, subset))
-        .bind::<Array<Bool>, _>(column(endings, succeeded))
-        .bind::<Array<Bool>, _>(column(endings, |ending| ending.whole))
-        .bind::<Array<Timestamptz>, _>(column(endings, |ending| ending.at))
-        .execute(&mut connection)
-        .await?;
-    Ok(())
 }

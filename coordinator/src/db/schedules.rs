@@ -96,6 +96,20 @@ pub async fn due(connection: &mut AsyncPgConnection, now: Timestamp, limit: i64)
         .await
 }
 
+/// At most `limit` schedules that have something due, by their ids, from behind `after`.
+///
+/// # Errors
+/// The database's.
+pub async fn timetables(connection: &mut AsyncPgConnection, after: Uuid, limit: i64) -> QueryResult<Vec<Schedule>> {
+    schedules::table
+        .filter(schedules::id.gt(after).and(schedules::next_due_at.is_not_null()))
+        .order(schedules::id)
+        .limit(limit)
+        .select(Schedule::as_select())
+        .load(connection)
+        .await
+}
+
 /// Schedules by their ids, deleted ones too.
 #[derive(Debug)]
 pub struct ById;

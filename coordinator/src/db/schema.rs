@@ -308,6 +308,17 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    stale_locks (repository_id, lock_id) {
+        repository_id -> Uuid,
+        lock_id -> Text,
+        host_id -> Uuid,
+        job_id -> Uuid,
+        lock -> Jsonb,
+        met_at -> Timestamptz,
+    }
+}
+
 diesel::joinable!(enrollment_tokens -> hosts (host_id));
 diesel::joinable!(enrollment_tokens -> repositories (repository_id));
 diesel::joinable!(jobs -> hosts (host_id));
@@ -323,6 +334,8 @@ diesel::joinable!(runs -> hosts (host_id));
 diesel::joinable!(schedules -> hosts (host_id));
 diesel::joinable!(snapshots -> hosts (host_id));
 diesel::joinable!(source_groups -> hosts (host_id));
+diesel::joinable!(stale_locks -> hosts (host_id));
+diesel::joinable!(stale_locks -> repositories (repository_id));
 
 diesel::allow_tables_to_appear_in_same_query!(
     api_tokens,
@@ -343,4 +356,5 @@ diesel::allow_tables_to_appear_in_same_query!(
     settings,
     snapshots,
     source_groups,
+    stale_locks,
 );

@@ -123,6 +123,12 @@ impl Lane {
         self.ready.get_mut(&turn).or_else(|| self.aside.get_mut(&turn))
     }
 
+    /// The waiting jobs that are operations'.
+    pub(super) fn members(&self) -> Vec<Uuid> {
+        let waiting = self.ready.values().chain(self.aside.values());
+        waiting.filter(|waiting| waiting.operation.is_some()).map(|waiting| waiting.claim.job_id).collect()
+    }
+
     pub(super) fn is_ready(&self, turn: Turn) -> bool {
         self.ready.contains_key(&turn)
     }

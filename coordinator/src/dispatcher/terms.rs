@@ -26,6 +26,8 @@ impl Handler<PauseChanged> for Dispatcher {
             }
         };
         for repository_id in repositories {
+            let held = self.lanes.move_members(repository_id, Instant::now());
+            self.tell_of_held(held);
             self.dispatch(repository_id, context);
         }
     }

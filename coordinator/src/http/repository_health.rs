@@ -4,7 +4,8 @@ use crate::config::Maintenance;
 use crate::db::hosts::Host;
 use crate::db::maintenance::Entry;
 use crate::db::repositories::Repository;
-use crate::db::{hosts, maintenance, stats};
+use crate::db::stale_locks::{Lock, StaleLock, Standing};
+use crate::db::{hosts, maintenance, stale_locks, stats};
 use chrono::TimeDelta;
 use diesel_async::AsyncPgConnection;
 use fleet_wire::Timestamp;
@@ -24,6 +25,17 @@ struct Trouble {
     #[serde(rename = "type")]
     kind: &'static str,
     detail: String,
+    #[serde(flatten)]
+    lock: Option<LockView>,
+}
+
+/// A lock that nobody seems to hold any more, and how it goes: an `unlock` job on this host, which only a person asks for.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct LockView {
+    lock: Lock,
+    met_by_job_id: Uuid,
+    met_at: Timestamp,
+    unlock_host_id: Uuid,
 }
 
 /// What is known of one repository.
@@ -32,6 +44,7 @@ pub(super) struct Known {
     entries: Vec<Entry>,
     /// What the last check has come to.
     check: Option<String>,
+    locks: Vec<StaleLock>,
 }
 
 /// The field of the stats that tells.
@@ -49,7 +62,9 @@ pub(super) async fn known(reader: &mut AsyncPgConnection, rows: &[Repository]) -
     let runners = if runners.is_empty() { Vec::new() } else { hosts::find_many(reader, &runners).await? };
     let entries = maintenance::of_repositories(reader, &ids).await?;
     let checks = stats::newest_of(reader, &ids, CHECK_STATUS).await?;
+    let locks = stale_locks::of_repositories(reader, &ids).await?;
     let of = |row: &Repository| Known {
+        locks: locks.iter().filter(|lock| lock.repository_id == row.id).cloned().collect(),
         runner: runners.iter().find(|host| Some(host.id) == row.runner_host_id).cloned(),
         entries: entries.iter().filter(|entry| entry.repository_id == row.id).cloned().collect(),
         check: checks.get(&row.id).and_then(|value| value.as_str()).map(str::to_owned),
@@ -60,7 +75,7 @@ pub(super) async fn known(reader: &mut AsyncPgConnection, rows: &[Repository]) -
 /// Judges what is known. Pure.
 pub(super) fn judge(known: &Known, rules: &Maintenance, now: Timestamp) -> Health {
     let mut problems = Vec::new();
-    let mut wrong = |kind, detail: String| problems.push(Trouble { kind, detail });
+    let mut wrong = |kind, detail: String| problems.push(Trouble { kind, detail, lock: None });
     if let Some(runner) = known.runner.as_ref().filter(|runner| !runner.online) {
         let away = now - runner.last_seen_at.unwrap_or(runner.created_at);
         if away > TimeDelta::from_std(rules.runner_offline).unwrap_or(TimeDelta::MAX) {
@@ -79,7 +94,29 @@ pub(super) fn judge(known: &Known, rules: &Maintenance, now: Timestamp) -> Healt
     if let Some(found) = known.check.as_deref().filter(|found| *found != SOUND) {
         wrong("check_failed", format!("the last check found: {found}"));
     }
+    problems.extend(known.locks.iter().map(of_lock));
     Health { status: if problems.is_empty() { "ok" } else { "degraded" }, problems }
+}
+
+fn of_lock(stale: &StaleLock) -> Trouble {
+    let StaleLock { host_id, job_id, ref lock, met_at, .. } = *stale;
+    let lock = &lock.0;
+    let known = |text: &Option<String>| text.clone().unwrap_or_else(|| "an unknown one".to_owned());
+    let pid = lock.pid.map_or_else(|| "of an unknown number".to_owned(), |pid| pid.to_string());
+    let since = lock.since.map(|since| format!(" since {since}")).unwrap_or_default();
+    let why = match lock.standing {
+        Standing::Dead => "that process is not running any more",
+        Standing::Abandoned => "it was not renewed for half an hour",
+        Standing::Held => "no job of that host is at work in this repository",
+    };
+    let detail = format!(
+        "job {job_id} has met a lock that process {pid} on host {} holds as user {}{since}, and it is stale: {why}. \
+         POST /v1/hosts/{host_id}/jobs {{\"kind\": \"unlock\"}} removes it, unless its process runs",
+        known(&lock.hostname),
+        known(&lock.username),
+    );
+    let lock = LockView { lock: lock.clone(), met_by_job_id: job_id, met_at, unlock_host_id: host_id };
+    Trouble { kind: "stale_lock", detail, lock: Some(lock) }
 }
 
 #[cfg(test)]
@@ -99,7 +136,7 @@ mod tests {
 
     fn runner(online: bool, seen: Timestamp) -> Known {
         let host = Host { online, last_seen_at: Some(seen), ..Host::sample(Uuid::from_u128(1)) };
-        Known { runner: Some(host), entries: Vec::new(), check: None }
+        Known { runner: Some(host), entries: Vec::new(), check: None, locks: Vec::new() }
     }
 
     #[test]
@@ -111,7 +148,8 @@ mod tests {
 
     #[test]
     fn a_check_that_found_errors_is_told() {
-        let known = |check: &str| Known { runner: None, entries: Vec::new(), check: Some(check.to_owned()) };
+        let known =
+            |check: &str| Known { runner: None, entries: Vec::new(), check: Some(check.to_owned()), locks: Vec::new() };
         assert_eq!(kinds(&known("ok")), Vec::<&str>::new());
         assert_eq!(kinds(&known("errors")), ["check_failed"]);
     }

@@ -24,7 +24,7 @@ pub enum Decide {
         /// Why, for people.
         reason: String,
     },
-    /// Its operation takes it back; nothing if it has gone out meanwhile.
+    /// Its operation takes it back, or another host does it; nothing if it has gone out meanwhile.
     Withdraw {
         /// Why, for people.
         reason: String,

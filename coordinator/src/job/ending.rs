@@ -1,18 +1,22 @@
 //! What the end of a job means for the run that it was an attempt at. Pure.
 
-use super::transitions::REFUSED;
+use super::transitions::{HANDED_ON, REFUSED};
 use crate::db::jobs::{JobState, NewJob};
 use crate::db::runs::{Ending, Outcome};
+use crate::db::stale_locks::Lock;
 use chrono::Utc;
 use fleet_wire::{CommandRun, Kind, Status, Timestamp};
 
 /// The ending of a job that is over; nothing for one that is not.
 pub(super) fn of(new: &NewJob, state: &JobState) -> Option<Ending> {
+    let begins = |with: &str| state.error.as_deref().is_some_and(|error| error.starts_with(with));
     let outcome = match state.status {
         Status::Queued | Status::Running => return None,
         Status::Succeeded if state.partial => Outcome::Partial,
         Status::Succeeded => Outcome::Succeeded,
         Status::Failed => Outcome::Failed,
+        // It is due as before; what an agent reports is no such end.
+        Status::Cancelled if state.exit_code.is_none() && begins(HANDED_ON) => Outcome::Expected,
         Status::Cancelled => Outcome::Cancelled,
     };
     let at = state.ended_at.unwrap_or_else(Utc::now);
@@ -26,9 +30,9 @@ pub(super) fn of(new: &NewJob, state: &JobState) -> Option<Ending> {
         source_group: new.source_group.clone(),
         outcome,
         // What was refused would come to the same again.
-        may_retry: outcome == Outcome::Failed
-            && !state.error.as_deref().is_some_and(|error| error.starts_with(REFUSED)),
+        may_retry: outcome == Outcome::Failed && !begins(REFUSED),
         whole: covers_the_repository(&new.command.0),
+        lock: state.stats.as_deref().filter(|_| outcome == Outcome::Failed).and_then(Lock::in_stats).map(Box::new),
         reason: state.error.clone(),
         at,
         // The agent's clock may be wrong; nothing was done later than when it was heard of.
@@ -71,6 +75,16 @@ mod tests {
         assert!(!may_retry(&ended(Status::Cancelled)));
         assert!(!may_retry(&JobState { partial: true, ..ended(Status::Succeeded) }));
         assert_eq!(of(&new(), &JobState::new()), None);
+    }
+
+    #[test]
+    fn what_another_host_does_is_due_as_before() {
+        let cancelled = |error: &str| JobState { error: Some(error.to_owned()), ..ended(Status::Cancelled) };
+        let outcome = |error: &str| of(&new(), &cancelled(error)).expect("an ending").outcome;
+        assert_eq!(outcome(&format!("{HANDED_ON}web-1 went offline")), Outcome::Expected);
+        assert_eq!(outcome("its operation was halted"), Outcome::Cancelled);
+        let reported = JobState { exit_code: Some(130), ..cancelled(HANDED_ON) };
+        assert_eq!(of(&new(), &reported).expect("an ending").outcome, Outcome::Cancelled);
     }
 
     #[test]

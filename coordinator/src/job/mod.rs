@@ -10,6 +10,7 @@ mod delivery;
 mod ending;
 pub mod lines;
 pub mod plan;
+mod renew;
 mod seqs;
 pub mod transitions;
 mod writer;
@@ -22,6 +23,8 @@ use crate::config::Deadlines;
 use crate::db::Database;
 use crate::db::jobs::{Job as JobRecord, JobState};
 use crate::db::logs::{self, LogChunk};
+use crate::db::lookup::Lookup;
+use crate::db::planning::OfHost;
 use crate::dispatcher::{Dispatcher, JobEnded, JobStopped};
 use crate::live::LiveJobs;
 use crate::operation::{OpenOperations, members};
@@ -38,6 +41,7 @@ use fleet_wire::{CommandCancel, CommandRun, JobProgress, JournalId, Status, ToAg
 use futures_util::FutureExt;
 use futures_util::future::OptionFuture;
 use lines::Pack;
+use renew::Renewal;
 use seqs::Seqs;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -54,6 +58,8 @@ const READ_PAUSE: Duration = Duration::from_secs(1);
 pub struct JobServices {
     /// For reading what is stored of its log.
     pub database: Database,
+    /// For looking up what it goes out with.
+    pub planning: Arc<Lookup<OfHost>>,
     /// The one writer.
     pub persistence: Addr<Persistence>,
     /// The way to its agent.
@@ -208,6 +214,24 @@ impl Job {
         });
     }
 
+    /// Looks what it goes out with by now, for it may have waited for long; then lets it go.
+    fn renew(&mut self, context: &mut Context<Self>) {
+        let JobServices { database, planning, persistence, .. } = &*self.services;
+        let renewal =
+            Renewal { database: database.clone(), planning: Arc::clone(planning), persistence: persistence.clone() };
+        let renewed = renewal.of(Arc::clone(&self.record.new));
+        context.spawn(renewed.into_actor(self).map(|renewed, actor, context| match renewed {
+            // Its agent has begun it by itself: what it has is what counts.
+            _ if actor.record.state.dispatched_at.is_some() => actor.dispatch(context),
+            Ok(new) => {
+                actor.services.live.renewed(Arc::clone(&new));
+                actor.record.new = new;
+                actor.dispatch(context);
+            }
+            Err(reason) => actor.note(&Event::GivenUp { reason }, context),
+        }));
+    }
+
     /// Notes that it goes out, and to which journal; then sends it, unless it has been ended meanwhile.
     fn dispatch(&mut self, context: &mut Context<Self>) {
         self.apply(&Event::Dispatched);
@@ -332,6 +356,7 @@ impl Actor for Job {
     fn started(&mut self, context: &mut Self::Context) {
         match self.entry {
             Entry::Send => self.send_run(context),
+            Entry::Dispatch if renew::is_renewed(&self.record.new) => self.renew(context),
             Entry::Dispatch => self.dispatch(context),
             Entry::Resume => {}
         }

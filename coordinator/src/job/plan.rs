@@ -77,11 +77,7 @@ pub fn plan(
     run.bandwidth_down_kbps = wish.bandwidth_down_kbps;
     run.requires_admin_creds = kind == Kind::Prune || (kind == Kind::Forget && repository.append_only);
     let mut objections = objections_to_arguments(kind, wish);
-    if matches!(kind, Kind::Forget | Kind::Prune) && repository.runner_host_id.is_some_and(|runner| runner != host.id) {
-        let name = &repository.name;
-        let detail = format!("the repository {name:?} has a runner: no other host may {kind}");
-        objections.push(Objection::new("/kind", detail));
-    }
+    objections.extend(runner_objection(kind.as_str(), repository, host).map(|detail| Objection::new("/kind", detail)));
     if run.requires_admin_creds && repository.append_only && !repository.has_admin {
         let name = &repository.name;
         let detail = format!("{kind} needs an admin credential, and the append-only repository {name:?} has none");
@@ -117,6 +113,13 @@ pub fn plan(
         created_at: cause.at,
         operation_id: None,
     })
+}
+
+/// Why a host may not do what deletes, if only the repository's runner may.
+pub(super) fn runner_objection(kind: &str, repository: &Repository, host: &Host) -> Option<String> {
+    let deletes = [Kind::Forget, Kind::Prune].iter().any(|deletes| deletes.as_str() == kind);
+    let is_others = deletes && repository.runner_host_id.is_some_and(|runner| runner != host.id);
+    is_others.then(|| format!("the repository {:?} has a runner: no other host may {kind}", repository.name))
 }
 
 /// What is wrong with a wish whatever host it is for.
@@ -165,12 +168,17 @@ fn fill_backup(run: &mut CommandRun, wish: &Wish, host: &Host, groups: &[SourceG
     let name = wish.source_group.as_deref();
     let name = name.ok_or_else(no_source_group)?;
     let group = find(name, groups)?;
+    take_group(run, group, host);
+    Ok(())
+}
+
+/// Makes a backup one of this group, as it is now.
+pub(super) fn take_group(run: &mut CommandRun, group: &SourceGroup, host: &Host) {
     run.includes.clone_from(&group.includes.0);
     run.excludes.clone_from(&group.excludes.0);
     run.tag = Some(group.name.clone());
     run.pre_hook = group.pre_hook.clone().or_else(|| host.pre_hook.clone());
     run.post_hook = group.post_hook.clone().or_else(|| host.post_hook.clone());
-    Ok(())
 }
 
 fn fill_forget(

@@ -12,6 +12,9 @@ const EXIT_PARTIAL: i64 = 3;
 /// How the error of a job begins that its agent has refused.
 pub const REFUSED: &str = "refused by the agent: ";
 
+/// How the error of a job begins whose run another host does.
+pub const HANDED_ON: &str = "another host does it: ";
+
 /// An agent's words about an outcome are kept up to this many bytes; it may say 16 MiB, and lists show hundreds of jobs.
 const LONGEST_ERROR: usize = 64 * 1024;
 

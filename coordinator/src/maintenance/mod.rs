@@ -143,6 +143,12 @@ impl Situation<'_> {
     }
 }
 
+/// Whether there is a host that a run can start on now.
+pub fn can_start(run: &Run, repository: &Repository, candidates: &[Candidate]) -> bool {
+    let action = run.kind.parse().ok().and_then(|kind| start(run, kind, repository, candidates));
+    matches!(action, Some(Action::Start(..)))
+}
+
 /// On which host a run starts; nothing if none can do it now.
 fn start(run: &Run, kind: Kind, repository: &Repository, candidates: &[Candidate]) -> Option<Action> {
     let may = |candidate: &&Candidate| {

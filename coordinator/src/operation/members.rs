@@ -1,8 +1,8 @@
 //! Which jobs of an operation may go, and when it is at its end. Pure: the actor carries it out.
 //!
 //! A member is held until it is released; from then on it takes one of the operation's places until it is over. One
-//! whose host is not connected takes none: it goes back to those that are held. The canaries are the first members, and
-//! as long as one of them has not succeeded no other is released.
+//! whose host is not connected, or that a pause holds up, takes none: it goes back to those that are held. The canaries are
+//! the first members, and as long as one of them has not succeeded no other is released.
 
 use crate::db::operations::{Operation, Standing, Tally};
 use fleet_wire::Status;
@@ -40,9 +40,9 @@ impl Limits {
 /// What happens to a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Its host is not connected: it is held again.
+    /// Its host is not connected, or something is paused: it is held again.
     Away,
-    /// Its host is back.
+    /// It could go again.
     Back,
     /// Its agent is at work on it.
     Began,

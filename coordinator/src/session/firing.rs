@@ -5,9 +5,11 @@ use crate::db::DatabaseError;
 use crate::db::planning::Planning;
 use crate::db::schedules::Schedule;
 use crate::dispatcher::Fire;
+use crate::firing::early_by;
 use crate::http::check::NAME;
 use crate::services::Services;
-use fleet_wire::{ErrorMessage, ScheduleFire, check_group_name};
+use chrono::Utc;
+use fleet_wire::{EarlyFiring, ErrorMessage, ScheduleFire, ScheduleId, Timestamp, check_group_name};
 use std::collections::HashSet;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -40,11 +42,24 @@ pub(super) async fn tell(
         log::warn!(host:% = host_id; "the agent fires schedule {}, which is none of its host's", fire.schedule_id);
         return Ok(Some(unknown()));
     };
-    let fire = Fire { schedule, planning, scheduled_at: fire.scheduled_at, job_ids, source_groups };
+    let scheduled_at = fire.scheduled_at;
+    // Looked at first: what is told to fire again and has become a job a moment later is known by then.
+    let refusal = refusal_of_early(fire.schedule_id, scheduled_at);
+    let fire = Fire { schedule, planning, scheduled_at, job_ids, source_groups };
     match services.dispatcher.send(fire).await {
-        Ok(Ok(())) => Ok(None),
+        Ok(Ok(())) => Ok(refusal),
         Ok(Err(_)) | Err(_) => Err(Stopping),
     }
+}
+
+/// What tells an agent whose clock is ahead that nothing came of its firing, so that it fires again when the time comes.
+fn refusal_of_early(schedule_id: ScheduleId, scheduled_at: Timestamp) -> Option<ErrorMessage> {
+    let now = Utc::now();
+    let in_seconds = early_by(scheduled_at, now)?.num_seconds();
+    let message =
+        format!("schedule {schedule_id} has fired for {scheduled_at}, and it is {now}: the host's clock is ahead");
+    let early_firing = Some(EarlyFiring { schedule_id, scheduled_at, in_seconds });
+    Some(ErrorMessage { early_firing, ..ErrorMessage::new("clock_ahead", message) })
 }
 
 /// The ids of a firing, and the groups whose they are, if it makes sense.

@@ -18,6 +18,7 @@ impl Handler<HandedOn> for Session {
             return self.hand_on(context);
         }
         for (id, refused) in settled.refused {
+            self.note_clock(&refused);
             context.text(encode(id.as_ref(), &ToAgent::from(refused)));
         }
         if let Some(up_to) = settled.up_to.filter(|_| self.ack) {

@@ -92,6 +92,8 @@ pub struct Session {
     /// Commands that wait until the agent has its settings.
     held: Vec<ToAgent>,
     last_heard: Instant,
+    /// It has been said in the log that the agent's clock is ahead.
+    clock_noted: bool,
     /// The timer of what the session waits for: hello, or that it may read on.
     timer: Option<SpawnHandle>,
 }
@@ -128,6 +130,7 @@ impl Session {
             reloading: None,
             held: Vec::new(),
             last_heard: Instant::now(),
+            clock_noted: false,
             timer: None,
         };
         // The context's own stream of frames never ends and never has any: it would keep its buffer.
@@ -252,6 +255,13 @@ impl Session {
         self.last_heard = Instant::now();
         if !matches!(self.stage, Stage::BeforeHello) {
             self.services.board.see(self.host_id);
+        }
+    }
+
+    /// Says it once: an agent may fire each minute.
+    fn note_clock(&mut self, refused: &ErrorMessage) {
+        if refused.early_firing.is_some() && !std::mem::replace(&mut self.clock_noted, true) {
+            log::warn!(host:% = self.host_id; "its firings are not run until its clock is right: {}", refused.message);
         }
     }
 

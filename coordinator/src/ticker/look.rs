@@ -1,7 +1,7 @@
 //! One look at the ledger of runs: at what schedules want, and at maintenance. All of it is recomputed from the rows each
 //! time, so a restart neither forgets nor repeats.
 
-use super::{maintenance, runs};
+use super::{maintenance, runs, stranded};
 use crate::db::DatabaseError;
 use crate::persistence::{Patience, Save, Write, WriteError};
 use crate::services::Services;
@@ -23,7 +23,8 @@ pub(super) enum NoLook {
 
 /// Looks; `now` is the time that it is.
 pub async fn look(services: Services, now: Timestamp) {
-    let outcomes = [runs::look(&services, now).await, maintenance::look(&services, now).await];
+    let outcomes =
+        [runs::look(&services, now).await, stranded::look(&services).await, maintenance::look(&services, now).await];
     for error in outcomes.into_iter().filter_map(Result::err) {
         log::warn!("the ledger of runs could not be looked at, it is tried again: {error}");
     }

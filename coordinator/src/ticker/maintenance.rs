@@ -3,10 +3,10 @@
 use super::look::{NoLook, write};
 use crate::db::hosts::Host;
 use crate::db::jobs::{NewJob, Origin};
-use crate::db::maintenance::{self, Entry, Expect};
+use crate::db::maintenance::{self, Entry};
 use crate::db::pauses::Target;
 use crate::db::planning::{OfRepositories, Planning};
-use crate::db::runs::{self, Claim, NoteRuns, Outcome, Run};
+use crate::db::runs::{self, Claim, Expect, Moved, NoteRuns, Outcome, Run};
 use crate::dispatcher::Submit;
 use crate::job::plan::{Cause, Wish, plan, said};
 use crate::maintenance::{Action, Candidate, Situation, decide, expected, forget_groups, part_of_check};
@@ -49,7 +49,8 @@ async fn expect(services: &Services, now: Timestamp) -> Result<bool, NoLook> {
     for entry in &due {
         let (of_one, next) = expected(entry, now, ROWS_OF_ONE);
         rows.extend(of_one);
-        moved.extend(entry.next_due_at.map(|last| (entry.repository_id, entry.kind.clone(), last, next)));
+        let (id, kind) = (entry.repository_id, Some(entry.kind.clone()));
+        moved.extend(entry.next_due_at.map(|last| Moved { id, kind, last, next }));
     }
     write(services, Expect { rows, moved }).await?;
     Ok(true)
@@ -77,11 +78,7 @@ async fn act(services: &Services, open: Vec<Run>, now: Timestamp) -> Result<(), 
             continue;
         };
         let paused = services.pauses.why_repository(id);
-        let candidate = |host: &Host| {
-            let connected = services.board.ready_for(host.id).is_some();
-            Candidate::of(host, connected, services.pauses.get(Target::Host(host.id)).is_some())
-        };
-        let candidates: Vec<Candidate> = hosts.iter().map(|planning| candidate(&planning.host)).collect();
+        let candidates = candidates(services, hosts);
         let situation = Situation {
             repository,
             entries: &entries,
@@ -106,6 +103,15 @@ async fn act(services: &Services, open: Vec<Run>, now: Timestamp) -> Result<(), 
         write(services, NoteRuns(left)).await?;
     }
     Ok(())
+}
+
+/// What matters of the hosts of a repository.
+pub(super) fn candidates(services: &Services, hosts: &[Arc<Planning>]) -> Vec<Candidate> {
+    let candidate = |host: &Host| {
+        let connected = services.board.ready_for(host.id).is_some();
+        Candidate::of(host, connected, services.pauses.get(Target::Host(host.id)).is_some())
+    };
+    hosts.iter().map(|planning| candidate(&planning.host)).collect()
 }
 
 /// The run of each host in the place of one for all.

@@ -1,6 +1,7 @@
 //! The maintenance ticker: takes no input, but looks at intervals what is due and does it, or asks whoever knows to look.
 //! What is due is computed from the ledger and the board, so a restart neither forgets nor repeats anything.
 
+mod clock;
 mod compaction;
 mod history;
 mod look;
@@ -9,7 +10,9 @@ mod pace;
 mod presence;
 pub mod requests;
 pub mod runs;
+mod stranded;
 
+pub use clock::set_right;
 pub use look::look;
 
 use crate::config::History;
@@ -60,6 +63,8 @@ pub struct Ticker {
     compacting: bool,
     /// What requests leave behind is being written.
     noting: bool,
+    /// When it was last looked at the ledger of runs with a clock that went forward; none at the start.
+    looked_at: Option<Timestamp>,
 }
 
 impl Ticker {
@@ -77,6 +82,7 @@ impl Ticker {
             looking: false,
             compacting: false,
             noting: false,
+            looked_at: None,
         }
     }
 
@@ -141,8 +147,17 @@ impl Ticker {
             return;
         }
         self.looking = true;
-        let pass = look(self.services.clone(), Utc::now());
-        context.spawn(pass.into_actor(self).map(|(), actor, _| actor.looking = false));
+        let (services, now) = (self.services.clone(), Utc::now());
+        let went_back = self.looked_at.is_none_or(|before| now < before);
+        let pass = async move {
+            let right = !went_back || set_right(&services, now).await;
+            look(services, now).await;
+            right
+        };
+        context.spawn(pass.into_actor(self).map(move |right, actor, _| {
+            actor.looking = false;
+            actor.looked_at = right.then_some(now);
+        }));
     }
 }
 

@@ -2,7 +2,7 @@
 //! tried again.
 
 use super::look::{NoLook, write};
-use crate::db::runs::{self, Expect, GiveUpRetries, MarkMissed, Run};
+use crate::db::runs::{self, Expect, GiveUpRetries, MarkMissed, Moved, Run};
 use crate::db::schedules::Schedule;
 use crate::db::{hosts, schedules};
 use crate::dispatcher::{NoRetry, Retry};
@@ -57,7 +57,7 @@ async fn expect(services: &Services, now: Timestamp) -> Result<bool, NoLook> {
         let (of_one, next) = expected::of(schedule, now, ROWS_OF_ONE);
         let (host, repository) = (schedule.host_id, repositories.get(&schedule.host_id).copied());
         rows.extend(expected::skipping(of_one, |run| services.pauses.why_at(Some(host), repository, run.due_at)));
-        moved.extend(schedule.next_due_at.map(|last| (schedule.id, last, next)));
+        moved.extend(schedule.next_due_at.map(|last| Moved { id: schedule.id, kind: None, last, next }));
     }
     write(services, Expect { rows, moved }).await?;
     Ok(true)

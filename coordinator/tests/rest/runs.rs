@@ -2,7 +2,8 @@
 
 use crate::rig::{Rig, with_rig};
 use chrono::{DateTime, TimeDelta, Utc};
-use fleet_coordinator::ticker::look;
+use fleet_coordinator::db::history::ForgetRuns;
+use fleet_coordinator::ticker::{look, set_right};
 use serde_json::{Value, json};
 
 /// A host with the groups docs and etc, and a schedule of both.
@@ -61,6 +62,61 @@ fn what_comes_due_is_expected_and_then_missed_once_however_often_it_is_looked() 
         assert_eq!(days, expected);
         look(rig.services.clone(), later).await;
         assert_eq!(all_runs(&rig, &host).await, found);
+    });
+}
+
+#[test]
+fn old_runs_go_in_batches_and_what_is_not_settled_stays() {
+    with_rig(async |rig| {
+        let (host, schedule) = scheduled(&rig, "one", "*/10 * * * *").await;
+        let first = time(&schedule["next_runs"][0]);
+        look(rig.services.clone(), first + TimeDelta::days(3)).await;
+        sql(&rig, "UPDATE runs SET changed_at = due_at").await;
+        sql(&rig, "UPDATE runs SET outcome = 'running' WHERE id = (SELECT id FROM runs ORDER BY due_at LIMIT 1)").await;
+        let due_before = first + TimeDelta::days(2);
+        let mut batches = 1;
+        while rig.write(ForgetRuns { due_before }).await.is_some() {
+            batches += 1;
+        }
+        assert_eq!(batches, 3, "of 2 * 288 runs, 200 at a time");
+        let left = all_runs(&rig, &host).await;
+        let old: Vec<&Value> = left.iter().filter(|run| time(&run["due_at"]) < due_before).collect();
+        assert!(left.len() == 2 * 145 + 1 && old.len() == 1 && old[0]["outcome"] == "running", "{old:?}");
+    });
+}
+
+#[test]
+fn a_clock_that_was_a_year_ahead_for_a_moment_stops_nothing() {
+    with_rig(async |rig| {
+        let (host, schedule) = scheduled(&rig, "one", "0 2 * * *").await;
+        let repository = rig.repository("maintained").await;
+        rig.host("two", json!({"repository_id": repository})).await;
+        let maintenance = format!("/v1/repositories/{repository}/maintenance");
+        rig.put(&maintenance, json!({"check": {"cron": "0 2 * * *"}})).await.is(200);
+        let first = time(&schedule["next_runs"][0]);
+        let of_repository = async |rig: &Rig| {
+            let runs = rig.get(&format!("/v1/repositories/{repository}/runs")).await.is(200).body;
+            runs["items"].as_array().expect("items").clone()
+        };
+        look(rig.services.clone(), first + TimeDelta::days(365)).await;
+        assert!(all_runs(&rig, &host).await.len() > 700 && !of_repository(&rig).await.is_empty());
+        // The clock is right again, shortly after the first time.
+        let now = first + TimeDelta::minutes(2);
+        assert!(set_right(&rig.services, now).await);
+        look(rig.services.clone(), now).await;
+        let outcomes = |found: &[Value]| -> Vec<(DateTime<Utc>, String)> {
+            let outcome = |run: &Value| run["outcome"].as_str().expect("an outcome").to_owned();
+            found.iter().map(|run| (time(&run["due_at"]), outcome(run))).collect()
+        };
+        let expected = |due_at: DateTime<Utc>| (due_at, "expected".to_owned());
+        assert_eq!(outcomes(&all_runs(&rig, &host).await), vec![expected(first); 2]);
+        assert_eq!(outcomes(&of_repository(&rig).await), [expected(first)]);
+        // And the next day is due the next day.
+        let next = first + TimeDelta::days(1);
+        assert!(set_right(&rig.services, next).await);
+        look(rig.services.clone(), next).await;
+        assert_eq!(outcomes(&all_runs(&rig, &host).await)[..2], vec![expected(next); 2]);
+        assert_eq!(outcomes(&of_repository(&rig).await)[0], expected(next));
     });
 }
 
