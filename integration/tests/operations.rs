@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::thread;
 use std::time::Duration;
 use support::blocker::Blocker;
-use support::{Host, LIMIT, enroll_many, job_when, journalling, over, until};
+use support::{Host, enroll_many, job_when, journalling, over, until};
 
 /// A thousand agents.
 const LONG: Duration = Duration::from_secs(180);
