@@ -184,6 +184,7 @@ mod tests {
     use super::*;
     use std::os::unix::process::{CommandExt, ExitStatusExt};
     use std::process::{Child, Command};
+    use tokio::signal::unix::{SignalKind, signal};
 
     const STAT: &str = "77 (a) b) (c) S 1 70 60 0 -1";
 
@@ -230,6 +231,12 @@ mod tests {
         command.spawn().unwrap()
     }
 
+    /// Who ignores a signal has children that do, and a shell has what it starts in the background ignore this one. The agent
+    /// handles it, as from now on this process does.
+    fn heed_interrupts() {
+        signal(SignalKind::interrupt()).unwrap();
+    }
+
     async fn until_there(data_dir: &Path, what: &str) {
         let deadline = Instant::now() + Duration::from_secs(20);
         while !data_dir.join(what).exists() {
@@ -257,6 +264,7 @@ mod tests {
 
     #[tokio::test]
     async fn orphans_are_asked_and_then_killed_with_their_children() {
+        heed_interrupts();
         let data = tempfile::tempdir().unwrap();
         let folder = data.path().display();
         let jobs = ["j".into()];
@@ -281,6 +289,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_child_whose_environment_says_nothing_is_known_by_its_record() {
+        heed_interrupts();
         let data = tempfile::tempdir().unwrap();
         let mut child = Command::new("/bin/sleep").arg("600").env_clear().process_group(0).spawn().unwrap();
         let group = child.id();
