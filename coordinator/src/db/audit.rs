@@ -120,6 +120,7 @@ pub async fn insert_many(mut connection: &AsyncPgConnection, rows: &[(Record, Op
     if rows.is_empty() {
         return Ok(());
     }
+    // A join, for the plan of an EXISTS may read all jobs into memory: one that is made while they are few is kept.
     let query = statement(
         "INSERT INTO audit (id, at, request_id, token_id, token_name, remote_address, method, route, target, outcome,
              status, detail, times)
@@ -128,7 +129,8 @@ pub async fn insert_many(mut connection: &AsyncPgConnection, rows: &[(Record, Op
          FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
              AS news (id, at, request_id, token_id, token_name, remote_address, method, route, target, outcome,
                  status, detail, times, job_id)
-         WHERE news.job_id IS NULL OR EXISTS (SELECT FROM jobs WHERE jobs.id = news.job_id)
+         LEFT JOIN jobs ON jobs.id = news.job_id
+         WHERE news.job_id IS NULL OR jobs.id IS NOT NULL
          ON CONFLICT DO NOTHING",
     );
     fn column<'a, T>(rows: &'a [(Record, Option<Uuid>)], of: impl Fn(&'a Record) -> T) -> Vec<T> {

@@ -50,11 +50,13 @@ async fn put_many(mut connection: &AsyncPgConnection, rows: &[Row<'_>]) -> Query
     if rows.is_empty() {
         return Ok(());
     }
+    // A join, as in the audit log, for the same reason.
     let query = statement(
         "INSERT INTO idempotency_keys (name, asked, claim, claimed_at, answer)
          SELECT news.name, news.asked, news.claim, news.claimed_at, news.answer
          FROM unnest($1, $2, $3, $4, $5, $6) AS news (name, asked, claim, claimed_at, answer, job_id)
-         WHERE news.job_id IS NULL OR EXISTS (SELECT FROM jobs WHERE jobs.id = news.job_id)
+         LEFT JOIN jobs ON jobs.id = news.job_id
+         WHERE news.job_id IS NULL OR jobs.id IS NOT NULL
          ON CONFLICT (name) DO UPDATE SET asked = excluded.asked, claim = excluded.claim,
              claimed_at = excluded.claimed_at,
              answer = CASE WHEN idempotency_keys.claim = excluded.claim

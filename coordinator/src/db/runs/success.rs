@@ -39,12 +39,13 @@ pub(super) async fn note_maintenance(mut connection: &AsyncPgConnection, endings
     if endings.is_empty() {
         return Ok(());
     }
+    // One row is asked for, where the plan of an EXISTS may read all runs into memory.
     let query = statement(
         "WITH ended AS (
-             SELECT ended.*, ended.succeeded AND (ended.whole OR (runs.host_id IS NOT NULL AND NOT EXISTS (
-                 SELECT FROM runs AS part WHERE part.repository_id = ended.repository_id AND part.schedule_id IS NULL
-                     AND part.due_at = runs.due_at AND part.kind = ended.kind AND part.host_id IS NOT NULL
-                     AND part.outcome <> 'succeeded'))) AS done
+             SELECT ended.*, ended.succeeded AND (ended.whole OR (runs.host_id IS NOT NULL AND (
+                 SELECT part.id FROM runs AS part WHERE part.repository_id = ended.repository_id
+                     AND part.schedule_id IS NULL AND part.due_at = runs.due_at AND part.kind = ended.kind
+                     AND part.host_id IS NOT NULL AND part.outcome <> 'succeeded' LIMIT 1) IS NULL)) AS done
              FROM unnest($1, $2, $3, $4, $5, $6, $7)
                  AS ended (repository_id, kind, run_id, subset, succeeded, whole, at)
              LEFT JOIN runs ON runs.id = ended.run_id
