@@ -234,7 +234,7 @@ mod tests {
     /// Who ignores a signal has children that do, and a shell has what it starts in the background ignore this one. The agent
     /// handles it, as from now on this process does.
     fn heed_interrupts() {
-        signal(SignalKind::interrupt()).unwrap();
+        drop(signal(SignalKind::interrupt()).unwrap()); // which it goes on doing
     }
 
     async fn until_there(data_dir: &Path, what: &str) {
