@@ -20,19 +20,22 @@ pub(super) fn of(new: &NewJob, state: &JobState) -> Option<Ending> {
         Status::Cancelled => Outcome::Cancelled,
     };
     let at = state.ended_at.unwrap_or_else(Utc::now);
+    let lock = state.stats.as_deref().filter(|_| outcome == Outcome::Failed).and_then(Lock::in_stats);
+    // With 1 restic's check has found errors, or has not come far; with others, or none, it has read nothing.
+    let has_read = lock.is_none() && matches!(state.exit_code, Some(0 | 1));
     Some(Ending {
         job_id: new.id,
         run_id: new.run_id,
         host_id: new.host_id,
         repository_id: new.repository_id,
         kind: new.kind.clone(),
-        subset: new.command.0.args.first().filter(|_| new.kind == Kind::Check.as_str()).cloned(),
+        subset: new.command.0.args.first().filter(|_| has_read && new.kind == Kind::Check.as_str()).cloned(),
         source_group: new.source_group.clone(),
         outcome,
         // What was refused would come to the same again.
         may_retry: outcome == Outcome::Failed && !begins(REFUSED),
         whole: covers_the_repository(&new.command.0),
-        lock: state.stats.as_deref().filter(|_| outcome == Outcome::Failed).and_then(Lock::in_stats).map(Box::new),
+        lock: lock.map(Box::new),
         reason: state.error.clone(),
         at,
         // The agent's clock may be wrong; nothing was done later than when it was heard of.
@@ -75,6 +78,18 @@ mod tests {
         assert!(!may_retry(&ended(Status::Cancelled)));
         assert!(!may_retry(&JobState { partial: true, ..ended(Status::Succeeded) }));
         assert_eq!(of(&new(), &JobState::new()), None);
+    }
+
+    #[test]
+    fn a_check_that_has_read_nothing_leaves_its_part_to_the_next() {
+        let mut check = NewJob { kind: Kind::Check.as_str().to_owned(), ..new() };
+        check.command.0.args = vec!["--read-data-subset=2/7".to_owned()];
+        let passed_on = |exit_code, stats: Option<&str>| {
+            let state = JobState { exit_code, stats: stats.map(str::to_owned), ..ended(Status::Failed) };
+            of(&check, &state).expect("an ending").subset.is_some()
+        };
+        assert!(passed_on(Some(1), None) && !passed_on(Some(11), None) && !passed_on(None, None));
+        assert!(!passed_on(Some(1), Some(r#"{"lock": {"standing": "held"}}"#)));
     }
 
     #[test]

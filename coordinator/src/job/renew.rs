@@ -3,7 +3,7 @@
 //! hooks, is what its hosts' settings say now.
 
 use super::plan::{runner_objection, take_group};
-use crate::db::jobs::NewJob;
+use crate::db::jobs::{NewJob, Origin};
 use crate::db::json::Json;
 use crate::db::lookup::Lookup;
 use crate::db::planning::{OfHost, OfRepositories, Planning};
@@ -11,7 +11,7 @@ use crate::db::replan::Replan;
 use crate::db::{Database, DatabaseError};
 use crate::persistence::{Patience, Persistence, Save, WriteError};
 use actix::Addr;
-use fleet_wire::{CommandRun, ForgetGroup, Kind};
+use fleet_wire::{CommandRun, ForgetGroup, ForgetLimit, Kind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,12 +81,23 @@ fn renewed(new: &NewJob, own: &Planning, all: &[Arc<Planning>]) -> Result<Comman
         take_group(&mut run, group, &own.host);
     }
     if new.kind == Kind::Forget.as_str() {
-        run.forget_groups = run.forget_groups.iter().filter_map(|group| policy_of_now(group, own, all)).collect();
+        let now: Vec<_> = run.forget_groups.iter().filter_map(|group| policy_of_now(group, own, all)).collect();
+        if now != run.forget_groups && may_be_confirmed(new) {
+            return Err("its groups or policies have changed since it was asked for: ask again".to_owned());
+        }
+        run.forget_groups = now;
         if run.forget_groups.is_empty() {
             return Err("none of its source groups has a retention policy any more".to_owned());
         }
     }
     Ok(run)
+}
+
+/// Whether a person may have seen the list of what it deletes: that holds for the policies of then only. Confirmed ones have
+/// a limit in snapshots alone (see [`ForgetLimit`]), and are asked for by people.
+fn may_be_confirmed(new: &NewJob) -> bool {
+    let counted = |limit: &ForgetLimit| limit.snapshots.is_some() && limit.share.is_none();
+    new.origin == Origin::Operator.as_str() && new.command.0.forget_limit.as_ref().is_some_and(counted)
 }
 
 /// A group of a forget with its policy of now; nothing if it has none any more: then all of it is kept.
@@ -133,6 +144,21 @@ mod tests {
         assert_eq!(run.forget_groups, [of_group("etc", 9, None)]);
         let nothing = job(Kind::Forget, |run| run.forget_groups = vec![of_group("home", 1, None)]);
         assert!(renewed(&nothing, &own, &[]).expect_err("nothing").contains("retention policy"));
+    }
+
+    #[test]
+    fn what_a_person_has_confirmed_is_not_done_by_other_policies() {
+        let forget = |keep_last| {
+            let mut new = job(Kind::Forget, |run| {
+                run.forget_groups = vec![of_group("etc", keep_last, None)];
+                run.forget_limit = Some(ForgetLimit { snapshots: Some(40), share: None });
+            });
+            new.origin = Origin::Operator.as_str().to_owned();
+            new
+        };
+        let own = planning(host(), vec![group("etc", Some(9))]);
+        assert!(renewed(&forget(1), &own, &[]).expect_err("other policies").contains("ask again"));
+        assert_eq!(renewed(&forget(9), &own, &[]).expect("the same").forget_groups, [of_group("etc", 9, None)]);
     }
 
     #[test]
