@@ -1,6 +1,7 @@
 //! Packs log lines. Many at once are packed on a thread for such work: it takes milliseconds, in which a thread that serves
 //! sessions and REST clients would serve nobody else.
 
+use super::round::Stopping;
 use crate::job::lines::{Pack, pack};
 use chrono::Utc;
 use fleet_wire::LogLine;
@@ -17,15 +18,15 @@ const MANY: usize = 64;
 /// Room for as many at work as there are cores: more would only take memory.
 static ROOM: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(available_parallelism().map_or(1, Into::into)));
 
-/// Packs a job's lines, see [`pack`].
+/// Packs a job's lines, see [`pack`]; the inner error is the compressor's.
 ///
 /// # Errors
-/// The compressor's.
-pub(super) async fn pack_lines(job_id: Uuid, lines: Vec<LogLine>) -> io::Result<Vec<Pack>> {
+/// The threads end, and the lines with them: they must not count as refused, for the agent would forget them.
+pub(super) async fn pack_lines(job_id: Uuid, lines: Vec<LogLine>) -> Result<io::Result<Vec<Pack>>, Stopping> {
     let now = Utc::now();
     if lines.len() < MANY {
-        return pack(job_id, lines, now);
+        return Ok(pack(job_id, lines, now));
     }
-    let _room = ROOM.acquire().await.map_err(io::Error::other)?;
-    spawn_blocking(move || pack(job_id, lines, now)).await.map_err(io::Error::other)?
+    let _room = ROOM.acquire().await.map_err(|_| Stopping)?;
+    spawn_blocking(move || pack(job_id, lines, now)).await.map_err(|_| Stopping)
 }

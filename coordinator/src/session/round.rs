@@ -72,7 +72,7 @@ async fn tell_job(
         ids.iter().map(|id| (id.clone(), error.clone())).collect::<Refused>()
     };
     let (ids, news): (Vec<_>, Vec<_>) = items.into_iter().map(|item| (item.id, item.news)).unzip();
-    let handover = match gathered(&job_id, news).await {
+    let handover = match gathered(&job_id, news).await? {
         Ok(news) => Handover::of(news),
         Err(error) => return Ok((job_id, None, refuse(&ids, &error))),
     };
@@ -99,8 +99,8 @@ async fn tell_job(
     Err(Stopping)
 }
 
-/// A job's news with its lines packed.
-async fn gathered(job_id: &JobId, items: Vec<JobNews>) -> Result<News, ErrorMessage> {
+/// A job's news with its lines packed; the inner error is for the agent.
+async fn gathered(job_id: &JobId, items: Vec<JobNews>) -> Result<Result<News, ErrorMessage>, Stopping> {
     let (mut news, mut lines) = (News::default(), Vec::new());
     for item in items {
         match item {
@@ -110,12 +110,15 @@ async fn gathered(job_id: &JobId, items: Vec<JobNews>) -> Result<News, ErrorMess
         }
     }
     if !lines.is_empty() {
-        let unknown = || ErrorMessage::new("unknown_job", format!("job {job_id}: {}", NoJob::Unknown));
-        let id: Uuid = job_id.as_str().parse().map_err(|_| unknown())?;
-        let packed = pack_lines(id, lines).await;
-        news.lines = packed.map_err(|error| ErrorMessage::new("refused", format!("job {job_id}: {error}")))?;
+        let Ok(id) = job_id.as_str().parse::<Uuid>() else {
+            return Ok(Err(ErrorMessage::new("unknown_job", format!("job {job_id}: {}", NoJob::Unknown))));
+        };
+        match pack_lines(id, lines).await? {
+            Ok(packed) => news.lines = packed,
+            Err(error) => return Ok(Err(ErrorMessage::new("refused", format!("job {job_id}: {error}")))),
+        }
     }
-    Ok(news)
+    Ok(Ok(news))
 }
 
 /// The job's actor, or the refusal of what was said about it.
