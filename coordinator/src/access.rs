@@ -4,12 +4,13 @@
 use actix_web::http::Method;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use utoipa::ToSchema;
 
 /// Labels that a host must carry, all of them.
 pub type Labels = BTreeMap<String, String>;
 
 /// How much a token allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
     /// To read what the fleet is and does.

@@ -7,10 +7,11 @@ use serde::Serialize;
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use tokio::sync::{Mutex, MutexGuard};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// Who has paused something, and why.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Pause {
     /// Why.
     pub reason: String,

@@ -393,7 +393,7 @@ fn an_append_only_repository_without_admin_credential_fills_one_slot() {
     for kind in ["prune", "forget"] {
         let path = format!("/v1/hosts/{}/jobs", host.id);
         let refused = api.call("POST", &path, Some(&json!({"kind": kind})), &[]).unwrap();
-        assert_eq!(refused.status, 422, "{kind}: {}", refused.text);
+        assert_eq!(refused.status, 409, "{kind}: {}", refused.text);
         assert!(refused.problem().contains("admin"), "{}", refused.problem());
     }
     // An agent that understands `clear` is told that it has no admin credential any longer.

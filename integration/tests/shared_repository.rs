@@ -161,7 +161,7 @@ fn a_forget_that_would_delete_too_much_waits_for_a_person_who_has_seen_the_list(
     // Neither of these was refused for what it would delete.
     for other in [&dry["id"], &json!("nope")] {
         let body = json!({"kind": "forget", "confirm": other});
-        assert_eq!(api.call("POST", &format!("/v1/hosts/{host}/jobs"), Some(&body), &[]).unwrap().status, 422);
+        assert_eq!(api.call("POST", &format!("/v1/hosts/{host}/jobs"), Some(&body), &[]).unwrap().status, 409);
     }
     let confirmed = ended(&json!({"kind": "forget", "confirm": refused["id"]}));
     assert_eq!(confirmed["status"], "succeeded", "{confirmed}");

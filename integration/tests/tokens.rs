@@ -250,7 +250,7 @@ fn a_token_that_is_limited_sees_and_touches_its_hosts_only() {
     let others = json!({"kind": "unlock", "selector": {"labels": {"site": "bonn"}}});
     assert_eq!(status("POST", "operations", &others), 403);
     let by_id = json!({"kind": "unlock", "selector": {"ids": [other]}});
-    assert_eq!(status("POST", "operations", &by_id), 422, "nobody would run it");
+    assert_eq!(status("POST", "operations", &by_id), 409, "nobody would run it");
 }
 
 /// A job with a log of 16 MiB, and its host.

@@ -32,7 +32,8 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [Self; 4] = [Self::Done, Self::Unchanged, Self::Refused, Self::Failed];
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Done, Self::Unchanged, Self::Refused, Self::Failed];
 
     /// The word for it.
     pub const fn as_str(self) -> &'static str {

@@ -15,6 +15,7 @@ use futures_util::future::{try_join, try_join_all};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// Jobs in one statement.
@@ -25,7 +26,7 @@ const FORGOTTEN_AT_ONCE: i64 = 10;
 const CHANGED: &str = "the host was removed or got another repository meanwhile";
 
 /// What was asked for, as it is kept with the operation.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[allow(missing_docs, reason = "the words of the REST API")]
 pub struct Asked {
     pub selector: AskedSelector,
@@ -45,7 +46,7 @@ pub struct Asked {
 }
 
 /// Which hosts were asked for. Ids are counted only: there may be thousands, and the jobs tell whom they hit.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[allow(missing_docs, reason = "the words of the REST API")]
 pub struct AskedSelector {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

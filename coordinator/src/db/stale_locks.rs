@@ -12,13 +12,14 @@ use diesel::sql_types::{Array, Bool, Jsonb, Nullable, Text, Timestamptz, Uuid as
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use fleet_wire::{Kind, Timestamp};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// Characters of a text that an agent may say about a lock; a host name has up to 253.
 const LONGEST: usize = 255;
 
 /// How the lock's holder stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
     /// As far as the agent can tell that met it.
@@ -30,7 +31,7 @@ pub enum Standing {
 }
 
 /// A lock, as the agent of a job that met it reports it in `stats.lock`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[allow(missing_docs, reason = "the names are those of the agent's report")]
 pub struct Lock {
     #[serde(default)]

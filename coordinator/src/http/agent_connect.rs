@@ -7,12 +7,29 @@ use crate::services::Services;
 use crate::session::Session;
 use crate::vault::hash_token;
 use actix_web::{HttpRequest, HttpResponse, web};
+use utoipa::OpenApi;
 
 /// Adds the route.
 pub(super) fn configure(config: &mut web::ServiceConfig) {
     config.service(resource("/v1/agent/connect", [web::get().to(connect)], "GET"));
 }
 
+/// What the document says of them.
+#[derive(OpenApi)]
+#[openapi(paths(connect))]
+pub(super) struct Api;
+
+/// The agents' WebSocket
+#[utoipa::path(
+    get,
+    path = "/v1/agent/connect",
+    security(("agent_token" = [])),
+    responses(
+        (status = 101, description = "The socket is open."),
+        (status = 400, description = "This asks for no WebSocket."),
+        (status = 401)
+    )
+)]
 async fn connect(
     services: web::Data<Services>,
     request: HttpRequest,

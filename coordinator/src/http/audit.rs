@@ -1,7 +1,8 @@
 //! `/v1/audit`, and what has every change recorded that is asked for over REST.
 
 use super::failures::read;
-use super::page::{CURSOR, LIMIT, Page};
+use super::openapi::schemas;
+use super::page::{CURSOR, LIMIT, List, Page, PageOfIds};
 use super::params::{Params, bad_param};
 use super::problem::Problem;
 use super::routes::resource;
@@ -15,6 +16,7 @@ use actix_web::middleware::Next;
 use actix_web::{HttpRequest, HttpResponse, web};
 use fleet_wire::Timestamp;
 use serde::Serialize;
+use utoipa::{IntoParams, OpenApi, ToSchema};
 use uuid::Uuid;
 
 /// Where all of it is.
@@ -26,6 +28,11 @@ const AGENTS: &str = "agent/connect";
 pub(super) fn configure(config: &mut web::ServiceConfig) {
     config.service(resource("/audit", [web::get().to(list)], "GET"));
 }
+
+/// What the document says of them.
+#[derive(OpenApi)]
+#[openapi(paths(list))]
+pub(super) struct Api;
 
 /// What is recorded of a request, if it asks for a change.
 pub(super) fn change(request: &HttpRequest) -> Option<Subject> {
@@ -71,7 +78,8 @@ pub(super) async fn record<B: MessageBody>(
     Ok(response)
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AuditRecord)]
 struct RecordView {
     id: Uuid,
     at: Timestamp,
@@ -90,7 +98,8 @@ struct RecordView {
 }
 
 /// Whose it was; both are `null` of nobody who is known.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AuditedToken)]
 struct TokenView {
     id: Option<Uuid>,
     name: Option<String>,
@@ -115,6 +124,30 @@ impl From<Record> for RecordView {
     }
 }
 
+/// Which records a list has.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code, reason = "only for the document")]
+struct AuditFilter {
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+    /// The name or the id of a token.
+    #[param(value_type = Option<schemas::AnyText>)]
+    token: Option<String>,
+    /// An id or a name in the path that it was about.
+    #[param(value_type = Option<schemas::AnyText>)]
+    target: Option<String>,
+    #[param(value_type = Option<schemas::AuditOutcome>)]
+    outcome: Option<String>,
+}
+
+/// Who has changed what, the newest first
+#[utoipa::path(
+    get,
+    path = "/v1/audit",
+    params(PageOfIds, AuditFilter),
+    responses((status = 200, body = List<RecordView>))
+)]
 async fn list(services: web::Data<Services>, params: Params) -> Result<HttpResponse, Problem> {
     params.only(&["since", "until", "token", "target", "outcome", LIMIT, CURSOR])?;
     let page: Page<Uuid> = Page::of(&params)?;

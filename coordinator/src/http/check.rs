@@ -4,16 +4,16 @@ use super::problem::{FieldError, Problem};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
-/// The longest name of anything, in bytes: names stand in indexes, which take 2,700 bytes.
+/// The longest name of anything, in characters of up to four bytes: names stand in indexes, which take 2,700 bytes.
 pub const NAME: usize = 255;
-/// The longest single line, in bytes.
+/// The longest single line, in characters.
 pub const LINE: usize = 4096;
-/// The longest hook, in bytes.
+/// The longest hook, in characters.
 pub const HOOK: usize = 64 * 1024;
 /// How many labels a host may have.
-const LABELS: usize = 64;
+pub const LABELS: usize = 64;
 /// The highest bandwidth cap, in KiB a second: restic counts bytes in 64 bits.
-const HIGHEST_CAP: i64 = 1 << 40;
+pub const HIGHEST_CAP: i64 = 1 << 40;
 
 /// What is wrong with a body, field by field.
 #[derive(Debug, Default)]
@@ -33,7 +33,7 @@ impl Check {
         if self.0.is_empty() { Ok(()) } else { Err(Problem::invalid(self.0)) }
     }
 
-    /// A text of 1 to `longest` bytes.
+    /// A text of 1 to `longest` characters.
     pub fn filled(&mut self, pointer: &str, text: &str, longest: usize) {
         if text.is_empty() {
             self.wrong(pointer, "can't be empty");
@@ -42,10 +42,10 @@ impl Check {
         }
     }
 
-    /// A text of up to `longest` bytes.
+    /// A text of up to `longest` characters, as JSON Schema counts.
     pub fn short(&mut self, pointer: &str, text: &str, longest: usize) {
-        if text.len() > longest {
-            self.wrong(pointer, format!("may have {longest} bytes"));
+        if text.chars().nth(longest).is_some() {
+            self.wrong(pointer, format!("may have {longest} characters"));
         }
     }
 

@@ -5,6 +5,7 @@ use super::check::{Check, NAME};
 use super::clock::now;
 use super::failures::{evict, to_the_end, try_write, write_for_sure};
 use super::idempotency;
+use super::openapi::schemas;
 use super::problem::Problem;
 use super::routes::resource;
 use crate::db::enrollment::{CreateToken, Enroll, Enrolled, EnrollmentToken, Refusal};
@@ -20,12 +21,18 @@ use fleet_wire::{Arch, Os, Secret, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::str::FromStr;
+use utoipa::{OpenApi, ToSchema};
 use uuid::Uuid;
 
 /// How long a token is good unless its maker says, in seconds.
 const USUAL_TTL: i64 = 60 * 60;
 const SHORTEST_TTL: i64 = 1;
 const LONGEST_TTL: i64 = 30 * 24 * 60 * 60;
+
+/// What the document says of both.
+#[derive(OpenApi)]
+#[openapi(paths(create_token, enroll))]
+pub(super) struct Api;
 
 /// Adds the operator's route.
 pub fn configure(config: &mut web::ServiceConfig) {
@@ -38,21 +45,42 @@ pub fn configure_agent(config: &mut web::ServiceConfig) {
     config.service(route.wrap(from_fn(idempotency::of_body)));
 }
 
-#[derive(Deserialize)]
+/// What the host gets that is enrolled with it.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = NewEnrollmentToken)]
 struct NewToken {
+    /// For how long it is good; an hour unless it is said.
+    #[schema(minimum = 1, maximum = 2592000)]
     ttl_seconds: Option<i64>,
+    #[schema(value_type = Option<schemas::Labels>)]
     labels: Option<BTreeMap<String, String>>,
+    #[schema(value_type = Option<Uuid>)]
     repository_id: Option<String>,
+    /// A host that is enrolled anew: it keeps its id and its history.
+    #[schema(value_type = Option<Uuid>)]
     host_id: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = EnrollmentToken)]
 struct TokenView {
+    /// Shown this once.
+    #[schema(value_type = String)]
     token: Secret,
     expires_at: Timestamp,
 }
 
+/// Makes a token that enrols one host, once
+#[utoipa::path(
+    post,
+    path = "/v1/enrollment-tokens",
+    request_body = NewToken,
+    responses(
+        (status = 201, body = TokenView, headers(("Cache-Control" = String))),
+        (status = 409, description = "There is no such repository or host.")
+    )
+)]
 async fn create_token(services: web::Data<Services>, Body(new): Body<NewToken>) -> Result<HttpResponse, Problem> {
     let ttl = new.ttl_seconds.unwrap_or(USUAL_TTL);
     let labels = new.labels.unwrap_or_default();
@@ -75,7 +103,7 @@ async fn create_token(services: web::Data<Services>, Body(new): Body<NewToken>) 
         expires_at,
         used_at: None,
     };
-    let no = |pointer, what| Problem::invalid_field(pointer, format!("there is no {what} with this id"));
+    let no = |pointer, what| Problem::conflicting_field(pointer, format!("there is no {what} with this id"));
     match try_write(&services, CreateToken(row)).await? {
         Ok(true) => Ok(secret_answer().json(TokenView { token, expires_at })),
         Ok(false) => Err(no("/host_id", "host")),
@@ -95,17 +123,23 @@ pub(super) fn secret_answer() -> HttpResponseBuilder {
 }
 
 /// Agents may be newer than we are: a field that is not known is ignored.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 struct Enrollment {
+    #[schema(value_type = schemas::Token)]
     token: Secret,
+    #[schema(value_type = schemas::Name)]
     hostname: String,
+    #[schema(value_type = schemas::HostOs)]
     os: String,
+    #[schema(value_type = schemas::HostArch)]
     arch: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Identity {
     host_id: Uuid,
+    /// Shown this once.
+    #[schema(value_type = String)]
     agent_token: Secret,
 }
 
@@ -123,6 +157,18 @@ impl Enrollment {
     }
 }
 
+/// Enrols a host: the token in the body is what opens this
+#[utoipa::path(
+    post,
+    path = "/v1/agent/enroll",
+    security(()),
+    request_body = Enrollment,
+    responses(
+        (status = 201, body = Identity, headers(("Cache-Control" = String))),
+        (status = 403, description = "The token is not known, was used, or has expired."),
+        (status = 409, description = "Another host of this name uses the repository.")
+    )
+)]
 async fn enroll(services: web::Data<Services>, Body(given): Body<Enrollment>) -> Result<HttpResponse, Problem> {
     given.check()?;
     let agent_token = request::new_token(&services.vault, "fleet_agent").map_err(Problem::internal)?;

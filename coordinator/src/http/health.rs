@@ -8,8 +8,10 @@ use crate::services::Services;
 use actix_web::{HttpResponse, web};
 use chrono::{TimeDelta, Utc};
 use fleet_wire::Status;
+use serde::Serialize;
 use std::fmt::Write as _;
 use std::time::Duration;
+use utoipa::{OpenApi, ToSchema};
 
 /// How long the database may take to answer before it counts as away.
 const PING_LIMIT: Duration = Duration::from_secs(2);
@@ -23,19 +25,39 @@ pub fn configure(config: &mut web::ServiceConfig) {
     config.service(resource("/metrics", [web::get().to(metrics)], "GET"));
 }
 
+/// What the document says of them.
+#[derive(OpenApi)]
+#[openapi(paths(alive, ready, metrics))]
+pub(super) struct Api;
+
 /// Adds what can be told before there is a database.
 pub(super) fn configure_without_database(config: &mut web::ServiceConfig) {
     config.service(resource("/healthz", [web::get().to(alive)], "GET"));
     config.service(resource("/metrics", [web::get().to(async || samples(None))], "GET"));
 }
 
-async fn alive() -> HttpResponse {
-    HttpResponse::Ok().json(serde_json::json!({"status": "ok"}))
+#[derive(Serialize, ToSchema)]
+#[schema(as = State)]
+struct Health {
+    status: &'static str,
 }
 
+/// Whether the coordinator runs
+#[utoipa::path(get, path = "/healthz", security(()), responses((status = 200, body = Health)))]
+async fn alive() -> HttpResponse {
+    HttpResponse::Ok().json(Health { status: "ok" })
+}
+
+/// Whether it can serve
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    security(()),
+    responses((status = 200, body = Health), (status = 503, description = "The database does not answer."))
+)]
 async fn ready(services: web::Data<Services>) -> Result<HttpResponse, Problem> {
     match tokio::time::timeout(PING_LIMIT, services.database.ping()).await {
-        Ok(Ok(())) => Ok(HttpResponse::Ok().json(serde_json::json!({"status": "ready"}))),
+        Ok(Ok(())) => Ok(HttpResponse::Ok().json(Health { status: "ready" })),
         Ok(Err(error)) => Err(error.into()),
         Err(_) => Err(Problem::unavailable("the database does not answer")),
     }
@@ -66,6 +88,13 @@ async fn count(services: &Services) -> Result<Counts, DatabaseError> {
     counting.await
 }
 
+/// Counts, for Prometheus
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    security(()),
+    responses((status = 200, body = String, content_type = "text/plain; version=0.0.4; charset=utf-8"))
+)]
 async fn metrics(services: web::Data<Services>) -> HttpResponse {
     let counts = match tokio::time::timeout(COUNT_LIMIT, count(&services)).await {
         Ok(Ok(counts)) => Some(counts),

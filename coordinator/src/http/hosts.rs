@@ -4,7 +4,8 @@ use super::body::Body;
 use super::check::{Check, HOOK, LINE, no, path_id};
 use super::clock::now;
 use super::failures::{evict, read, settings_changed, to_the_end, write_for_sure};
-use super::page::{CURSOR, LIMIT, Page};
+use super::openapi::schemas;
+use super::page::{CURSOR, LIMIT, List, Page, PageOfTimes};
 use super::params::{Params, bad_param};
 use super::patch::Patch;
 use super::problem::Problem;
@@ -20,6 +21,7 @@ use actix_web::{HttpResponse, web};
 use fleet_wire::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use utoipa::{IntoParams, OpenApi, ToSchema};
 use uuid::Uuid;
 
 /// Without its runner any host could maintain the repository.
@@ -35,12 +37,19 @@ pub fn configure(config: &mut web::ServiceConfig) {
     ));
 }
 
-#[derive(Serialize)]
+/// What the document says of them.
+#[derive(OpenApi)]
+#[openapi(paths(list, get, change, decommission))]
+pub(super) struct Api;
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Host)]
 struct HostView {
     id: Uuid,
     hostname: String,
     os: String,
     arch: String,
+    #[schema(value_type = schemas::HostStatus)]
     status: &'static str,
     last_seen_at: Option<Timestamp>,
     agent_version: Option<String>,
@@ -107,6 +116,18 @@ pub async fn in_service(services: &Services, id: &str) -> Result<Host, Problem> 
     host.filter(|host| host.decommissioned_at.is_none()).ok_or_else(|| no("host"))
 }
 
+/// Which hosts a list has.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code, reason = "only for the document")]
+struct HostFilter {
+    #[param(value_type = Option<schemas::HostStatus>)]
+    status: Option<String>,
+    /// Labels that it carries, all of them: `name=value`.
+    #[param(value_type = Option<Vec<schemas::LabelFilter>>, style = Form, explode = true)]
+    label: Option<Vec<String>>,
+}
+
 fn filter(params: &Params, after: Option<(Timestamp, Uuid)>) -> Result<Filter, Problem> {
     params.only(&[LIMIT, CURSOR, "status", "label"])?;
     let online = match params.one("status")? {
@@ -122,6 +143,13 @@ fn filter(params: &Params, after: Option<(Timestamp, Uuid)>) -> Result<Filter, P
     Ok(Filter { online, labels, after })
 }
 
+/// Hosts in service, the oldest first
+#[utoipa::path(
+    get,
+    path = "/v1/hosts",
+    params(PageOfTimes, HostFilter),
+    responses((status = 200, body = List<HostView>))
+)]
 async fn list(services: web::Data<Services>, params: Params) -> Result<HttpResponse, Problem> {
     let page = Page::of(&params)?;
     let filter = filter(&params, page.after)?;
@@ -129,21 +157,38 @@ async fn list(services: web::Data<Services>, params: Params) -> Result<HttpRespo
     Ok(HttpResponse::Ok().json(page.list(rows, |host| (host.created_at, host.id), |host| view(&services, host))))
 }
 
+/// A host
+#[utoipa::path(get, path = "/v1/hosts/{id}", responses((status = 200, body = HostView)))]
 async fn get(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     let host = in_service(&services, &id).await?;
     Ok(HttpResponse::Ok().json(view(&services, host)))
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[derive(Default)]
+/// What is left out stays as it is.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct HostPatch {
+    /// All of its labels.
+    #[serde(default)]
+    #[schema(value_type = Option<schemas::Labels>)]
     labels: Patch<BTreeMap<String, String>>,
+    #[serde(default)]
+    #[schema(value_type = Option<Uuid>)]
     repository_id: Patch<String>,
+    #[serde(default)]
+    #[schema(value_type = Option<schemas::ShortText>)]
     hook_shell: Patch<String>,
+    #[serde(default)]
+    #[schema(value_type = Option<schemas::Hook>)]
     pre_hook: Patch<String>,
+    #[serde(default)]
+    #[schema(value_type = Option<schemas::Hook>)]
     post_hook: Patch<String>,
+    #[serde(default)]
+    #[schema(value_type = Option<schemas::Kbps>)]
     bandwidth_up_kbps: Patch<i64>,
+    #[serde(default)]
+    #[schema(value_type = Option<schemas::Kbps>)]
     bandwidth_down_kbps: Patch<i64>,
 }
 
@@ -184,6 +229,16 @@ impl HostPatch {
     }
 }
 
+/// Changes a host
+#[utoipa::path(
+    patch,
+    path = "/v1/hosts/{id}",
+    request_body = HostPatch,
+    responses(
+        (status = 200, body = HostView),
+        (status = 409, description = "It has open jobs, is a runner, or its name is taken in that repository, if there is one.")
+    )
+)]
 async fn change(
     services: web::Data<Services>,
     id: web::Path<String>,
@@ -209,7 +264,7 @@ async fn apply(services: web::Data<Services>, id: Uuid, changes: Changes) -> Res
                     "another host of this name uses the repository: snapshots are told apart by the name",
                 ),
                 Some("hosts_repository_id_fkey") => {
-                    Problem::invalid_field("/repository_id", "there is no repository with this id")
+                    Problem::conflicting_field("/repository_id", "there is no repository with this id")
                 }
                 _ => error.into(),
             });
@@ -221,6 +276,12 @@ async fn apply(services: web::Data<Services>, id: Uuid, changes: Changes) -> Res
     Ok(HttpResponse::Ok().json(view(&services, host)))
 }
 
+/// Takes a host out of service: its tokens and schedules go, its history stays
+#[utoipa::path(
+    delete,
+    path = "/v1/hosts/{id}",
+    responses((status = 204), (status = 409, description = "It is the runner of a repository."))
+)]
 async fn decommission(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     let id = path_id("host", &id)?;
     to_the_end(async move {

@@ -10,6 +10,7 @@ use actix_web::web::Bytes;
 use actix_web::{HttpResponse, web};
 use futures_util::stream;
 use std::io;
+use utoipa::OpenApi;
 use uuid::Uuid;
 
 /// Chunks that are read at once, at most: of a log that trickled in each has a line or two.
@@ -19,6 +20,21 @@ const BYTES_A_READ: i64 = 64 * 1024;
 /// A piece of the answer ends behind the chunk that makes it this large.
 const BYTES_A_PIECE: usize = 1024 * 1024;
 
+/// What the document says of it.
+#[derive(OpenApi)]
+#[openapi(paths(read))]
+pub(super) struct Api;
+
+/// A job's log, a JSON object a line
+#[utoipa::path(
+    get,
+    path = "/v1/jobs/{id}/logs",
+    params(
+        ("after_seq" = Option<i64>, Query, description = "Only lines behind this one."),
+        ("limit" = Option<i64>, Query, description = "So many lines at most.", minimum = 1)
+    ),
+    responses((status = 200, body = String, content_type = "application/x-ndjson"))
+)]
 pub(super) async fn read(
     services: web::Data<Services>,
     id: web::Path<String>,

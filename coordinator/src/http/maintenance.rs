@@ -5,6 +5,7 @@ use super::body::Body;
 use super::check::{Check, path_id};
 use super::clock::now;
 use super::failures::{read, settings_changed, to_the_end, write_for_sure};
+use super::openapi::schemas;
 use super::problem::Problem;
 use super::repositories::existing;
 use super::routes::resource;
@@ -16,6 +17,7 @@ use crate::timetable::Timetable;
 use actix_web::{HttpResponse, web};
 use fleet_wire::{ForgetLimit, Kind, Timestamp, is_check_subset};
 use serde::{Deserialize, Serialize};
+use utoipa::{OpenApi, ToSchema};
 use uuid::Uuid;
 
 /// Instants that an entry shows.
@@ -27,33 +29,68 @@ pub fn configure(config: &mut web::ServiceConfig) {
     config.service(resource("/repositories/{id}/maintenance", [web::put().to(put), web::get().to(get)], "PUT, GET"));
 }
 
-#[derive(Deserialize)]
+/// What the document says of them.
+#[derive(OpenApi)]
+#[openapi(paths(put, get))]
+pub(super) struct Api;
+
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = CheckSettings)]
 struct EntryBody {
+    #[schema(value_type = schemas::Cron)]
     cron: String,
     enabled: Option<bool>,
+    /// What a check reads; nothing unless it is said.
+    #[schema(value_type = Option<schemas::CheckSubset>)]
     subset: Option<String>,
 }
 
-#[derive(Deserialize)]
+/// How much a forget may delete at once; over that it deletes nothing, and fails.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = ForgetLimit)]
 struct LimitBody {
+    #[schema(minimum = 0)]
     snapshots: Option<i64>,
+    /// Of the snapshots that there are.
+    #[schema(minimum = 0, maximum = 1)]
     share: Option<f64>,
 }
 
-#[derive(Deserialize)]
+/// What is left out is not done.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = MaintenanceSettings)]
 struct MaintenanceBody {
+    #[schema(value_type = Option<EntrySettings>)]
     forget: Option<EntryBody>,
+    #[schema(value_type = Option<EntrySettings>)]
     prune: Option<EntryBody>,
     check: Option<EntryBody>,
+    /// UTC unless it is said.
+    #[schema(value_type = Option<schemas::TimeZone>)]
     timezone: Option<String>,
+    /// The one host that may delete.
+    #[schema(value_type = Option<Uuid>)]
     runner_host_id: Option<String>,
     forget_limit: Option<LimitBody>,
 }
 
-#[derive(Serialize)]
+/// When something is done that has no more to say.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code, reason = "only for the document")]
+struct EntrySettings {
+    #[schema(value_type = schemas::Cron)]
+    cron: String,
+    enabled: Option<bool>,
+    #[schema(value_type = Option<schemas::Nothing>)]
+    subset: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = MaintenanceEntry)]
 struct EntryView {
     cron: String,
     enabled: bool,
@@ -65,13 +102,15 @@ struct EntryView {
     overdue_since: Option<Timestamp>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Maintenance)]
 struct MaintenanceView {
     forget: Option<EntryView>,
     prune: Option<EntryView>,
     check: Option<EntryView>,
     timezone: String,
     runner_host_id: Option<Uuid>,
+    #[schema(value_type = Option<LimitBody>)]
     forget_limit: Option<ForgetLimit>,
 }
 
@@ -153,6 +192,13 @@ fn check_subset(check: &mut Check, kind: Kind, subset: Option<&str>) {
     }
 }
 
+/// Sets all of a repository's maintenance
+#[utoipa::path(
+    put,
+    path = "/v1/repositories/{id}/maintenance",
+    request_body = MaintenanceBody,
+    responses((status = 200, body = MaintenanceView), (status = 409, description = "The runner uses another repository."))
+)]
 async fn put(
     services: web::Data<Services>,
     id: web::Path<String>,
@@ -165,7 +211,7 @@ async fn put(
             Stored::Done(hosts) => settings_changed(&services, hosts).await,
             Stored::NotFound => return Err(super::check::no("repository")),
             Stored::NoRunner => {
-                return Err(Problem::invalid_field("/runner_host_id", "must be a host that uses this repository"));
+                return Err(Problem::conflicting_field("/runner_host_id", "must be a host that uses this repository"));
             }
         }
         show(&services, &id).await
@@ -173,6 +219,8 @@ async fn put(
     .await
 }
 
+/// A repository's maintenance
+#[utoipa::path(get, path = "/v1/repositories/{id}/maintenance", responses((status = 200, body = MaintenanceView)))]
 async fn get(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     show(&services, &id).await
 }

@@ -15,6 +15,7 @@ pub mod idempotency;
 pub mod jobs;
 pub mod logs;
 pub mod maintenance;
+pub mod openapi;
 mod operation_request;
 mod operation_views;
 pub mod operations;
@@ -64,6 +65,7 @@ pub fn app(
 /// Adds every route. What agents use comes first: it has its own tokens.
 pub fn configure(config: &mut web::ServiceConfig) {
     health::configure(config);
+    openapi::configure(config);
     enrollment::configure_agent(config);
     agent_connect::configure(config);
     let with_token = web::scope("/v1").wrap(from_fn(idempotency::of_token)).wrap(from_fn(auth::require_token));

@@ -1,6 +1,7 @@
 //! What an operation is asked to be, and what is wrong with that whatever hosts there are.
 
 use super::check::Check;
+use super::openapi::schemas;
 use super::problem::Problem;
 use crate::db::operations::{Asked, AskedSelector};
 use crate::db::planning::Selection;
@@ -9,18 +10,26 @@ use crate::operation::select::Per;
 use fleet_wire::{Cap, Kind};
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// The largest number that a limit of an operation may be.
 const MOST: i64 = 1_000_000;
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+/// Which hosts: `all`, or those that are like all of the others that are given.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct Selector {
+    #[serde(default)]
     all: bool,
+    #[serde(default)]
+    #[schema(value_type = schemas::WantedLabels)]
     labels: BTreeMap<String, String>,
+    #[schema(value_type = Option<schemas::HostStatus>)]
     status: Option<HostStatus>,
+    #[schema(value_type = Option<Uuid>)]
     repository_id: Option<String>,
+    #[schema(value_type = Option<Vec<Uuid>>)]
     ids: Option<Vec<String>>,
 }
 
@@ -31,20 +40,36 @@ enum HostStatus {
     Offline,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = NewOperation)]
 pub(super) struct OperationRequest {
+    #[schema(value_type = schemas::Kind)]
     kind: Kind,
     selector: Selector,
+    /// Whether each host gets a job, or one of each repository; unless it is said, as the kind wants it.
     per: Option<Per>,
+    /// Of a backup; of a forget, to keep it to that one.
+    #[schema(value_type = Option<schemas::GroupName>)]
     source_group: Option<String>,
+    /// Of a check: what it reads.
     #[serde(default)]
+    #[schema(value_type = Vec<schemas::CheckSubset>, max_items = 1)]
     args: Vec<String>,
+    #[schema(value_type = Option<schemas::JobCap>)]
     bandwidth_up_kbps: Option<i64>,
+    #[schema(value_type = Option<schemas::JobCap>)]
     bandwidth_down_kbps: Option<i64>,
+    /// So many go first, and the others only if all of them succeed.
+    #[schema(minimum = 1, maximum = 1000000)]
     canaries: Option<i64>,
+    /// So many at once.
+    #[schema(minimum = 1, maximum = 1000000)]
     max_parallel: Option<i64>,
+    /// When so many have failed, nothing new is started.
+    #[schema(minimum = 1, maximum = 1000000)]
     stop_after_failures: Option<i64>,
+    /// Only says whom it would hit, in pages.
     #[serde(default)]
     pub(super) dry_run: bool,
 }

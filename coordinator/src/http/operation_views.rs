@@ -4,10 +4,12 @@ use crate::db::operations::{Asked, Operation, Part, Tally};
 use crate::operation::Look;
 use fleet_wire::Timestamp;
 use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// An operation.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Operation)]
 pub(super) struct OperationView {
     id: Uuid,
     kind: String,
@@ -28,7 +30,8 @@ pub(super) struct OperationView {
 }
 
 /// How its members stand.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OperationCounts)]
 struct Counts {
     jobs: i64,
     /// Members that got no job.

@@ -4,10 +4,11 @@ use super::body::Body;
 use super::check::{no, path_id};
 use super::clock::now;
 use super::failures::{WAIT_LIMIT, dispatched, read, told_in_time};
-use super::jobs::{LONGEST_WAIT, list_of};
+use super::jobs::{JobView, LONGEST_WAIT, list_of};
+use super::openapi::schemas;
 use super::operation_request::{OperationRequest, Plan};
 use super::operation_views::{self, OperationView};
-use super::page::{CURSOR, LIMIT, List, Page};
+use super::page::{CURSOR, LIMIT, List, Page, PageOfIds, PageOfNumbers, PageOfTimes};
 use super::params::Params;
 use super::problem::{FieldError, Problem};
 use super::reach::{check_kind, reach};
@@ -32,6 +33,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 use tokio::time::Instant;
+use utoipa::{OpenApi, ToSchema};
 use uuid::Uuid;
 
 /// Of how many reasons the answer tells when no host can run it.
@@ -48,6 +50,23 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
         .service(resource("/operations/{id}/retry", [web::post().to(retry)], "POST"));
 }
 
+/// What the document says of them.
+#[derive(OpenApi)]
+#[openapi(paths(make, list, get, jobs, skipped, cancel, retry))]
+pub(super) struct Api;
+
+/// Starts an operation, or with `dry_run` says whom it would hit
+#[utoipa::path(
+    post,
+    path = "/v1/operations",
+    params(PageOfNumbers),
+    request_body = OperationRequest,
+    responses(
+        (status = 200, description = "What would be done: nothing was.", body = Preview),
+        (status = 202, body = OperationView, headers(("Location" = String))),
+        (status = 409, description = "No host would run it.")
+    )
+)]
 async fn make(
     services: web::Data<Services>,
     params: Params,
@@ -107,31 +126,35 @@ async fn made_before(services: &Services) -> Result<Option<Operation>, Problem> 
 
 const NO_HOST: &str = "there is no host with this id in service";
 
+#[derive(Serialize, ToSchema)]
+struct Preview {
+    #[schema(value_type = schemas::Kind)]
+    kind: Kind,
+    per: Per,
+    counts: PreviewCounts,
+    items: Vec<PreviewItem>,
+    next_cursor: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct PreviewCounts {
+    jobs: usize,
+    skipped: usize,
+}
+
+#[derive(Serialize, ToSchema)]
+struct PreviewItem {
+    host_id: Uuid,
+    hostname: Option<String>,
+    repository_id: Option<Uuid>,
+    /// Why it would get no job.
+    skipped: Option<String>,
+}
+
 /// What would be done; nothing is.
 fn preview(plan: &Plan, members: Vec<Member>, unknown: Vec<Uuid>, page: &Page<i64>) -> HttpResponse {
-    #[derive(Serialize)]
-    struct Preview {
-        kind: Kind,
-        per: Per,
-        counts: Counts,
-        items: Vec<PreviewItem>,
-        next_cursor: Option<String>,
-    }
-    #[derive(Serialize)]
-    struct Counts {
-        jobs: usize,
-        skipped: usize,
-    }
-    #[derive(Serialize)]
-    struct PreviewItem {
-        host_id: Uuid,
-        hostname: Option<String>,
-        repository_id: Option<Uuid>,
-        /// Why it would get no job.
-        skipped: Option<String>,
-    }
     let jobs = members.iter().filter(|member| member.job.is_ok()).count();
-    let counts = Counts { jobs, skipped: members.len() + unknown.len() - jobs };
+    let counts = PreviewCounts { jobs, skipped: members.len() + unknown.len() - jobs };
     let of_member = |member: Member| PreviewItem {
         host_id: member.host_id,
         hostname: Some(member.hostname),
@@ -207,15 +230,15 @@ async fn submit(
     }
 }
 
-/// 422: nobody would run it.
+/// 409: nobody would run it.
 fn nobody(skipped: &[Skipped]) -> Problem {
     if skipped.is_empty() {
-        return Problem::invalid_field("/selector", "no host in service is like that");
+        return Problem::conflicting_field("/selector", "no host in service is like that");
     }
     let reason = |skipped: &Skipped| {
         FieldError::new("/selector", format!("host {} can't run it: {}", skipped.host_id, skipped.reason))
     };
-    Problem::invalid(skipped.iter().take(REASONS).map(reason).collect())
+    Problem::conflicts(skipped.iter().take(REASONS).map(reason).collect())
 }
 
 async fn accepted(services: &Services, operation: Operation) -> Result<HttpResponse, Problem> {
@@ -260,6 +283,13 @@ async fn find(services: &Services, id: &str) -> Result<Operation, Problem> {
     found.ok_or_else(|| no("operation"))
 }
 
+/// Operations, the newest first
+#[utoipa::path(
+    get,
+    path = "/v1/operations",
+    params(PageOfTimes),
+    responses((status = 200, body = List<OperationView>))
+)]
 async fn list(services: web::Data<Services>, params: Params) -> Result<HttpResponse, Problem> {
     params.only(&[LIMIT, CURSOR])?;
     let page: Page<(Timestamp, Uuid)> = Page::of(&params)?;
@@ -270,6 +300,13 @@ async fn list(services: web::Data<Services>, params: Params) -> Result<HttpRespo
     Ok(HttpResponse::Ok().json(List { items: views(&services, items).await?, next_cursor }))
 }
 
+/// An operation; with `wait`, as soon as it is over or the time is up
+#[utoipa::path(
+    get,
+    path = "/v1/operations/{id}",
+    params(("wait" = Option<i64>, Query, description = "Seconds.", minimum = 0, maximum = 60)),
+    responses((status = 200, body = OperationView))
+)]
 async fn get(services: web::Data<Services>, id: web::Path<String>, params: Params) -> Result<HttpResponse, Problem> {
     params.only(&["wait"])?;
     let wait = params.number("wait", 0..=LONGEST_WAIT)?.unwrap_or(0);
@@ -288,22 +325,42 @@ async fn get(services: web::Data<Services>, id: web::Path<String>, params: Param
     Ok(HttpResponse::Ok().json(show(&services, operation).await?))
 }
 
+/// Jobs of an operation, the newest first
+#[utoipa::path(
+    get,
+    path = "/v1/operations/{id}/jobs",
+    params(
+        PageOfTimes,
+        ("host_id" = Option<schemas::AnyText>, Query),
+        ("status" = Option<schemas::JobStatus>, Query)
+    ),
+    responses((status = 200, body = List<JobView>))
+)]
 async fn jobs(services: web::Data<Services>, id: web::Path<String>, params: Params) -> Result<HttpResponse, Problem> {
     params.only(&["host_id", "status", LIMIT, CURSOR])?;
     let operation = find(&services, &id).await?;
     list_of(&services, &params, Some(operation.id)).await
 }
 
+#[derive(Serialize, ToSchema)]
+#[schema(as = SkippedHost)]
+struct SkippedView {
+    host_id: Uuid,
+    reason: String,
+}
+
+/// Hosts that an operation gave no job, and why
+#[utoipa::path(
+    get,
+    path = "/v1/operations/{id}/skipped",
+    params(PageOfIds),
+    responses((status = 200, body = List<SkippedView>))
+)]
 async fn skipped(
     services: web::Data<Services>,
     id: web::Path<String>,
     params: Params,
 ) -> Result<HttpResponse, Problem> {
-    #[derive(Serialize)]
-    struct SkippedView {
-        host_id: Uuid,
-        reason: String,
-    }
     params.only(&[LIMIT, CURSOR])?;
     let page: Page<Uuid> = Page::of(&params)?;
     let operation = find(&services, &id).await?;
@@ -317,6 +374,7 @@ async fn skipped(
 }
 
 /// The same answer however often it is asked: the operation, which ends or has ended.
+#[utoipa::path(post, path = "/v1/operations/{id}/cancel", responses((status = 202, body = OperationView)))]
 async fn cancel(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     let operation = find(&services, &id).await?;
     if let Some(actor) = services.operations.get(operation.id) {
@@ -335,7 +393,7 @@ async fn cancel(services: web::Data<Services>, id: web::Path<String>) -> Result<
 }
 
 /// What of an operation is tried again.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum Retried {
     Failed,
@@ -343,9 +401,10 @@ enum Retried {
     Skipped,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct RetryRequest {
+    /// `failed` unless it is said.
     #[serde(default = "failed")]
     outcomes: Vec<Retried>,
 }
@@ -355,6 +414,15 @@ fn failed() -> Vec<Retried> {
 }
 
 /// A new operation for the hosts whose jobs failed, planned anew.
+#[utoipa::path(
+    post,
+    path = "/v1/operations/{id}/retry",
+    request_body = RetryRequest,
+    responses(
+        (status = 202, body = OperationView, headers(("Location" = String))),
+        (status = 409, description = "It is not over, or there is nothing to try again.")
+    )
+)]
 async fn retry(
     services: web::Data<Services>,
     id: web::Path<String>,

@@ -5,7 +5,8 @@ use super::check::{Check, LINE, path_id};
 use super::clock::now;
 use super::failures::{read, settings_changed, to_the_end, write_for_sure};
 use super::hosts::in_service;
-use super::page::{CURSOR, LIMIT, Page};
+use super::openapi::schemas;
+use super::page::{CURSOR, LIMIT, List, Page, PageOfTimes};
 use super::params::Params;
 use super::problem::Problem;
 use super::reach::reach;
@@ -20,6 +21,7 @@ use crate::ticker::runs;
 use actix_web::{HttpResponse, web};
 use fleet_wire::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::{OpenApi, ToSchema};
 use uuid::Uuid;
 
 const METHODS: &str = "PUT, GET, DELETE";
@@ -37,16 +39,35 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(resource("/pauses", [web::get().to(list)], "GET"));
 }
 
-#[derive(Deserialize)]
+/// What the document says of them.
+#[derive(OpenApi)]
+#[openapi(paths(
+    put_host,
+    get_host,
+    delete_host,
+    put_repository,
+    get_repository,
+    delete_repository,
+    put_fleet,
+    get_fleet,
+    delete_fleet,
+    list
+))]
+pub(super) struct Api;
+
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = PauseReason)]
 struct PauseBody {
+    #[schema(value_type = schemas::Line)]
     reason: String,
 }
 
 /// A pause in the list of all.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = PauseOf)]
 struct PauseView {
-    /// `fleet`, `repository` or `host`.
+    #[schema(value_type = schemas::PauseScope)]
     scope: &'static str,
     host_id: Option<Uuid>,
     repository_id: Option<Uuid>,
@@ -112,6 +133,8 @@ fn show(services: &Services, target: Target) -> Result<HttpResponse, Problem> {
     services.pauses.get(target).map(|pause| HttpResponse::Ok().json(pause)).ok_or_else(|| not_paused(target))
 }
 
+/// Pauses a host: nothing new is started but an unlock
+#[utoipa::path(put, path = "/v1/hosts/{id}/pause", request_body = PauseBody, responses((status = 200, body = Pause)))]
 async fn put_host(
     services: web::Data<Services>,
     id: web::Path<String>,
@@ -120,14 +143,28 @@ async fn put_host(
     put(services, Target::Host(path_id("host", &id)?), body).await
 }
 
+/// The pause of a host
+#[utoipa::path(
+    get,
+    path = "/v1/hosts/{id}/pause",
+    responses((status = 200, body = Pause), (status = 404, description = "There is none."))
+)]
 async fn get_host(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     show(&services, Target::Host(in_service(&services, &id).await?.id))
 }
 
+/// Ends the pause of a host
+#[utoipa::path(
+    delete,
+    path = "/v1/hosts/{id}/pause",
+    responses((status = 204), (status = 404, description = "There is none."))
+)]
 async fn delete_host(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     delete(services, Target::Host(path_id("host", &id)?)).await
 }
 
+/// Pauses a repository: nothing new is started but an unlock
+#[utoipa::path(put, path = "/v1/repositories/{id}/pause", request_body = PauseBody, responses((status = 200, body = Pause)))]
 async fn put_repository(
     services: web::Data<Services>,
     id: web::Path<String>,
@@ -136,26 +173,59 @@ async fn put_repository(
     put(services, Target::Repository(path_id("repository", &id)?), body).await
 }
 
+/// The pause of a repository
+#[utoipa::path(
+    get,
+    path = "/v1/repositories/{id}/pause",
+    responses((status = 200, body = Pause), (status = 404, description = "There is none."))
+)]
 async fn get_repository(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     show(&services, Target::Repository(existing(&services, &id).await?.id))
 }
 
+/// Ends the pause of a repository
+#[utoipa::path(
+    delete,
+    path = "/v1/repositories/{id}/pause",
+    responses((status = 204), (status = 404, description = "There is none."))
+)]
 async fn delete_repository(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     delete(services, Target::Repository(path_id("repository", &id)?)).await
 }
 
+/// Pauses the whole fleet: nothing new is started but an unlock
+#[utoipa::path(put, path = "/v1/pause", request_body = PauseBody, responses((status = 200, body = Pause)))]
 async fn put_fleet(services: web::Data<Services>, Body(body): Body<PauseBody>) -> Result<HttpResponse, Problem> {
     put(services, Target::Fleet, body).await
 }
 
+/// The pause of the whole fleet
+#[utoipa::path(
+    get,
+    path = "/v1/pause",
+    responses((status = 200, body = Pause), (status = 404, description = "There is none."))
+)]
 async fn get_fleet(services: web::Data<Services>) -> Result<HttpResponse, Problem> {
     show(&services, Target::Fleet)
 }
 
+/// Ends the pause of the whole fleet
+#[utoipa::path(
+    delete,
+    path = "/v1/pause",
+    responses((status = 204), (status = 404, description = "There is none."))
+)]
 async fn delete_fleet(services: web::Data<Services>) -> Result<HttpResponse, Problem> {
     delete(services, Target::Fleet).await
 }
 
+/// All pauses, the oldest first
+#[utoipa::path(
+    get,
+    path = "/v1/pauses",
+    params(PageOfTimes),
+    responses((status = 200, body = List<PauseView>))
+)]
 async fn list(services: web::Data<Services>, params: Params) -> Result<HttpResponse, Problem> {
     params.only(&[LIMIT, CURSOR])?;
     let page: Page<(Timestamp, Uuid)> = Page::of(&params)?;

@@ -49,6 +49,23 @@ enum Kind {
 }
 
 impl Kind {
+    const ALL: [Self; 14] = [
+        Self::Malformed,
+        Self::Unauthorized,
+        Self::TokenRefused,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::Conflict,
+        Self::InProgress,
+        Self::TooLarge,
+        Self::Invalid,
+        Self::KeyReused,
+        Self::Internal,
+        Self::Unavailable,
+        Self::OutcomeUnknown,
+    ];
+
     /// (`type` without its prefix, `title`, status).
     fn facts(self) -> (&'static str, &'static str, StatusCode) {
         match self {
@@ -74,6 +91,19 @@ impl Kind {
             }
         }
     }
+}
+
+/// All kinds of problem: (`type`, `title`, status).
+pub(super) fn catalogue() -> impl Iterator<Item = (String, &'static str, u16)> {
+    Kind::ALL.into_iter().map(|kind| {
+        let (name, title, status) = kind.facts();
+        (uri(name), title, status.as_u16())
+    })
+}
+
+/// The `type` of a kind of problem.
+fn uri(name: &str) -> String {
+    format!("/problems/{name}")
 }
 
 /// An answer that says what went wrong.
@@ -124,6 +154,17 @@ impl Problem {
     /// 409. `detail` says with what it conflicts.
     pub fn conflict(detail: impl Into<String>) -> Self {
         Self::new(Kind::Conflict, detail)
+    }
+
+    /// 409 about single fields: each makes sense, but not as the fleet is now. What makes no sense whatever the fleet is, is
+    /// [`invalid`](Self::invalid).
+    pub fn conflicts(errors: Vec<FieldError>) -> Self {
+        Self { detail: summary(&errors), errors, ..Self::new(Kind::Conflict, "") }
+    }
+
+    /// 409 about one field.
+    pub fn conflicting_field(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::conflicts(vec![FieldError::new(pointer, detail)])
     }
 
     /// 409: the same request, under the same key, is not answered yet.
@@ -213,7 +254,7 @@ impl ResponseError for Problem {
         let request_id = request_id::current();
         request::note(&self.detail);
         let body = Body {
-            r#type: format!("/problems/{name}"),
+            r#type: uri(name),
             title,
             status: status.as_u16(),
             detail: &self.detail,

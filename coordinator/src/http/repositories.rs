@@ -4,7 +4,8 @@ use super::body::Body;
 use super::check::{Check, LINE, NAME, no, path_id};
 use super::clock::now;
 use super::failures::{read, settings_changed, to_the_end, try_write, write, write_for_sure};
-use super::page::{CURSOR, LIMIT, Page};
+use super::openapi::schemas;
+use super::page::{CURSOR, LIMIT, List, Page, PageOfTimes};
 use super::params::Params;
 use super::patch::Patch;
 use super::problem::Problem;
@@ -24,6 +25,7 @@ use actix_web::http::header::LOCATION;
 use actix_web::{HttpResponse, HttpResponseBuilder, web};
 use fleet_wire::{Secret, Timestamp};
 use serde::{Deserialize, Serialize};
+use utoipa::{OpenApi, ToSchema};
 use uuid::Uuid;
 
 /// The highest `max_backups`: more hosts than any fleet has.
@@ -39,7 +41,13 @@ pub fn configure(config: &mut web::ServiceConfig) {
     ));
 }
 
-#[derive(Serialize)]
+/// What the document says of them.
+#[derive(OpenApi)]
+#[openapi(paths(create, list, get, change, delete))]
+pub(super) struct Api;
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = AdminCredential)]
 struct AdminView {
     url: Option<String>,
     username: Option<String>,
@@ -47,7 +55,8 @@ struct AdminView {
     has_credential: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Repository)]
 struct RepositoryView {
     id: Uuid,
     name: String,
@@ -67,7 +76,8 @@ struct RepositoryView {
 }
 
 /// One repository, with how it is.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = RepositoryWithHealth)]
 struct Detail {
     #[serde(flatten)]
     repository: RepositoryView,
@@ -100,40 +110,73 @@ impl RepositoryView {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct NewRepository {
+    #[schema(value_type = schemas::Name)]
     name: String,
+    #[schema(value_type = schemas::RepositoryUrl)]
     url: String,
+    #[schema(value_type = schemas::SecretLine)]
     password: Secret,
+    #[schema(value_type = Option<schemas::Username>)]
     username: Option<String>,
+    #[schema(value_type = Option<schemas::SecretLine>)]
     credential: Option<Secret>,
     #[serde(default)]
+    #[schema(value_type = Option<AdminPatch>)]
     admin: Patch<AdminPatch>,
     #[serde(default)]
     append_only: bool,
+    #[schema(minimum = 1, maximum = 1000000)]
     max_backups: Option<i64>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+/// What is left out stays as it is.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct RepositoryPatch {
+    #[serde(default)]
+    #[schema(value_type = schemas::Name)]
     name: Patch<String>,
+    #[serde(default)]
+    #[schema(value_type = schemas::RepositoryUrl)]
     url: Patch<String>,
+    #[serde(default)]
+    #[schema(value_type = schemas::SecretLine)]
     password: Patch<Secret>,
+    #[serde(default)]
+    #[schema(value_type = Option<schemas::Username>)]
     username: Patch<String>,
+    #[serde(default)]
+    #[schema(value_type = Option<schemas::SecretLine>)]
     credential: Patch<Secret>,
+    #[serde(default)]
+    #[schema(value_type = Option<AdminPatch>)]
     admin: Patch<AdminPatch>,
+    #[serde(default)]
+    #[schema(value_type = bool)]
     append_only: Patch<bool>,
+    #[serde(default)]
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 1000000)]
     max_backups: Patch<i64>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+/// What the repository's runner uses; what is left out is as for everybody.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct AdminPatch {
+    #[serde(default)]
+    #[schema(value_type = Option<schemas::RepositoryUrl>)]
     url: Patch<String>,
+    #[serde(default)]
+    #[schema(value_type = Option<schemas::Username>)]
     username: Patch<String>,
+    #[serde(default)]
+    #[schema(value_type = Option<schemas::SecretLine>)]
     credential: Patch<Secret>,
+    #[serde(default)]
+    #[schema(value_type = Option<schemas::SecretLine>)]
     password: Patch<Secret>,
 }
 
@@ -254,6 +297,16 @@ fn refused(error: WriteError) -> Problem {
     }
 }
 
+/// Makes a repository known
+#[utoipa::path(
+    post,
+    path = "/v1/repositories",
+    request_body = NewRepository,
+    responses(
+        (status = 201, body = Detail, headers(("Location" = String))),
+        (status = 409, description = "There is a repository of this name.")
+    )
+)]
 async fn create(services: web::Data<Services>, Body(new): Body<NewRepository>) -> Result<HttpResponse, Problem> {
     let id = request::new_id();
     let changes = RepositoryPatch::from(new).into_changes(&services.vault, id)?;
@@ -289,6 +342,13 @@ async fn create(services: web::Data<Services>, Body(new): Body<NewRepository>) -
     show(&services, answer, row).await
 }
 
+/// Repositories, the oldest first
+#[utoipa::path(
+    get,
+    path = "/v1/repositories",
+    params(PageOfTimes),
+    responses((status = 200, body = List<Detail>))
+)]
 async fn list(services: web::Data<Services>, params: Params) -> Result<HttpResponse, Problem> {
     params.only(&[LIMIT, CURSOR])?;
     let page = Page::of(&params)?;
@@ -310,6 +370,8 @@ pub async fn existing(services: &Services, id: &str) -> Result<Repository, Probl
     row.ok_or_else(|| no("repository"))
 }
 
+/// A repository
+#[utoipa::path(get, path = "/v1/repositories/{id}", responses((status = 200, body = Detail)))]
 async fn get(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     show(&services, HttpResponse::Ok(), existing(&services, &id).await?).await
 }
@@ -330,6 +392,16 @@ async fn details(services: &Services, rows: Vec<Repository>) -> Result<Vec<Detai
         .collect())
 }
 
+/// Changes a repository
+#[utoipa::path(
+    patch,
+    path = "/v1/repositories/{id}",
+    request_body = RepositoryPatch,
+    responses(
+        (status = 200, body = Detail),
+        (status = 409, description = "There is one of this name, or jobs that are not over work on it.")
+    )
+)]
 async fn change(
     services: web::Data<Services>,
     id: web::Path<String>,
@@ -364,6 +436,12 @@ async fn limit_backups(services: &Services, row: &Repository) -> Result<(), Prob
     Ok(services.dispatcher.send(limit).await?)
 }
 
+/// Forgets a repository: nothing in it is touched
+#[utoipa::path(
+    delete,
+    path = "/v1/repositories/{id}",
+    responses((status = 204), (status = 409, description = "Hosts or the history of jobs need it."))
+)]
 async fn delete(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     let id = path_id("repository", &id)?;
     match write(&services, Delete::new(id)).await? {

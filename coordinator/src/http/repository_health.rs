@@ -10,17 +10,19 @@ use chrono::TimeDelta;
 use diesel_async::AsyncPgConnection;
 use fleet_wire::Timestamp;
 use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// How a repository is.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub(super) struct Health {
+    /// `ok` or `degraded`.
     status: &'static str,
     problems: Vec<Trouble>,
 }
 
 /// One thing that is wrong.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 struct Trouble {
     #[serde(rename = "type")]
     kind: &'static str,
@@ -30,7 +32,8 @@ struct Trouble {
 }
 
 /// A lock that nobody seems to hold any more, and how it goes: an `unlock` job on this host, which only a person asks for.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[schema(as = MetLock)]
 struct LockView {
     lock: Lock,
     met_by_job_id: Uuid,

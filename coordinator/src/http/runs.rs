@@ -4,7 +4,8 @@ use super::check::path_id;
 use super::clock::now;
 use super::failures::read;
 use super::hosts::in_service;
-use super::page::{CURSOR, LIMIT, Page};
+use super::openapi::schemas;
+use super::page::{CURSOR, LIMIT, List, Page, PageOfOverdue, PageOfTimes};
 use super::params::Params;
 use super::problem::Problem;
 use super::reach::reach;
@@ -15,6 +16,7 @@ use crate::services::Services;
 use actix_web::{HttpResponse, web};
 use fleet_wire::Timestamp;
 use serde::Serialize;
+use utoipa::{OpenApi, ToSchema};
 use uuid::Uuid;
 
 /// Adds the routes.
@@ -24,15 +26,23 @@ pub fn configure(config: &mut web::ServiceConfig) {
     config.service(resource("/overdue", [web::get().to(what_is_overdue)], "GET"));
 }
 
-#[derive(Serialize)]
+/// What the document says of them.
+#[derive(OpenApi)]
+#[openapi(paths(of_host, of_repository, what_is_overdue))]
+pub(super) struct Api;
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Run)]
 struct RunView {
     id: Uuid,
+    #[schema(value_type = schemas::Kind)]
     kind: String,
     host_id: Option<Uuid>,
     source_group: Option<String>,
     schedule_id: Option<Uuid>,
     repository_id: Option<Uuid>,
     due_at: Timestamp,
+    #[schema(value_type = schemas::RunOutcome)]
     outcome: String,
     reason: Option<String>,
     /// Of the latest attempt; none was made of what was missed or skipped.
@@ -61,6 +71,13 @@ impl From<Run> for RunView {
     }
 }
 
+/// Runs of a host that were due, the latest first
+#[utoipa::path(
+    get,
+    path = "/v1/hosts/{id}/runs",
+    params(PageOfTimes),
+    responses((status = 200, body = List<RunView>))
+)]
 async fn of_host(
     services: web::Data<Services>,
     id: web::Path<String>,
@@ -70,6 +87,13 @@ async fn of_host(
     list(&services, Whose::Host(host), &params).await
 }
 
+/// Maintenance of a repository that was due, the latest first
+#[utoipa::path(
+    get,
+    path = "/v1/repositories/{id}/runs",
+    params(PageOfTimes),
+    responses((status = 200, body = List<RunView>))
+)]
 async fn of_repository(
     services: web::Data<Services>,
     id: web::Path<String>,
@@ -88,8 +112,10 @@ async fn list(services: &Services, whose: Whose, params: &Params) -> Result<Http
     Ok(HttpResponse::Ok().json(page.list(rows, |run| (run.due_at, run.id), RunView::from)))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Overdue)]
 struct OverdueView {
+    #[schema(value_type = schemas::Kind)]
     kind: String,
     /// Of a backup, as its source group.
     host_id: Option<Uuid>,
@@ -116,6 +142,13 @@ impl From<Overdue> for OverdueView {
     }
 }
 
+/// What has not succeeded within its time, the longest first
+#[utoipa::path(
+    get,
+    path = "/v1/overdue",
+    params(PageOfOverdue),
+    responses((status = 200, body = List<OverdueView>))
+)]
 async fn what_is_overdue(services: web::Data<Services>, params: Params) -> Result<HttpResponse, Problem> {
     params.only(&[LIMIT, CURSOR])?;
     let page: Page<Place> = Page::of(&params)?;

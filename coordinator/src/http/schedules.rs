@@ -5,7 +5,8 @@ use super::check::{Check, LINE, no, path_id};
 use super::clock::now;
 use super::failures::{read, settled_settings};
 use super::hosts::in_service;
-use super::page::{CURSOR, LIMIT, Page};
+use super::openapi::schemas;
+use super::page::{CURSOR, LIMIT, List, Page, PageOfTimes};
 use super::params::Params;
 use super::problem::Problem;
 use super::routes::resource;
@@ -19,6 +20,7 @@ use actix_web::{HttpResponse, web};
 use fleet_wire::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
+use utoipa::{OpenApi, ToSchema};
 use uuid::Uuid;
 
 /// Firings that a schedule shows.
@@ -38,19 +40,34 @@ pub fn configure(config: &mut web::ServiceConfig) {
     ));
 }
 
-#[derive(Deserialize)]
+/// What the document says of them.
+#[derive(OpenApi)]
+#[openapi(paths(create, list, get, put, delete))]
+pub(super) struct Api;
+
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = ScheduleSettings)]
 struct ScheduleBody {
+    #[schema(value_type = schemas::Cron)]
     cron: String,
+    /// UTC unless it is said.
+    #[schema(value_type = Option<schemas::TimeZone>)]
     timezone: Option<String>,
     enabled: Option<bool>,
+    #[schema(value_type = Vec<schemas::GroupName>, min_items = 1)]
     source_groups: Vec<String>,
+    /// How late a missed firing is caught up; a day unless it is said.
+    #[schema(minimum = 0, maximum = 2678400)]
     catch_up_seconds: Option<i64>,
+    #[schema(value_type = Option<schemas::Kbps>)]
     bandwidth_up_kbps: Option<i64>,
+    #[schema(value_type = Option<schemas::Kbps>)]
     bandwidth_down_kbps: Option<i64>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Schedule)]
 struct ScheduleView {
     id: Uuid,
     cron: String,
@@ -142,6 +159,16 @@ pub(super) fn timetable(check: &mut Check, pointer: &str, cron: &str, timezone: 
     None
 }
 
+/// Adds a schedule
+#[utoipa::path(
+    post,
+    path = "/v1/hosts/{id}/schedules",
+    request_body = ScheduleBody,
+    responses(
+        (status = 201, body = ScheduleView, headers(("Location" = String))),
+        (status = 409, description = "It has no such source group, or as many schedules as it may.")
+    )
+)]
 async fn create(
     services: web::Data<Services>,
     id: web::Path<String>,
@@ -151,6 +178,13 @@ async fn create(
     store(services, Put { schedule, replace: false }).await
 }
 
+/// Replaces a schedule
+#[utoipa::path(
+    put,
+    path = "/v1/hosts/{id}/schedules/{schedule}",
+    request_body = ScheduleBody,
+    responses((status = 200, body = ScheduleView), (status = 409, description = "The host has no such source group."))
+)]
 async fn put(
     services: web::Data<Services>,
     path: web::Path<(String, String)>,
@@ -174,12 +208,19 @@ async fn store(services: web::Data<Services>, put: Put) -> Result<HttpResponse, 
         Stored::NotFound => Err(no("host")),
         Stored::NoGroups(names) => {
             let names = names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
-            Err(Problem::invalid_field("/source_groups", format!("the host has no source group {names}")))
+            Err(Problem::conflicting_field("/source_groups", format!("the host has no source group {names}")))
         }
         Stored::TooMany => Err(Problem::conflict(format!("a host may have {MOST_OF_A_HOST} schedules"))),
     }
 }
 
+/// Schedules of a host, the oldest first
+#[utoipa::path(
+    get,
+    path = "/v1/hosts/{id}/schedules",
+    params(PageOfTimes),
+    responses((status = 200, body = List<ScheduleView>))
+)]
 async fn list(services: web::Data<Services>, id: web::Path<String>, params: Params) -> Result<HttpResponse, Problem> {
     params.only(&[LIMIT, CURSOR])?;
     let page: Page<(Timestamp, Uuid)> = Page::of(&params)?;
@@ -188,6 +229,8 @@ async fn list(services: web::Data<Services>, id: web::Path<String>, params: Para
     Ok(HttpResponse::Ok().json(page.list(rows, |row| (row.created_at, row.id), ScheduleView::from)))
 }
 
+/// A schedule
+#[utoipa::path(get, path = "/v1/hosts/{id}/schedules/{schedule}", responses((status = 200, body = ScheduleView)))]
 async fn get(services: web::Data<Services>, path: web::Path<(String, String)>) -> Result<HttpResponse, Problem> {
     let host = in_service(&services, &path.0).await?.id;
     let id = path_id("schedule", &path.1)?;
@@ -195,6 +238,8 @@ async fn get(services: web::Data<Services>, path: web::Path<(String, String)>) -
     Ok(HttpResponse::Ok().json(ScheduleView::from(row.ok_or_else(|| no("schedule"))?)))
 }
 
+/// Removes a schedule
+#[utoipa::path(delete, path = "/v1/hosts/{id}/schedules/{schedule}", responses((status = 204)))]
 async fn delete(services: web::Data<Services>, path: web::Path<(String, String)>) -> Result<HttpResponse, Problem> {
     let (host_id, id) = (path_id("host", &path.0)?, path_id("schedule", &path.1)?);
     let gone = settled_settings(services, Delete { host_id, id, at: now() }, move |gone| gone.then_some(host_id));

@@ -2,7 +2,7 @@
 
 use super::check::{no, path_id};
 use super::failures::read;
-use super::page::{CURSOR, LIMIT, List, Page};
+use super::page::{CURSOR, LIMIT, List, Page, PageOfSnapshots};
 use super::params::Params;
 use super::problem::Problem;
 use super::routes::resource;
@@ -12,13 +12,20 @@ use crate::services::Services;
 use actix_web::{HttpResponse, web};
 use fleet_wire::Timestamp;
 use serde::Serialize;
+use utoipa::{OpenApi, ToSchema};
 
 /// Adds the route.
 pub fn configure(config: &mut web::ServiceConfig) {
     config.service(resource("/hosts/{id}/snapshots", [web::get().to(list)], "GET"));
 }
 
-#[derive(Serialize)]
+/// What the document says of them.
+#[derive(OpenApi)]
+#[openapi(paths(list))]
+pub(super) struct Api;
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Snapshot)]
 struct SnapshotView {
     id: String,
     short_id: String,
@@ -45,7 +52,7 @@ impl From<SnapshotRow> for SnapshotView {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Snapshots {
     #[serde(flatten)]
     list: List<SnapshotView>,
@@ -53,6 +60,13 @@ struct Snapshots {
     refreshed_at: Option<Timestamp>,
 }
 
+/// Snapshots that a host's agent has reported, the newest first
+#[utoipa::path(
+    get,
+    path = "/v1/hosts/{id}/snapshots",
+    params(PageOfSnapshots),
+    responses((status = 200, body = Snapshots))
+)]
 async fn list(services: web::Data<Services>, id: web::Path<String>, params: Params) -> Result<HttpResponse, Problem> {
     params.only(&[LIMIT, CURSOR])?;
     let page: Page<Position> = Page::of(&params)?;

@@ -5,9 +5,10 @@ use super::check::{Check, HOOK, LINE, NAME, no};
 use super::clock::now;
 use super::failures::{read, settled_settings};
 use super::hosts::in_service;
-use super::page::{CURSOR, LIMIT, Page};
+use super::openapi::schemas;
+use super::page::{CURSOR, LIMIT, List, Page, PageOfNames};
 use super::params::Params;
-use super::problem::Problem;
+use super::problem::{FieldError, Problem};
 use super::routes::resource;
 use crate::db::hosts::Host;
 use crate::db::json::Json;
@@ -17,6 +18,7 @@ use actix_web::http::header::LOCATION;
 use actix_web::{HttpResponse, web};
 use fleet_wire::{RetentionError, RetentionPolicy, Timestamp, check_group_name};
 use serde::{Deserialize, Serialize};
+use utoipa::{OpenApi, ToSchema};
 
 /// The pause before the first retry unless the group says, in seconds.
 const USUAL_BACKOFF: i64 = 60;
@@ -36,16 +38,26 @@ pub fn configure(config: &mut web::ServiceConfig) {
     ));
 }
 
+/// What the document says of them.
+#[derive(OpenApi)]
+#[openapi(paths(create, list, get, put, delete))]
+pub(super) struct Api;
+
 /// A policy as clients write it. A rule that we don't know must not be dropped: snapshots would go that it keeps.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[derive(Default)]
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct Retention {
+    #[schema(minimum = 0)]
     keep_last: Option<i64>,
+    #[schema(minimum = 0)]
     keep_hourly: Option<i64>,
+    #[schema(minimum = 0)]
     keep_daily: Option<i64>,
+    #[schema(minimum = 0)]
     keep_weekly: Option<i64>,
+    #[schema(minimum = 0)]
     keep_monthly: Option<i64>,
+    #[schema(minimum = 0)]
     keep_yearly: Option<i64>,
 }
 
@@ -56,26 +68,40 @@ impl From<Retention> for RetentionPolicy {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = SourceGroupSettings)]
 struct GroupBody {
+    #[schema(value_type = Option<schemas::GroupName>)]
     name: Option<String>,
+    /// Absolute paths, as the host's system writes them.
+    #[schema(value_type = Vec<schemas::HostPath>, min_items = 1, max_items = 10000)]
     includes: Vec<String>,
     #[serde(default)]
+    #[schema(value_type = Option<Vec<schemas::FilledText>>, max_items = 10000)]
     excludes: Option<Vec<String>>,
+    /// Without one nothing is ever forgotten.
     retention: Option<Retention>,
+    #[schema(minimum = 0, maximum = 100)]
     retry_max: Option<i64>,
+    #[schema(minimum = 0, maximum = 604800)]
     retry_backoff_seconds: Option<i64>,
+    /// Within how long of the last one a backup must succeed.
+    #[schema(minimum = 60, maximum = 31622400)]
     rpo_seconds: Option<i64>,
+    #[schema(value_type = Option<schemas::Hook>)]
     pre_hook: Option<String>,
+    #[schema(value_type = Option<schemas::Hook>)]
     post_hook: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = SourceGroup)]
 struct GroupView {
     name: String,
     includes: Vec<String>,
     excludes: Vec<String>,
+    #[schema(value_type = Option<Retention>)]
     retention: Option<RetentionPolicy>,
     retry_max: i64,
     retry_backoff_seconds: i64,
@@ -114,7 +140,7 @@ impl GroupBody {
 
         let mut check = Check::default();
         check_name(&mut check, &name);
-        check_includes(&mut check, &host.os, &self.includes);
+        check_includes(&mut check, &self.includes);
         for (index, exclude) in excludes.iter().enumerate() {
             check.filled(&format!("/excludes/{index}"), exclude, LINE);
         }
@@ -132,6 +158,7 @@ impl GroupBody {
         check.short("/pre_hook", self.pre_hook.as_deref().unwrap_or_default(), HOOK);
         check.short("/post_hook", self.post_hook.as_deref().unwrap_or_default(), HOOK);
         check.done()?;
+        check_system(&host.os, &self.includes)?;
 
         let now = now();
         Ok(SourceGroup {
@@ -160,7 +187,7 @@ fn check_name(check: &mut Check, name: &str) {
     check.short("/name", name, NAME);
 }
 
-fn check_includes(check: &mut Check, os: &str, includes: &[String]) {
+fn check_includes(check: &mut Check, includes: &[String]) {
     if includes.is_empty() {
         check.wrong("/includes", "needs at least one path");
     }
@@ -170,10 +197,19 @@ fn check_includes(check: &mut Check, os: &str, includes: &[String]) {
     for (index, path) in includes.iter().enumerate() {
         let pointer = format!("/includes/{index}");
         check.filled(&pointer, path, LINE);
-        if !path.is_empty() && !is_absolute(os, path) {
-            check.wrong(&pointer, format!("must be an absolute path, as {os} writes them"));
+        if !path.is_empty() && !["linux", "windows"].iter().any(|os| is_absolute(os, path)) {
+            check.wrong(&pointer, "must be an absolute path");
         }
     }
+}
+
+/// 409 if a path is one of another system than the host's.
+fn check_system(os: &str, includes: &[String]) -> Result<(), Problem> {
+    let wrong = includes.iter().enumerate().filter(|(_, path)| !is_absolute(os, path));
+    let detail = format!("must be an absolute path as {os} writes them, and the host has {os}");
+    let errors: Vec<FieldError> =
+        wrong.map(|(index, _)| FieldError::new(format!("/includes/{index}"), detail.clone())).collect();
+    if errors.is_empty() { Ok(()) } else { Err(Problem::conflicts(errors)) }
 }
 
 fn is_absolute(os: &str, path: &str) -> bool {
@@ -194,6 +230,16 @@ fn check_retention(check: &mut Check, policy: &RetentionPolicy) {
     }
 }
 
+/// Adds a source group
+#[utoipa::path(
+    post,
+    path = "/v1/hosts/{id}/source-groups",
+    request_body = schemas::NewSourceGroup,
+    responses(
+        (status = 201, body = GroupView, headers(("Location" = String))),
+        (status = 409, description = "The host has one of this name, or another system.")
+    )
+)]
 async fn create(
     services: web::Data<Services>,
     id: web::Path<String>,
@@ -205,6 +251,18 @@ async fn create(
     store(services, Put { group, replace: false }).await
 }
 
+/// Adds a source group, or replaces it
+#[utoipa::path(
+    put,
+    path = "/v1/hosts/{id}/source-groups/{name}",
+    params(("name" = schemas::GroupName, Path)),
+    request_body = GroupBody,
+    responses(
+        (status = 200, body = GroupView),
+        (status = 201, body = GroupView, headers(("Location" = String))),
+        (status = 409, description = "The host has another system, or the body another name.")
+    )
+)]
 async fn put(
     services: web::Data<Services>,
     path: web::Path<(String, String)>,
@@ -213,7 +271,7 @@ async fn put(
     let (id, name) = path.into_inner();
     let host = in_service(&services, &id).await?;
     if body.name.as_ref().is_some_and(|given| *given != name) {
-        return Err(Problem::invalid_field("/name", "must be the name in the URL: a group can't be renamed"));
+        return Err(Problem::conflicting_field("/name", "must be the name in the URL: a group can't be renamed"));
     }
     let group = body.into_row(&host, name)?;
     store(services, Put { group, replace: true }).await
@@ -246,6 +304,13 @@ fn no_group() -> Problem {
     Problem::not_found("the host has no source group of this name")
 }
 
+/// Source groups of a host, by their names
+#[utoipa::path(
+    get,
+    path = "/v1/hosts/{id}/source-groups",
+    params(PageOfNames),
+    responses((status = 200, body = List<GroupView>))
+)]
 async fn list(services: web::Data<Services>, id: web::Path<String>, params: Params) -> Result<HttpResponse, Problem> {
     params.only(&[LIMIT, CURSOR])?;
     let page: Page<String> = Page::of(&params)?;
@@ -255,6 +320,13 @@ async fn list(services: web::Data<Services>, id: web::Path<String>, params: Para
     Ok(HttpResponse::Ok().json(page.list(rows, |row| row.name.clone(), GroupView::from)))
 }
 
+/// A source group
+#[utoipa::path(
+    get,
+    path = "/v1/hosts/{id}/source-groups/{name}",
+    params(("name" = schemas::GroupName, Path)),
+    responses((status = 200, body = GroupView))
+)]
 async fn get(services: web::Data<Services>, path: web::Path<(String, String)>) -> Result<HttpResponse, Problem> {
     let (id, name) = path.into_inner();
     let host = in_service(&services, &id).await?.id;
@@ -264,6 +336,13 @@ async fn get(services: web::Data<Services>, path: web::Path<(String, String)>) -
     Ok(HttpResponse::Ok().json(GroupView::from(row.ok_or_else(no_group)?)))
 }
 
+/// Removes a source group
+#[utoipa::path(
+    delete,
+    path = "/v1/hosts/{id}/source-groups/{name}",
+    params(("name" = schemas::GroupName, Path)),
+    responses((status = 204), (status = 409, description = "A schedule has it."))
+)]
 async fn delete(services: web::Data<Services>, path: web::Path<(String, String)>) -> Result<HttpResponse, Problem> {
     let (id, name) = path.into_inner();
     let host = in_service(&services, &id).await?.id;

@@ -7,11 +7,39 @@ use super::routes::resource;
 use crate::db::stats::{self, FIELDS, Stat};
 use crate::services::Services;
 use actix_web::{HttpResponse, web};
+use fleet_wire::Timestamp;
 use serde_json::{Map, Value, json};
+use std::collections::HashMap;
+use utoipa::{OpenApi, ToSchema};
 
 /// Adds the route.
 pub fn configure(config: &mut web::ServiceConfig) {
     config.service(resource("/repositories/{id}/stats", [web::get().to(get)], "GET"));
+}
+
+/// What the document says of them.
+#[derive(OpenApi)]
+#[openapi(paths(get))]
+pub(super) struct Api;
+
+/// The newest value of each field, whichever host reported it; `null` while it is not known.
+#[derive(ToSchema)]
+#[schema(as = Stats)]
+#[allow(dead_code, reason = "only for the document: the values are shown as agents report them")]
+struct StatsView {
+    total_size_bytes: Option<i64>,
+    raw_size_bytes: Option<i64>,
+    unique_files: Option<i64>,
+    snapshot_count: Option<i64>,
+    last_check_at: Option<Timestamp>,
+    last_check_status: Option<String>,
+    lock_present: Option<bool>,
+    last_prune_at: Option<Timestamp>,
+    last_prune_freed_bytes: Option<i64>,
+    /// When any was last refreshed.
+    refreshed_at: Option<Timestamp>,
+    /// When each was.
+    as_of: HashMap<String, Timestamp>,
 }
 
 /// Flat: every field of the wire's `repo.stats` (`null` while unknown), when any was last refreshed, and when each was.
@@ -25,6 +53,8 @@ fn view(stats: Vec<Stat>) -> Value {
     Value::Object(view)
 }
 
+/// How large a repository is, and how sound
+#[utoipa::path(get, path = "/v1/repositories/{id}/stats", responses((status = 200, body = StatsView)))]
 async fn get(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     let repository = existing(&services, &id).await?.id;
     let stats = read(&services, async |reader| stats::newest(reader, repository).await).await?;

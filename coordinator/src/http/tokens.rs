@@ -5,7 +5,8 @@ use super::check::{Check, NAME, no, path_id};
 use super::clock::now;
 use super::enrollment::secret_answer;
 use super::failures::{read, to_the_end, write_for_sure};
-use super::page::{CURSOR, LIMIT, Page};
+use super::openapi::schemas;
+use super::page::{CURSOR, LIMIT, List, Page, PageOfTimes};
 use super::params::Params;
 use super::problem::Problem;
 use super::routes::resource;
@@ -20,6 +21,7 @@ use actix_web::{HttpResponse, web};
 use chrono::TimeDelta;
 use fleet_wire::{Secret, Timestamp};
 use serde::{Deserialize, Serialize};
+use utoipa::{OpenApi, ToSchema};
 use uuid::Uuid;
 
 /// What tells people and secret scanners that it is a token of ours.
@@ -27,7 +29,8 @@ const PREFIX: &str = "rft";
 /// How long a token can be good, in seconds; without `ttl_seconds` it is good until it is revoked.
 const LONGEST_TTL: i64 = 10 * 366 * 24 * 60 * 60;
 /// Who asks for what no token has asked for: a token of such a name would be taken for them.
-const RESERVED: [&str; 6] = [crate::tokens::ADMIN, "agent", "coordinator", "maintenance", "operator", "schedule"];
+pub(super) const RESERVED: [&str; 6] =
+    [crate::tokens::ADMIN, "agent", "coordinator", "maintenance", "operator", "schedule"];
 
 /// Adds the routes.
 pub(super) fn configure(config: &mut web::ServiceConfig) {
@@ -35,12 +38,22 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
     config.service(resource("/tokens/{id}", [web::get().to(get), web::delete().to(revoke)], "GET, DELETE"));
 }
 
-#[derive(Deserialize)]
+/// What the document says of them.
+#[derive(OpenApi)]
+#[openapi(paths(create, list, get, revoke))]
+pub(super) struct Api;
+
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct NewToken {
+    #[schema(value_type = schemas::TokenName)]
     name: String,
     scope: Scope,
+    /// Only hosts that carry these labels. An admin can't be limited.
+    #[schema(value_type = Option<schemas::HostLimit>)]
     host_labels: Option<Labels>,
+    /// For how long it is good; until it is revoked unless it is said.
+    #[schema(minimum = 1, maximum = 316224000)]
     ttl_seconds: Option<i64>,
 }
 
@@ -65,11 +78,14 @@ impl NewToken {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Token)]
 struct TokenView {
     id: Uuid,
     name: String,
+    #[schema(value_type = Scope)]
     scope: String,
+    #[schema(value_type = Option<schemas::Labels>)]
     host_labels: Option<Labels>,
     created_at: Timestamp,
     created_by: String,
@@ -96,13 +112,26 @@ impl TokenView {
 }
 
 /// A token, and for this once the token itself.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = NewlyMadeToken)]
 struct MadeView {
+    /// Shown this once.
+    #[schema(value_type = String)]
     token: Secret,
     #[serde(flatten)]
     view: TokenView,
 }
 
+/// Makes a token
+#[utoipa::path(
+    post,
+    path = "/v1/tokens",
+    request_body = NewToken,
+    responses(
+        (status = 201, body = MadeView, headers(("Location" = String), ("Cache-Control" = String))),
+        (status = 409, description = "There is a token of this name.")
+    )
+)]
 async fn create(services: web::Data<Services>, Body(new): Body<NewToken>) -> Result<HttpResponse, Problem> {
     new.check()?;
     let token = request::new_token(&services.vault, PREFIX).map_err(Problem::internal)?;
@@ -134,6 +163,13 @@ async fn create(services: web::Data<Services>, Body(new): Body<NewToken>) -> Res
     .await
 }
 
+/// Tokens that are good, the oldest first
+#[utoipa::path(
+    get,
+    path = "/v1/tokens",
+    params(PageOfTimes),
+    responses((status = 200, body = List<TokenView>))
+)]
 async fn list(services: web::Data<Services>, params: Params) -> Result<HttpResponse, Problem> {
     params.only(&[LIMIT, CURSOR])?;
     let page: Page<(Timestamp, Uuid)> = Page::of(&params)?;
@@ -142,6 +178,8 @@ async fn list(services: web::Data<Services>, params: Params) -> Result<HttpRespo
     Ok(HttpResponse::Ok().json(page.list(rows, |row| (row.created_at, row.id), view)))
 }
 
+/// A token
+#[utoipa::path(get, path = "/v1/tokens/{id}", responses((status = 200, body = TokenView)))]
 async fn get(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     let id = path_id("token", &id)?;
     let row = read(&services, async |reader| tokens::find(reader, id).await).await?;
@@ -149,6 +187,7 @@ async fn get(services: web::Data<Services>, id: web::Path<String>) -> Result<Htt
 }
 
 /// Once this is answered the token opens nothing, and what it had open has ended.
+#[utoipa::path(delete, path = "/v1/tokens/{id}", responses((status = 204)))]
 async fn revoke(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     let id = path_id("token", &id)?;
     to_the_end(async move {

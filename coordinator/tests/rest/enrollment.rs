@@ -79,10 +79,13 @@ fn a_host_that_is_enrolled_again_keeps_its_id_and_loses_its_old_token() {
 fn a_token_for_what_is_not_there_is_not_made() {
     with_rig(async |rig| {
         let nobody = uuid::Uuid::new_v4().to_string();
+        for (body, pointer) in
+            [(json!({"repository_id": nobody}), "/repository_id"), (json!({"host_id": nobody}), "/host_id")]
+        {
+            assert_eq!(rig.post("/v1/enrollment-tokens", body).await.is(409).pointers(), [pointer]);
+        }
         for (body, pointer) in [
-            (json!({"repository_id": nobody}), "/repository_id"),
             (json!({"repository_id": "x"}), "/repository_id"),
-            (json!({"host_id": nobody}), "/host_id"),
             (json!({"ttl_seconds": 0}), "/ttl_seconds"),
             (json!({"ttl_seconds": 1_000_000_000}), "/ttl_seconds"),
             (json!({"labels": {"a=b": "c"}}), "/labels/a=b"),
@@ -91,7 +94,7 @@ fn a_token_for_what_is_not_there_is_not_made() {
         }
         let (id, _) = rig.host("one", json!({})).await;
         rig.delete(&format!("/v1/hosts/{id}")).await.is(204);
-        rig.post("/v1/enrollment-tokens", json!({"host_id": id})).await.is(422);
+        rig.post("/v1/enrollment-tokens", json!({"host_id": id})).await.is(409);
     });
 }
 

@@ -4,6 +4,7 @@ mod enrollment;
 mod errors;
 mod hosts;
 mod maintenance;
+mod openapi;
 mod operations;
 mod pauses;
 mod projections;

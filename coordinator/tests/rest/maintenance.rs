@@ -41,13 +41,14 @@ fn what_makes_no_sense_is_refused_with_the_place() {
             (json!({"check": {"cron": "@daily", "subset": "8/7"}}), "/check/subset"),
             (json!({"prune": {"cron": "@daily", "subset": "1/7"}}), "/prune/subset"),
             (json!({"runner_host_id": "nobody"}), "/runner_host_id"),
-            (json!({"runner_host_id": stranger}), "/runner_host_id"),
             (json!({"forget_limit": {"share": 1.5}}), "/forget_limit"),
             (json!({"forget_limit": {"snapshots": -1}}), "/forget_limit"),
             (json!({"backup": {"cron": "@daily"}}), "/backup"),
         ] {
             assert_eq!(rig.put(&path, body.clone()).await.is(422).pointers(), [pointer], "{body}");
         }
+        let refused = rig.put(&path, json!({"runner_host_id": stranger})).await.is(409);
+        assert_eq!(refused.pointers(), ["/runner_host_id"]);
         rig.put("/v1/repositories/00000000-0000-0000-0000-000000000000/maintenance", json!({})).await.is(404);
     });
 }
@@ -64,7 +65,7 @@ fn a_runner_is_a_host_of_the_repository_and_goes_only_when_another_takes_its_pla
         // Another host must not delete.
         let (other, _) = rig.host("two", json!({"repository_id": id})).await;
         for kind in ["prune", "forget"] {
-            let refused = rig.post(&format!("/v1/hosts/{other}/jobs"), json!({"kind": kind})).await.is(422);
+            let refused = rig.post(&format!("/v1/hosts/{other}/jobs"), json!({"kind": kind})).await.is(409);
             assert_eq!(refused.pointers()[0], "/kind");
         }
         rig.post(&format!("/v1/hosts/{other}/jobs"), json!({"kind": "check"})).await.is(202);
@@ -84,10 +85,10 @@ fn a_limit_and_a_dry_run_need_an_agent_that_knows_them() {
         let groups = format!("/v1/hosts/{host}/source-groups");
         rig.post(&groups, json!({"name": "docs", "includes": ["/srv"], "retention": {"keep_last": 1}})).await.is(201);
         let jobs = format!("/v1/hosts/{host}/jobs");
-        assert_eq!(rig.post(&jobs, json!({"kind": "forget", "dry_run": true})).await.is(422).pointers(), ["/dry_run"]);
+        assert_eq!(rig.post(&jobs, json!({"kind": "forget", "dry_run": true})).await.is(409).pointers(), ["/dry_run"]);
         assert_eq!(rig.post(&jobs, json!({"kind": "check", "dry_run": true})).await.is(422).pointers(), ["/dry_run"]);
-        assert_eq!(rig.post(&jobs, json!({"kind": "forget", "confirm": "x"})).await.is(422).pointers(), ["/confirm"]);
+        assert_eq!(rig.post(&jobs, json!({"kind": "forget", "confirm": "x"})).await.is(409).pointers(), ["/confirm"]);
         rig.put(&format!("/v1/repositories/{id}/maintenance"), json!({"forget_limit": {"snapshots": 9}})).await.is(200);
-        assert_eq!(rig.post(&jobs, json!({"kind": "forget"})).await.is(422).pointers(), ["/kind"]);
+        assert_eq!(rig.post(&jobs, json!({"kind": "forget"})).await.is(409).pointers(), ["/kind"]);
     });
 }

@@ -26,7 +26,7 @@ fn a_group_is_made_replaced_and_deleted() {
         assert_eq!((&replaced["retention"], &replaced["retry_max"]), (&Value::Null, &json!(0)));
         assert_eq!((&replaced["excludes"], &replaced["retry_backoff_seconds"]), (&json!([]), &json!(60)));
         assert_eq!(replaced["created_at"], rig.get(&path).await.body["created_at"]);
-        assert_eq!(rig.put(&path, json!({"name": "other", "includes": ["/srv"]})).await.is(422).pointers(), ["/name"]);
+        assert_eq!(rig.put(&path, json!({"name": "other", "includes": ["/srv"]})).await.is(409).pointers(), ["/name"]);
 
         rig.put(&format!("{all}/new"), json!({"name": "new", "includes": ["/srv"]})).await.is(201);
         assert_eq!(rig.get(&all).await.is(200).each("name"), ["docs", "new"]);
@@ -82,6 +82,8 @@ fn what_restic_would_misread_is_refused() {
             fields.extend(change.as_object().expect("an object").clone());
             assert_eq!(rig.post(&all, body).await.is(422).pointers(), [pointer], "{change}");
         }
+        let of_another_system = json!({"name": "docs", "includes": ["/a", "C:\\b"]});
+        assert_eq!(rig.post(&all, of_another_system).await.is(409).pointers(), ["/includes/1"]);
         assert_eq!(rig.get(&all).await.body["items"], json!([]));
         let nobody = format!("/v1/hosts/{}/source-groups", uuid::Uuid::new_v4());
         rig.get(&nobody).await.is(404);

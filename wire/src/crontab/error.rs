@@ -30,7 +30,7 @@ impl Field {
     }
 
     /// The names that stand for its numbers, from the lowest on.
-    pub(super) fn names(self) -> &'static [&'static str] {
+    pub fn names(self) -> &'static [&'static str] {
         match self {
             Self::Month => &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"],
             Self::DayOfWeek => &["sun", "mon", "tue", "wed", "thu", "fri", "sat"],

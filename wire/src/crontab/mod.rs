@@ -24,6 +24,7 @@ mod parse;
 mod zone;
 
 pub use error::{Field, ParseError, Reason};
+pub use parse::nicknames;
 pub use zone::{UnknownZone, Zone};
 
 use chrono::{DateTime, Datelike, MappedLocalTime, NaiveDateTime, TimeDelta, Timelike, Utc};

@@ -21,6 +21,11 @@ const NICKNAMES: [(&str, &str); 7] = [
     ("@annually", "0 0 1 1 *"),
 ];
 
+/// The names for whole expressions.
+pub fn nicknames() -> impl Iterator<Item = &'static str> {
+    NICKNAMES.into_iter().map(|(nickname, _)| nickname)
+}
+
 /// What an expression says.
 pub(super) struct Parsed {
     pub(super) calendar: Calendar,

@@ -25,6 +25,12 @@ impl Zone {
         TABLES.get(name).ok().map(Self)
     }
 
+    /// The names of all zones, in their order.
+    pub fn names() -> Vec<String> {
+        let known = |name: &str| Self::named(name).is_some_and(|zone| zone.name() == name);
+        TABLES.available().map(|name| name.as_str().to_owned()).filter(|name| known(name)).collect()
+    }
+
     /// Its name in the IANA database.
     fn name(&self) -> &str {
         self.0.iana_name().unwrap_or("UTC")
