@@ -5,7 +5,7 @@
 mod support;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use fleet_wire::{CommandCancel, CommandRun, ConfigUpdate, Kind, ScheduleSet, Secret};
+use fleet_wire::{CommandCancel, CommandRun, ConfigUpdate, EarlyFiring, ErrorMessage, Kind, ScheduleSet, Secret};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -202,6 +202,36 @@ async fn a_schedule_fires_at_its_time_once_and_the_coordinator_sends_its_jobs() 
     host.agent.until("2:00 is over", || Utc::now() > over).await;
     peer.send(host.schedules(2, "")).await;
     peer.expect("schedule.ack", None).await;
+    assert_eq!(peer.count("schedule.fire"), 0);
+}
+
+#[tokio::test]
+async fn a_firing_before_its_time_fires_again_when_that_comes_also_in_the_next_life() {
+    let mut host = Host::new("").await;
+    host.start("2031-05-05T01:59:58Z", "1h");
+    let (mut peer, _) = host.connected().await;
+    let fire = peer.expect("schedule.fire", None).await;
+    let scheduled_at: DateTime<Utc> = fire["payload"]["scheduled_at"].as_str().unwrap().parse().unwrap();
+    let early = EarlyFiring { schedule_id: "nightly".into(), scheduled_at, in_seconds: 10 };
+    let refusal = ErrorMessage { early_firing: Some(early), ..ErrorMessage::new("clock_ahead", "it is earlier") };
+    peer.send(refusal).await;
+    peer.ack(&fire).await;
+    host.settled(&mut peer, 3).await;
+    host.agent.kill().await;
+    drop(peer);
+    // The clock is as wrong as before.
+    host.start("2031-05-05T02:00:05Z", "1h");
+    let (mut peer, _) = host.connected().await;
+    let again = peer.expect("schedule.fire", None).await;
+    assert_eq!(again["payload"]["scheduled_at"], fire["payload"]["scheduled_at"]);
+    assert!(jobs(&again).iter().all(|job| !jobs(&fire).contains(job)), "{again}");
+    peer.ack(&again).await;
+    host.settled(&mut peer, 4).await;
+    host.agent.kill().await;
+    drop(peer);
+    host.start("2031-05-05T02:00:30Z", "1h");
+    let (mut peer, _) = host.connected().await;
+    host.settled(&mut peer, 5).await;
     assert_eq!(peer.count("schedule.fire"), 0);
 }
 

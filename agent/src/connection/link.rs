@@ -8,9 +8,12 @@ use super::outlet::Inlet;
 use super::reach::Reach;
 use super::session::{Order, Reaction, receive};
 use super::unacknowledged::Unacknowledged;
+use crate::cron::MOST_EARLY;
 use crate::journal::Journal;
 use chrono::Utc;
-use fleet_wire::{EnvelopeId, ErrorMessage, HEARTBEAT_INTERVAL, Heartbeat, Hello, ToCoordinator, close, encode};
+use fleet_wire::{
+    EarlyFiring, EnvelopeId, ErrorMessage, HEARTBEAT_INTERVAL, Heartbeat, Hello, ToCoordinator, close, encode,
+};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use std::cell::Cell;
@@ -123,6 +126,7 @@ async fn read(
     sent: &Cell<u64>,
 ) -> End {
     let mut silent_peer = Unacknowledged::default();
+    let mut early = EarlyFirings { journal, orders, waiting: VecDeque::new() };
     loop {
         // Nothing is read that can't be handed on.
         let Ok(permit) = orders.reserve().await else { return End::Broken("the agent is stopping".to_owned()) };
@@ -134,14 +138,23 @@ async fn read(
         };
         match message {
             Message::Text(text) => match receive(&text, sent.get()) {
+                Reaction::Order(Order::FireAgain(firing)) => {
+                    is_there(reach);
+                    drop(permit);
+                    early.take(firing).await;
+                }
                 Reaction::Order(order) => {
                     is_there(reach);
                     permit.send(order);
                 }
                 Reaction::Settled(up_to) => {
                     is_there(reach);
+                    drop(permit);
                     silent_peer.acknowledged();
-                    journal.ack(up_to).await;
+                    // The envelope of such a firing is among those that are settled: with that it would be forgotten.
+                    if early.store().await {
+                        journal.ack(up_to).await;
+                    }
                 }
                 Reaction::Nothing => {}
                 Reaction::Malformed { id, error } => return End::Unusable { code: close::MALFORMED, id, error },
@@ -156,12 +169,44 @@ async fn read(
                 return End::Closed { code, reason };
             }
             Message::Pong(_) => {
+                drop(permit);
+                early.store().await;
                 if let Some(up_to) = silent_peer.alive(Instant::now(), sent.get()) {
                     journal.assume_settled(up_to).await;
                 }
             }
             Message::Ping(_) | Message::Frame(_) => {}
         }
+    }
+}
+
+/// Firings that came before their time, until the disk has taken that. Only then the worker hears of them.
+struct EarlyFirings<'a> {
+    journal: &'a Journal,
+    orders: &'a mpsc::Sender<Order>,
+    waiting: VecDeque<EarlyFiring>,
+}
+
+impl EarlyFirings<'_> {
+    async fn take(&mut self, firing: EarlyFiring) {
+        if self.waiting.len() < MOST_EARLY {
+            self.waiting.push_back(firing);
+        }
+        self.store().await;
+    }
+
+    /// True if none is left. What the disk does not take is tried again with what comes next.
+    async fn store(&mut self) -> bool {
+        while let Some(firing) = self.waiting.front() {
+            if let Err(reason) = self.journal.take_back(firing.clone()).await {
+                log::error!("can't store that a schedule has fired before its time: {reason}");
+                return false;
+            }
+            if let Some(firing) = self.waiting.pop_front() {
+                let _ = self.orders.send(Order::FireAgain(firing)).await; // the agent is stopping, and has it on its disk
+            }
+        }
+        true
     }
 }
 

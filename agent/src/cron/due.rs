@@ -30,15 +30,9 @@ pub struct Handled {
 }
 
 impl Handled {
-    /// The same without a firing; nothing if that is not remembered.
-    pub(super) fn without(&self, instant: Timestamp) -> Option<Self> {
-        let fired = self.fired.iter().copied().filter(|fired| *fired != instant).collect();
-        self.has_fired(instant).then(|| Self { fired, ..self.clone() })
-    }
-
-    /// The same with a firing more.
+    /// The same with a firing more, or once more.
     fn with(&self, instant: Timestamp) -> Self {
-        let mut fired = self.fired.clone();
+        let mut fired: Vec<Timestamp> = self.fired.iter().copied().filter(|fired| *fired != instant).collect();
         fired.push(instant);
         fired.drain(..fired.len().saturating_sub(REMEMBERED));
         Self { fired, ..self.clone() }
@@ -50,9 +44,9 @@ impl Handled {
     }
 }
 
-/// A firing that came before its time once, and whose time has come; nothing if it has fired by itself since.
-pub fn again(handled: &Handled, at: Timestamp) -> Option<Step> {
-    (!handled.has_fired(at)).then(|| Step::Fire { at, handled: handled.with(at) })
+/// A firing that came before its time, and whose time has come.
+pub fn again(handled: &Handled, at: Timestamp) -> Step {
+    Step::Fire { at, handled: handled.with(at) }
 }
 
 /// What is to be done.
@@ -83,8 +77,6 @@ pub enum Why {
     Changed,
     /// The clock shows less than it did.
     ClockWentBack,
-    /// It had fired before its time.
-    TakenBack,
     /// Firings were missed, the first of them this one, and all are too old to be caught up.
     Missed(Timestamp),
 }

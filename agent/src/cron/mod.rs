@@ -6,15 +6,17 @@
 
 mod clock;
 mod due;
+mod early;
 mod entry;
 mod zone;
 
 pub use clock::Clock;
 pub use due::{Handled, Step, Why, again, decide, next};
+pub use early::{Early, MOST_EARLY, Which};
 pub use entry::{Entry, Firing};
 
 use crate::connection::Reach;
-use chrono::TimeDelta;
+use chrono::{TimeDelta, Utc};
 use fleet_wire::crontab::Zone;
 use fleet_wire::{EarlyFiring, Schedule, ScheduleId, Timestamp};
 use std::collections::BTreeMap;
@@ -27,9 +29,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// How soon what the disk did not take is tried again.
 const RETRY: Duration = Duration::from_secs(10);
-
-/// Firings that came before their time, at most: a clock that is a year ahead fires each minute.
-const EARLY: usize = 1_000;
 
 /// Something that is to be journalled, and then counts.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,8 +52,8 @@ pub struct Cron {
     entries: Vec<Entry>,
     /// As it stands in the journal.
     handled: BTreeMap<ScheduleId, Handled>,
-    /// Firings that came before their time, and when that comes.
-    early: BTreeMap<(ScheduleId, Timestamp), Instant>,
+    /// Firings that came before their time, and when that comes. Until they have fired again they are in the journal.
+    early: BTreeMap<Which, Instant>,
     /// Schedules in the journal that are no more.
     gone: Vec<ScheduleId>,
     /// Not before then, for the disk refused.
@@ -82,9 +81,19 @@ impl Cron {
         }
     }
 
-    /// Goes on with schedules that were applied before: what the journal says is dealt with of them.
-    pub fn resume(&mut self, schedules: &[Schedule], handled: BTreeMap<ScheduleId, Handled>) {
+    /// Goes on with schedules that were applied before: what the journal says is dealt with of them, and what of that came
+    /// before its time.
+    pub fn resume(
+        &mut self,
+        schedules: &[Schedule],
+        handled: BTreeMap<ScheduleId, Handled>,
+        early: BTreeMap<Which, Early>,
+    ) {
         self.handled = handled;
+        let now = Utc::now();
+        for (which, early) in early {
+            self.fire_again(which.clone(), early.comes_in(which.1, now));
+        }
         self.read(schedules);
     }
 
@@ -120,9 +129,6 @@ impl Cron {
             return Vec::new();
         }
         self.retry_at = None;
-        let mut early = std::mem::take(&mut self.early);
-        early.retain(|(schedule, at), _| self.has_yet_to_fire(schedule, *at));
-        self.early = early;
         let now = self.clock.now();
         let patience = TimeDelta::from_std(self.patience).unwrap_or(TimeDelta::MAX);
         let gone = self.gone.iter().cloned().map(Task::Forget);
@@ -137,38 +143,41 @@ impl Cron {
         gone.chain(due).collect()
     }
 
-    /// A firing came before its time, for the clock is ahead: it has not fired, and fires when its time has come. Gives what is
-    /// to be journalled.
-    pub fn take_back(&mut self, early: EarlyFiring) -> Option<Task> {
-        let EarlyFiring { schedule_id, scheduled_at, in_seconds } = early;
-        let handled = self.handled.get(&schedule_id)?.without(scheduled_at)?;
-        let comes_in = Duration::from_secs(in_seconds.max(0).unsigned_abs());
-        if let Some(comes_at) = Instant::now().checked_add(comes_in).filter(|_| self.early.len() < EARLY) {
-            self.early.insert((schedule_id.clone(), scheduled_at), comes_at);
+    /// A firing came before its time, for the clock is ahead, as is in the journal: it fires again when that comes.
+    pub fn take_back(&mut self, EarlyFiring { schedule_id, scheduled_at, in_seconds }: EarlyFiring) {
+        if self.handled.contains_key(&schedule_id) {
+            let comes_in = Duration::from_secs(in_seconds.max(0).unsigned_abs());
+            self.fire_again((schedule_id, scheduled_at), comes_in);
+        } // else it is of a schedule that is no more
+    }
+
+    fn fire_again(&mut self, which: Which, comes_in: Duration) {
+        let Some(comes_at) = Instant::now().checked_add(comes_in) else { return };
+        self.early.insert(which, comes_at);
+        if self.early.len() > MOST_EARLY {
+            let last = self.early.iter().max_by_key(|(_, comes_at)| **comes_at).map(|(which, _)| which.clone());
+            last.map(|last| self.early.remove(&last));
         }
-        Some(Task::Count(schedule_id, handled, Why::TakenBack))
     }
 
     /// The first of them whose time has come.
     fn due_again(&self, entry: &Entry, handled: &Handled) -> Option<Step> {
         let now = Instant::now();
-        let has_come =
-            |((id, _), comes_at): &(&(ScheduleId, Timestamp), &Instant)| id == entry.id() && **comes_at <= now;
-        self.early.iter().filter(has_come).find_map(|((_, at), _)| again(handled, *at))
-    }
-
-    fn has_yet_to_fire(&self, schedule: &ScheduleId, at: Timestamp) -> bool {
-        let is_there = self.entries.iter().any(|entry| entry.id() == schedule);
-        is_there && self.handled.get(schedule).is_some_and(|handled| !handled.has_fired(at))
+        let has_come = |((id, _), comes_at): &(&Which, &Instant)| id == entry.id() && **comes_at <= now;
+        self.early.iter().find(has_come).map(|((_, at), _)| again(handled, *at))
     }
 
     /// The task is in the journal.
     pub fn done(&mut self, task: Task) {
         match task {
             Task::Count(id, handled, _) => drop(self.handled.insert(id, handled)),
-            Task::Fire(firing, handled) => drop(self.handled.insert(firing.schedule_id, handled)),
+            Task::Fire(firing, handled) => {
+                self.early.remove(&(firing.schedule_id.clone(), firing.scheduled_at));
+                self.handled.insert(firing.schedule_id, handled);
+            }
             Task::Forget(id) => {
                 self.handled.remove(&id);
+                self.early.retain(|(schedule, _), _| *schedule != id);
                 self.gone.retain(|gone| *gone != id);
             }
         }
@@ -224,7 +233,9 @@ impl Cron {
             }
             Reach::Lost { .. } | Reach::Connected => None,
         };
-        let early = self.early.values().min().map(|comes_at| comes_at.saturating_duration_since(now));
+        let is_there = |(id, _): &Which| self.entries.iter().any(|entry| entry.id() == id);
+        let early = self.early.iter().filter(|(which, _)| is_there(which)).map(|(_, comes_at)| comes_at).min();
+        let early = early.map(|comes_at| comes_at.saturating_duration_since(now));
         [firing, early, alone].into_iter().flatten().fold(LOOK_EVERY, Duration::min)
     }
 }
@@ -239,7 +250,6 @@ async fn changed(reach: &mut watch::Receiver<Reach>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use chrono::Utc;
 
     fn schedule(id: &str, cron: &str, enabled: bool) -> Schedule {
         serde_json::from_str(&format!(r#"{{"id":"{id}","cron_expr":"{cron}","enabled":{enabled}}}"#)).unwrap()
@@ -292,7 +302,7 @@ mod tests {
         before.apply(&[schedule("a", "0 2 1 1 *", true)]);
         settle(&mut before);
         let (mut after, _reach) = cron(Duration::ZERO);
-        after.resume(&[], before.handled.clone());
+        after.resume(&[], before.handled.clone(), BTreeMap::new());
         assert_eq!(settle(&mut after), [], "the settings were lost");
         after.apply(&[schedule("a", "0 2 1 1 *", true)]);
         assert_eq!(settle(&mut after), []);
@@ -309,22 +319,62 @@ mod tests {
         let at = first.scheduled_at;
         let early = |in_seconds| EarlyFiring { schedule_id: "a".into(), scheduled_at: at, in_seconds };
         let fires = |tasks: Vec<Task>| matches!(&tasks[..], [Task::Fire(again, _)] if again.scheduled_at == at);
-        assert_eq!(cron.take_back(EarlyFiring { schedule_id: "b".into(), ..early(9) }), None);
-        let taken_back = cron.take_back(early(7_200)).expect("it is remembered");
-        cron.done(taken_back);
+        cron.take_back(EarlyFiring { schedule_id: "b".into(), ..early(9) });
+        assert!(cron.early.is_empty(), "there is no such schedule");
+        cron.take_back(early(7_200));
         assert!(settle(&mut cron).is_empty() && !cron.pause().is_zero());
         cron.early.values_mut().for_each(|comes_at| *comes_at = Instant::now());
         assert!(cron.pause().is_zero() && fires(settle(&mut cron)));
         assert!(settle(&mut cron).is_empty() && cron.early.is_empty());
-        // The clock comes right before that time: it fires like any other.
-        let taken_back = cron.take_back(early(7_200)).expect("it is remembered");
-        cron.done(taken_back);
+        // The clock comes right before that time: it fires then, and once.
+        cron.take_back(early(7_200));
         cron.clock = Clock::default();
         assert!(matches!(&settle(&mut cron)[..], [Task::Count(_, _, Why::ClockWentBack)]));
         cron.clock = Clock::ahead_by((at - Utc::now()).num_seconds() + 1);
-        assert!(fires(settle(&mut cron)));
-        cron.tasks();
-        assert!(cron.early.is_empty());
+        let met = settle(&mut cron);
+        assert!(!fires(met), "its time counts on another clock");
+        cron.early.values_mut().for_each(|comes_at| *comes_at = Instant::now());
+        assert!(fires(settle(&mut cron)) && cron.early.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_came_before_its_time_fires_again_also_in_the_next_life() {
+        let (mut before, _reach) = cron(Duration::from_secs(3600));
+        let schedules = [schedule("a", "* * * * *", true)];
+        before.apply(&schedules);
+        settle(&mut before);
+        before.clock = Clock::ahead_by(7_200);
+        let tasks = settle(&mut before);
+        let [Task::Fire(first, _)] = &tasks[..] else { panic!("{tasks:?}") };
+        let at = first.scheduled_at;
+        let told = |seconds_ago: i64| {
+            let told_at = Utc::now() - TimeDelta::seconds(seconds_ago);
+            BTreeMap::from([(("a".into(), at), Early::told(7_200, told_at))])
+        };
+        let resumed = |seconds_ago| {
+            let (mut after, _reach) = cron(Duration::from_secs(3600));
+            after.clock = Clock::ahead_by(7_200);
+            after.resume(&schedules, before.handled.clone(), told(seconds_ago));
+            let fired: Vec<_> = settle(&mut after).into_iter().filter(|task| matches!(task, Task::Fire(..))).collect();
+            (fired, after.early.len())
+        };
+        let (fired, left) = resumed(3_600);
+        assert!(
+            left == 1 && !fired.iter().any(|task| matches!(task, Task::Fire(again, _) if again.scheduled_at == at))
+        );
+        let (fired, left) = resumed(7_201);
+        assert!(left == 0 && fired.iter().any(|task| matches!(task, Task::Fire(again, _) if again.scheduled_at == at)));
+    }
+
+    #[tokio::test]
+    async fn of_many_that_came_before_their_time_those_that_come_first_are_kept() {
+        let (mut cron, _reach) = cron(Duration::from_secs(3600));
+        for minutes in 0..=MOST_EARLY as u64 {
+            let at = Timestamp::UNIX_EPOCH + Duration::from_secs(60 * minutes);
+            cron.fire_again(("a".into(), at), Duration::from_secs(60 * (5_000 - minutes)));
+        }
+        assert_eq!(cron.early.len(), MOST_EARLY);
+        assert!(!cron.early.contains_key(&("a".into(), Timestamp::UNIX_EPOCH)), "this one comes last");
     }
 
     #[tokio::test]

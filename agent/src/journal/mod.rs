@@ -24,11 +24,11 @@ mod writer;
 pub use record::{Accepted, Leftover};
 pub use store::JournalError;
 
-use crate::cron::{Firing, Handled};
+use crate::cron::{Early, Firing, Handled, Which};
 use crate::outcome::Outcome;
 use crate::process::Mark;
 use chrono::Utc;
-use fleet_wire::{CommandRun, JobId, JournalId, LogStream, ScheduleId, Timestamp, ToCoordinator};
+use fleet_wire::{CommandRun, EarlyFiring, JobId, JournalId, LogStream, ScheduleId, Timestamp, ToCoordinator};
 use record::Write;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -105,6 +105,23 @@ impl Journal {
     /// Why the disk does not take it; nothing has changed then.
     pub async fn set_handled(&self, schedule: ScheduleId, handled: Option<Handled>) -> Result<(), String> {
         stored(self.judge(Write::Handled { schedule, handled }).await)
+    }
+
+    /// Stores that a firing came before its time, and is to fire again.
+    ///
+    /// # Errors
+    /// Why the disk does not take it; nothing has changed then.
+    pub async fn take_back(&self, firing: EarlyFiring) -> Result<(), String> {
+        let EarlyFiring { schedule_id, scheduled_at, in_seconds } = firing;
+        let early = Early::told(in_seconds, Utc::now());
+        stored(self.judge(Write::TakeBack { which: (schedule_id, scheduled_at), early }).await)
+    }
+
+    /// The firings that came before their time and have yet to fire again.
+    pub async fn early(&self) -> BTreeMap<Which, Early> {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.control.send(Control::Early { reply }).await;
+        answer.await.unwrap_or_default()
     }
 
     /// Stores a job of a firing that the coordinator does not have, as if it had sent it.

@@ -1,6 +1,6 @@
 //! What stands in the journal, and what is written into it.
 
-use crate::cron::{Firing, Handled};
+use crate::cron::{Early, Firing, Handled, Which};
 use crate::outcome::Outcome;
 use crate::process::Mark;
 use fleet_wire::{CommandRun, JobId, Kind, LogStream, MaybeKnown, ScheduleId, Timestamp, ToCoordinator};
@@ -72,6 +72,8 @@ pub(super) enum Write {
     Fire { firing: Box<Firing>, handled: Handled },
     /// So much of a schedule is dealt with; nothing, if it is no more.
     Handled { schedule: ScheduleId, handled: Option<Handled> },
+    /// A firing came before its time, and is to fire again.
+    TakeBack { which: Which, early: Early },
     /// A job of the firing with this envelope is started without the coordinator, or refused if there is a reason.
     StartLocally { firing: u64, job_id: JobId, refusal: Option<String> },
     /// A job's execution begins.
@@ -98,8 +100,8 @@ impl Write {
     }
 }
 
-/// What came of a write that somebody waits for: [`Write::Accept`], [`Write::Fire`], [`Write::Handled`] and
-/// [`Write::StartLocally`].
+/// What came of a write that somebody waits for: [`Write::Accept`], [`Write::Fire`], [`Write::Handled`], [`Write::TakeBack`]
+/// and [`Write::StartLocally`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// It is done.

@@ -4,9 +4,10 @@
 //! or the next one of its schedule is there.
 
 use super::record::{JobState, Verdict};
-use super::tables::{DURABLE, FIRINGS, HANDLED};
+use super::tables::{DURABLE, EARLY, FIRINGS, HANDLED};
 use super::transaction::{Result, Tables};
-use crate::cron::{Firing, Handled};
+use crate::cron::{Early, Firing, Handled, MOST_EARLY, Which};
+use chrono::DateTime;
 use fleet_wire::{JobId, Kind, ScheduleId};
 use redb::{Database, Key, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable};
 use redb::{TableDefinition, TableError, WriteTransaction};
@@ -18,6 +19,8 @@ pub(super) struct Scheduled {
     pub(super) handled: BTreeMap<ScheduleId, Handled>,
     /// By the ids of their envelopes, the oldest first.
     pub(super) firings: BTreeMap<u64, Firing>,
+    /// What came before its time and has yet to fire again.
+    pub(super) early: BTreeMap<Which, Early>,
 }
 
 /// What a transaction changes of it; `None` is for what goes.
@@ -25,6 +28,7 @@ pub(super) struct Scheduled {
 pub(super) struct ScheduledChanges {
     handled: BTreeMap<ScheduleId, Option<Handled>>,
     firings: BTreeMap<u64, Option<Firing>>,
+    early: BTreeMap<Which, Option<Early>>,
 }
 
 impl Scheduled {
@@ -47,6 +51,14 @@ impl Scheduled {
                 scheduled.firings.extend(firing.map(|firing| (id.value(), firing)));
             }
         }
+        if let Some(table) = table(&transaction, EARLY)? {
+            for row in table.iter()? {
+                let (key, early) = row?;
+                let (schedule, at) = key.value();
+                let which = DateTime::from_timestamp_micros(at).map(|at| (schedule.into(), at));
+                scheduled.early.extend(which.zip(serde_json::from_slice(early.value()).ok()));
+            }
+        }
         Ok(scheduled)
     }
 
@@ -54,6 +66,7 @@ impl Scheduled {
     pub(super) fn take_over(&mut self, changes: ScheduledChanges) {
         take_over(&mut self.handled, changes.handled);
         take_over(&mut self.firings, changes.firings);
+        take_over(&mut self.early, changes.early);
     }
 }
 
@@ -99,15 +112,29 @@ impl ScheduledChanges {
                 }
             }
         }
+        if !self.early.is_empty() {
+            let mut table = transaction.open_table(EARLY)?;
+            for ((schedule, at), early) in &self.early {
+                let key = (schedule.as_str(), at.timestamp_micros());
+                match early.as_ref().map(serde_json::to_vec) {
+                    Some(row) => drop(table.insert(key, row.unwrap_or_default().as_slice())?),
+                    None => drop(table.remove(key)?),
+                }
+            }
+        }
         Ok(())
     }
 }
 
 impl Tables<'_> {
-    /// Puts a firing into the outbox, unless it was there before, and keeps what is needed to start its jobs without the
+    /// Puts a firing into the outbox, unless it was there before and in time, and keeps what is needed to start its jobs without the
     /// coordinator. A job whose group has one that is not over is left to the coordinator.
     pub(super) fn fire(&mut self, firing: &Firing, handled: &Handled) -> Result<Verdict> {
-        if self.handled(&firing.schedule_id).is_some_and(|known| known.has_fired(firing.scheduled_at)) {
+        let which = (firing.schedule_id.clone(), firing.scheduled_at);
+        let has_fired = self.handled(&firing.schedule_id).is_some_and(|known| known.has_fired(firing.scheduled_at));
+        if self.early().contains_key(&which) {
+            self.changes.scheduled.early.insert(which, None);
+        } else if has_fired {
             return Ok(Verdict::Known);
         }
         let id = self.push(DURABLE, "", &firing.message().into())?;
@@ -125,8 +152,26 @@ impl Tables<'_> {
         Ok(Verdict::New)
     }
 
+    /// Notes that a firing came before its time; one of a schedule that is no more is left.
+    pub(super) fn take_back(&mut self, which: &Which, early: &Early) -> Verdict {
+        if self.handled(&which.0).is_none() {
+            return Verdict::Left;
+        }
+        self.changes.scheduled.early.insert(which.clone(), Some(early.clone()));
+        let all = self.early();
+        if all.len() > MOST_EARLY {
+            let last = all.into_iter().max_by_key(|(_, early)| early.comes_at());
+            self.changes.scheduled.early.extend(last.map(|(which, _)| (which, None)));
+        }
+        Verdict::New
+    }
+
     /// Notes how far a schedule is dealt with, or forgets it.
     pub(super) fn set_handled(&mut self, schedule: &ScheduleId, handled: Option<&Handled>) {
+        if handled.is_none() {
+            let gone = self.early().into_keys().filter(|(id, _)| id == schedule);
+            self.changes.scheduled.early.extend(gone.map(|which| (which, None)));
+        }
         self.changes.scheduled.handled.insert(schedule.clone(), handled.cloned());
     }
 
@@ -173,6 +218,13 @@ impl Tables<'_> {
         let mut firings = self.scheduled.firings.clone();
         take_over(&mut firings, self.changes.scheduled.firings.clone());
         firings.into_iter().collect()
+    }
+
+    /// What came before its time, as it stands in this transaction; there is little.
+    fn early(&self) -> BTreeMap<Which, Early> {
+        let mut early = self.scheduled.early.clone();
+        take_over(&mut early, self.changes.scheduled.early.clone());
+        early
     }
 
     /// Keeps a firing as long as there is something to start of it.

@@ -3,7 +3,7 @@
 use super::record::{Verdict, Write};
 use super::store::Store;
 use super::tests::{LARGE, accept, finish, messages, place, started};
-use crate::cron::{Entry, Firing, Handled, Step, decide};
+use crate::cron::{Early, Entry, Firing, Handled, MOST_EARLY, Step, decide};
 use chrono::{TimeDelta, Utc};
 use fleet_wire::crontab::Zone;
 use fleet_wire::{CommandRun, JobId, Kind, Schedule, ToCoordinator};
@@ -180,4 +180,47 @@ fn a_schedule_that_is_no_more_is_forgotten() {
     assert_eq!(store.commit(&[Write::Handled { schedule: "s".into(), handled: None }]).unwrap(), [Verdict::New]);
     drop(store);
     assert!(Store::open(&path, LARGE).unwrap().handled().is_empty());
+}
+
+fn take_back(firing: &Firing) -> Write {
+    let which = (firing.schedule_id.clone(), firing.scheduled_at);
+    Write::TakeBack { which, early: Early::told(7_200, Utc::now()) }
+}
+
+#[test]
+fn a_firing_before_its_time_fires_again_once_also_after_a_crash() {
+    let (_dir, path, mut store) = store();
+    let made = firing(None, 120);
+    store.commit(&[fire(&made)]).unwrap();
+    let head = store.head();
+    // The coordinator says that it was early, and then that it has it.
+    assert_eq!(store.commit(&[take_back(&made.0), Write::Ack { up_to: head }]).unwrap(), [Verdict::New]);
+    let image = std::fs::read(&path).unwrap();
+    drop(store);
+    std::fs::write(&path, image).unwrap();
+    let mut store = Store::open(&path, LARGE).unwrap();
+    let which = (made.0.schedule_id.clone(), made.0.scheduled_at);
+    assert_eq!(store.early().into_keys().collect::<Vec<_>>(), [which]);
+    assert_eq!(store.commit(&[fire(&made), fire(&made)]).unwrap(), [Verdict::New, Verdict::Known]);
+    assert_eq!(messages(&mut store, head).len(), 1);
+    drop(store);
+    assert!(Store::open(&path, LARGE).unwrap().early().is_empty());
+}
+
+#[test]
+fn what_came_before_its_time_goes_with_its_schedule_and_is_not_endless() {
+    let (_dir, path, mut store) = store();
+    let made = firing(None, 120);
+    assert_eq!(store.commit(&[take_back(&made.0)]).unwrap(), [Verdict::Left], "there is no such schedule");
+    store.commit(&[fire(&made)]).unwrap();
+    let many = (0..=MOST_EARLY as i64).map(|minutes| {
+        let which = (made.0.schedule_id.clone(), made.0.scheduled_at + TimeDelta::minutes(minutes));
+        Write::TakeBack { which, early: Early::told(9_000 - minutes, Utc::now()) }
+    });
+    store.commit(&many.collect::<Vec<_>>()).unwrap();
+    let first = (made.0.schedule_id.clone(), made.0.scheduled_at);
+    assert!(store.early().len() == MOST_EARLY && !store.early().contains_key(&first), "this one comes last");
+    store.commit(&[Write::Handled { schedule: "s".into(), handled: None }]).unwrap();
+    drop(store);
+    assert!(Store::open(&path, LARGE).unwrap().early().is_empty());
 }

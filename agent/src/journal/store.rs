@@ -4,7 +4,7 @@ use super::commit::commit;
 use super::record::{JobRecord, JobState, Leftover, Meta, Verdict, Write};
 use super::scheduled::Scheduled;
 use super::tables::{JOBS, META, META_KEY, OUTBOX, RUNS, SETTLED};
-use crate::cron::{Firing, Handled};
+use crate::cron::{Early, Firing, Handled, Which};
 use fleet_wire::{JobId, JournalId, ScheduleId};
 use redb::{Database, ReadableDatabase, ReadableTable, TableError};
 use std::collections::BTreeMap;
@@ -109,6 +109,11 @@ impl Store {
     /// How far each schedule is dealt with.
     pub(super) fn handled(&self) -> BTreeMap<ScheduleId, Handled> {
         self.scheduled.handled.clone()
+    }
+
+    /// What came before its time and has yet to fire again.
+    pub(super) fn early(&self) -> BTreeMap<Which, Early> {
+        self.scheduled.early.clone()
     }
 
     /// The firings of which this agent may start jobs by itself, by the ids of their envelopes. A coordinator that never

@@ -19,6 +19,10 @@ pub(super) const HANDLED: TableDefinition<'static, &str, &[u8]> = TableDefinitio
 /// Id of its `schedule.fire` to [`Firing`](crate::cron::Firing) as JSON, as long as the agent may start jobs of it.
 pub(super) const FIRINGS: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("firings");
 
+/// Schedule id and nominal instant, in microseconds, of a firing that came before its time to [`Early`](crate::cron::Early) as
+/// JSON, until it has fired again.
+pub(super) const EARLY: TableDefinition<'static, (&str, i64), &[u8]> = TableDefinition::new("early");
+
 /// An envelope that never goes before the coordinator has it.
 pub(super) const DURABLE: u8 = 0;
 /// A log line.

@@ -73,6 +73,10 @@ impl<'t> Tables<'t> {
                 self.set_handled(schedule, handled.as_ref());
                 self.judged(Verdict::New)
             }
+            Write::TakeBack { which, early } => {
+                let verdict = self.take_back(which, early);
+                self.judged(verdict)
+            }
             Write::StartLocally { firing, job_id, refusal } => {
                 let verdict = self.start_locally(*firing, job_id, refusal.as_deref())?;
                 self.judged(verdict)

@@ -7,7 +7,7 @@
 
 use super::record::{Accepted, Verdict, Write};
 use super::store::{JournalError, Store};
-use crate::cron::{Firing, Handled};
+use crate::cron::{Early, Firing, Handled, Which};
 use fleet_wire::{JobId, ScheduleId};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -46,6 +46,9 @@ pub(super) enum Control {
     },
     Handled {
         reply: oneshot::Sender<BTreeMap<ScheduleId, Handled>>,
+    },
+    Early {
+        reply: oneshot::Sender<BTreeMap<Which, Early>>,
     },
     Startable {
         reply: oneshot::Sender<Vec<(u64, Firing)>>,
@@ -173,6 +176,9 @@ impl Turn {
                 }
                 Control::Handled { reply } => {
                     let _ = reply.send(self.store.handled());
+                }
+                Control::Early { reply } => {
+                    let _ = reply.send(self.store.early());
                 }
                 Control::Startable { reply } => {
                     let _ = reply.send(self.store.startable());

@@ -132,7 +132,8 @@ impl Worker {
         }
         self.leftovers = leftovers;
         self.go_on().await;
-        self.cron.resume(&self.settings.schedules, self.surroundings.journal.handled().await);
+        let journal = &self.surroundings.journal;
+        self.cron.resume(&self.settings.schedules, journal.handled().await, journal.early().await);
     }
 
     /// Goes on with the jobs of an earlier life, once the repository is known: the coordinator tells it again if the
@@ -192,7 +193,7 @@ impl Worker {
             Order::Cancel(job_id) => self.cancel(&job_id),
             Order::Configure(update) => self.configure(*update).await,
             Order::Schedule(set) => self.schedule(set).await,
-            Order::FireAgain(firing) => self.fire_again(firing).await,
+            Order::FireAgain(firing) => self.cron.take_back(firing),
         }
     }
 

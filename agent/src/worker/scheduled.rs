@@ -3,7 +3,7 @@
 use super::Worker;
 use crate::cron::{Firing, Task, Why};
 use crate::journal::Accepted;
-use fleet_wire::{CommandRun, EarlyFiring, ErrorMessage};
+use fleet_wire::{CommandRun, ErrorMessage};
 
 /// What the log of a job says that the agent has started by itself.
 const ALONE: &str = "the coordinator was out of reach: the agent has started this scheduled backup by itself";
@@ -30,15 +30,6 @@ impl Worker {
         }
         if self.cron.is_on_its_own() {
             self.run_locally().await;
-        }
-    }
-
-    /// The clock was ahead when this fired, and the coordinator has made nothing of it.
-    pub(super) async fn fire_again(&mut self, early: EarlyFiring) {
-        let Some(task) = self.cron.take_back(early) else { return };
-        match self.store(&task).await {
-            Ok(()) => self.cron.done(task),
-            Err(reason) => log::error!("can't store that a schedule has not fired: {reason}"),
         }
     }
 
@@ -111,7 +102,6 @@ fn say(task: &Task) {
         Task::Count(schedule, _, Why::New | Why::Changed) => {
             log::debug!(schedule = schedule.as_str(); "the schedule counts from now on");
         }
-        Task::Count(_, _, Why::TakenBack) => {} // the coordinator's words are in the log
         Task::Forget(schedule) => log::debug!(schedule = schedule.as_str(); "the schedule is no more"),
     }
 }
