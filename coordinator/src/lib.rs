@@ -3,6 +3,7 @@
 pub mod access;
 pub mod audit;
 pub mod board;
+pub mod clock;
 pub mod config;
 pub mod db;
 pub mod dispatcher;

@@ -55,6 +55,12 @@ impl Pauses {
         };
     }
 
+    /// Nothing was paused later than now: what says so was noted by a clock that was ahead.
+    pub fn began_by(&self, now: Timestamp) {
+        let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
+        all.values_mut().for_each(|pause| pause.since = pause.since.min(now));
+    }
+
     /// The pause of just this.
     pub fn get(&self, target: Target) -> Option<Pause> {
         self.read().get(&target).cloned()
@@ -69,11 +75,6 @@ impl Pauses {
     pub fn stop_repository(&self, id: Uuid) -> bool {
         let all = self.read();
         !all.is_empty() && (all.contains_key(&Target::Fleet) || all.contains_key(&Target::Repository(id)))
-    }
-
-    /// Why nothing is to be started in a repository, if that is so: it is paused, or the fleet.
-    pub fn why_repository(&self, id: Uuid) -> Option<String> {
-        self.why(None, Some(id))
     }
 
     /// Why nothing is to be started on a host and in a repository, if that is so: the fleet, the repository or the host is
@@ -117,8 +118,8 @@ mod tests {
         assert_eq!(of_host.why(Some(other), Some(repository)), None);
         assert!(!of_host.stop_repository(repository) && !of_host.has_repositories());
         let of_repository = pauses(&[Target::Repository(repository)]);
-        assert_eq!(of_repository.why_repository(repository).as_deref(), Some("the repository, by anna: new disks"));
-        assert_eq!((of_repository.why_repository(other), of_repository.why(Some(host), None)), (None, None));
+        assert_eq!(of_repository.why(None, Some(repository)).as_deref(), Some("the repository, by anna: new disks"));
+        assert_eq!((of_repository.why(None, Some(other)), of_repository.why(Some(host), None)), (None, None));
         assert!(of_repository.stop_repository(repository) && !of_repository.stop_repository(other));
         let of_fleet = pauses(&[Target::Fleet]);
         assert_eq!(of_fleet.why(None, None).as_deref(), Some("the fleet, by anna: new disks"));

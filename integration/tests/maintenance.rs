@@ -234,6 +234,91 @@ fn what_waits_for_a_host_that_went_offline_is_given_to_another() {
     assert_eq!(settled(&api, &repository, 1), [("check".to_owned(), "succeeded".to_owned())]);
 }
 
+/// A check that waits for a backup on a host of the repository which goes offline, and another host that could do it.
+fn strand(sandbox: &Sandbox, repository: &str, name: &str) -> ([Host; 2], String) {
+    let api = sandbox.api();
+    let hosts = ["web", "db"].map(|role| format!("{role}-{name}"));
+    let [mut web, mut db] = hosts.map(|host| Host::ready_as(sandbox, &host, repository, &guarding(&host)));
+    db.disconnect();
+    let gone = format!("UPDATE hosts SET online = false WHERE id = '{}' RETURNING id", db.id);
+    sandbox.database.query(&gone).unwrap();
+    group(&api, &web.id, "docs", Value::Null);
+    let running = backup(&api, &web.id, "docs");
+    assert_eq!(web.run("backup"), running);
+    maintain(&api, repository, &json!({}));
+    let due = format!(
+        "UPDATE maintenance SET next_due_at = date_trunc('second', now()) WHERE kind = 'check' AND repository_id = '{repository}' RETURNING kind"
+    );
+    sandbox.database.query(&due).unwrap();
+    let path = format!("/v1/jobs?kind=check&host_id={}", web.id);
+    let list = until(&api, &path, |list| list["items"].as_array().is_some_and(|items| items.len() == 1));
+    web.disconnect();
+    let journal = db.name.clone();
+    db.connect(sandbox, &guarding(&journal));
+    ([web, db], list["items"][0]["id"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn what_can_not_be_given_to_another_host_keeps_nobody_from_it() {
+    let sandbox = sandbox();
+    let api = sandbox.api();
+    let [paused, stuck, free] =
+        ["paused", "stuck", "free"].map(|name| api.create_repository(name, &format!("/srv/{name}"), "pw").unwrap());
+    let ([gone, _there], kept) = strand(&sandbox, &paused, "one");
+    let pause = json!({"reason": "new disks"});
+    api.call("PUT", &format!("/v1/repositories/{paused}/pause"), Some(&pause), &[]).unwrap().ok().unwrap();
+    // Many that wait for the one host of their repository, more than are looked at together.
+    let (old, _) = sandbox.enroll("old", Some(&stuck)).unwrap();
+    let many = format!(
+        "WITH made AS (
+             INSERT INTO jobs (id, host_id, repository_id, kind, status, origin, command, created_at, run_id)
+             SELECT gen_random_uuid(), '{old}', '{stuck}', 'check', 'queued', 'maintenance', '{{\"job_id\": \"x\", \"kind\": \"check\"}}',
+                 now(), gen_random_uuid()
+             FROM generate_series(1, 600) RETURNING id, run_id
+         )
+         INSERT INTO runs (id, kind, repository_id, due_at, outcome, job_id, changed_at)
+         SELECT run_id, 'check', '{stuck}', now(), 'running', id, now() FROM made RETURNING id"
+    );
+    assert_eq!(sandbox.database.query(&many).unwrap().len(), 600);
+    let (_hosts, first) = strand(&sandbox, &free, "two");
+    let silent = "UPDATE hosts SET online = false WHERE hostname LIKE 'web-%' RETURNING id";
+    let given_on = |repository: &str, before: &str| {
+        let path = format!("/v1/repositories/{repository}/runs");
+        until(&api, &path, |list| {
+            sandbox.database.query(silent).unwrap();
+            list["items"][0]["outcome"] == "running" && list["items"][0]["job_id"] != before
+        })
+    };
+    given_on(&free, &first);
+    assert_eq!(over(&api, &first)["status"], "cancelled");
+    // What is paused was looked at before: it keeps its place, and is given to another once the pause is over.
+    let waiting = api.job(&kept).unwrap();
+    assert_eq!((&waiting["status"], &waiting["host_id"]), (&json!("queued"), &json!(gone.id)), "{waiting}");
+    api.call("DELETE", &format!("/v1/repositories/{paused}/pause"), None, &[]).unwrap().ok().unwrap();
+    given_on(&paused, &kept);
+}
+
+#[test]
+fn a_job_whose_settings_can_not_be_read_gives_its_repository_back_and_says_so() {
+    let sandbox = sandbox();
+    let api = sandbox.api();
+    let mut host = Host::ready_as(&sandbox, "web-1", &repository(&sandbox), &guarding("a"));
+    group(&api, &host.id, "docs", Value::Null);
+    let check = api.run_job(&host.id, &json!({"kind": "check"})).unwrap();
+    assert_eq!(host.run("check"), check);
+    let waiting = backup(&api, &host.id, "docs");
+    let last = api.run_job(&host.id, &json!({"kind": "check"})).unwrap();
+    // The ledger takes writes, and gives everything but this.
+    sandbox.database.query("ALTER TABLE source_groups RENAME COLUMN includes TO gone").unwrap();
+    host.accept(&check);
+    let end = host.finish(&check, "succeeded", 0);
+    host.settled(end);
+    let failed = over(&api, &waiting);
+    assert_eq!(failed["status"], "failed");
+    assert!(failed["error"].as_str().unwrap().contains("can't be read"), "{failed}");
+    assert_eq!(host.run("check"), last, "its lease is free");
+}
+
 #[test]
 fn a_stale_lock_is_offered_for_an_unlock_that_a_person_asks_for() {
     let sandbox = sandbox();

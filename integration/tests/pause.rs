@@ -111,7 +111,7 @@ fn a_pause_of_the_fleet_outlives_the_coordinator() {
 }
 
 #[test]
-fn what_fails_while_its_repository_is_paused_is_not_tried_again() {
+fn what_fails_while_its_repository_is_paused_is_tried_again_once_it_goes_on() {
     let sandbox = Sandbox::start().unwrap();
     let api = sandbox.api();
     let repository = repository(&sandbox);
@@ -122,10 +122,60 @@ fn what_fails_while_its_repository_is_paused_is_not_tried_again() {
     pause(&api, &format!("/v1/repositories/{repository}"), "full");
     let failed = host.finish(&job, "failed", 1);
     host.settled(failed);
-    let run = run_when(&api, &host.id, "failed");
-    let reason = run["reason"].as_str().unwrap();
-    assert!(reason.ends_with("not tried again: paused: the repository, by admin: full"), "{run}");
-    assert_eq!(run["job_id"], json!(job));
+    // The next attempt is there, and waits.
+    let list = until(&api, "/v1/jobs?origin=retry", |list| list["items"].as_array().is_some_and(|all| all.len() == 1));
+    let attempt = list["items"][0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(waits_for(&api, &attempt), "paused: the repository, by admin: full");
+    assert_eq!(host.runs_so_far(&api), Vec::<String>::new());
+    go_on(&api, &format!("/v1/repositories/{repository}"));
+    assert_eq!(host.run("backup"), attempt);
+    assert_eq!(api.job(&attempt).unwrap()["retry_of"], json!(job));
+}
+
+#[test]
+fn what_was_due_before_a_pause_is_held_however_long_that_takes_and_goes_when_it_ends() {
+    let sandbox = Sandbox::start_with(&[("FLEET_QUEUED_LIMIT", "2s"), ("FLEET_MAINTENANCE_JITTER", "0s")]).unwrap();
+    let api = sandbox.api();
+    let repository = repository(&sandbox);
+    let (mut host, schedule) = scheduled(&sandbox, &repository, 0);
+    let path = format!("/v1/repositories/{repository}");
+    let yearly = json!({"cron": "0 0 1 1 *"});
+    let maintenance = json!({"prune": yearly, "check": yearly});
+    api.call("PUT", &format!("{path}/maintenance"), Some(&maintenance), &[]).unwrap().ok().unwrap();
+    let runs = format!("{path}/runs");
+    let outcome = |list: &Value, kind: &str| {
+        let items = list["items"].as_array().unwrap();
+        items.iter().find(|run| run["kind"] == kind).map(|run| (run["outcome"].clone(), run["reason"].clone()))
+    };
+    let due = |kind: &str, when: &str| {
+        let sql = format!("UPDATE maintenance SET next_due_at = {when} WHERE kind = '{kind}' RETURNING kind");
+        assert_eq!(sandbox.database.query(&sql).unwrap().len(), 1);
+    };
+    pause(&api, &path, "new disks");
+    // A prune was due before it, a check comes due in it; a firing from before it is told now.
+    due("prune", "clock_timestamp() - interval '1 hour'");
+    due("check", "clock_timestamp()");
+    let list = until(&api, &runs, |list| outcome(list, "check").is_some_and(|(outcome, _)| outcome == "skipped"));
+    assert_eq!(outcome(&list, "check").unwrap().1, "paused: the repository, by admin: new disks");
+    let job = uuid::Uuid::now_v7().to_string();
+    let before = (chrono::Utc::now() - chrono::TimeDelta::hours(1)).to_rfc3339();
+    let fired = host.say("schedule.fire", json!({"schedule_id": schedule, "scheduled_at": before, "job_ids": [job]}));
+    host.settled(fired);
+    assert!(waits_for(&api, &job).starts_with("paused"));
+    // What may not go for another reason has expired since: it has waited for less.
+    let other = Host::ready(&sandbox, "web-2", &sandbox.api().create_repository("other", "/srv/other", "pw").unwrap());
+    group(&api, &other.id, "docs", Value::Null);
+    let offline = other.id.clone();
+    drop(other);
+    let expired = over(&api, &backup(&api, &offline, "docs"));
+    assert!(expired["error"].as_str().unwrap().contains("expired"), "{expired}");
+    assert_eq!(outcome(&api.get(&runs).unwrap(), "prune").unwrap().0, "expected");
+    assert!(waits_for(&api, &job).starts_with("paused"));
+    go_on(&api, &path);
+    assert_eq!(host.run("backup"), job);
+    host.accept(&job);
+    host.finish(&job, "succeeded", 0);
+    host.run("prune");
 }
 
 #[test]

@@ -179,6 +179,24 @@ impl Write for ForgetRuns {
     }
 }
 
+#[derive(QueryableByName)]
+struct Latest {
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    at: Option<Timestamp>,
+}
+
+/// About when something was written down last: a host was heard of, or a job made; nothing if there is nothing yet.
+///
+/// # Errors
+/// The database's.
+pub async fn latest(connection: &mut AsyncPgConnection) -> QueryResult<Option<Timestamp>> {
+    let query = diesel::sql_query(
+        "SELECT greatest((SELECT max(last_seen_at) FROM hosts),
+             (SELECT created_at FROM jobs ORDER BY id DESC LIMIT 1)) AS at",
+    );
+    Ok(query.get_result::<Latest>(connection).await?.at)
+}
+
 /// The ids of jobs begin with the time at which they were made (UUID version 7): the first that one made then can have.
 pub fn first_id_of(time: Timestamp) -> Uuid {
     let millis = u64::try_from(time.timestamp_millis()).unwrap_or(0);

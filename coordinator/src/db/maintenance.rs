@@ -130,7 +130,7 @@ impl Write for Put {
                 row.last_success_at = before.last_success_at;
                 row.last_subset.clone_from(&before.last_subset);
             }
-            let since = row.last_success_at.unwrap_or(row.created_at);
+            let since = row.last_success_at.unwrap_or(row.created_at).min(self.at);
             row.overdue_at =
                 row.enabled.then(|| since + chrono::TimeDelta::seconds(row.interval_seconds.saturating_mul(2)));
             diesel::insert_into(maintenance::table).values(&row).execute(connection).await?;

@@ -155,7 +155,8 @@ pub async fn raise_versions(connection: &mut AsyncPgConnection, hosts: &[Uuid]) 
     Ok(())
 }
 
-/// Computes within how long the backups of these hosts' groups must succeed, and from when on they are overdue.
+/// Computes within how long the backups of these hosts' groups must succeed, and from when on they are overdue. What was
+/// noted by a clock that was ahead counts from now.
 ///
 /// # Errors
 /// The database's.
@@ -163,7 +164,7 @@ pub async fn expect_success(connection: &mut AsyncPgConnection, hosts: &[Uuid]) 
     let query = statement(
         "WITH wanted AS (
              SELECT g.host_id, g.name, coalesce(g.rpo_seconds, 2 * min(s.interval_seconds)) AS seconds,
-                 coalesce(g.last_success_at, min(s.created_at), g.created_at) AS since
+                 least(coalesce(g.last_success_at, min(s.created_at), g.created_at), now()) AS since
              FROM source_groups g LEFT JOIN schedules s ON s.host_id = g.host_id AND s.deleted_at IS NULL
                  AND s.enabled AND s.source_groups @> to_jsonb(g.name)
              WHERE g.host_id = ANY ($1) GROUP BY g.host_id, g.name)

@@ -2,6 +2,7 @@
 //! schedule wanted. The ledger knows the run by the id that the agent gave the job.
 
 use super::NoJob;
+use crate::clock;
 use crate::db::jobs::{Job, JobState, NewJob, Origin, REQUESTED_BY_AGENT};
 use crate::db::json::Json;
 use crate::db::lookup::Source;
@@ -10,7 +11,6 @@ use crate::db::runs::{self, Claim, Run};
 use crate::db::{Database, DatabaseError};
 use crate::persistence::{Patience, Persistence, SaveJob, WriteError};
 use actix::Addr;
-use chrono::Utc;
 use fleet_wire::{CommandRun, Kind};
 use std::sync::Arc;
 use uuid::Uuid;
@@ -30,7 +30,8 @@ pub(super) async fn adopt(
     };
     let Some(new) = made(&run, &planning, job_id) else { return Ok(None) };
     // The agent has it, so there is nothing to send.
-    let state = JobState { dispatched_at: Some(Utc::now()), journal: planning.host.journal.clone(), ..JobState::new() };
+    let state =
+        JobState { dispatched_at: Some(clock::now()), journal: planning.host.journal.clone(), ..JobState::new() };
     let job = Job::of(new.as_stored(), state.as_stored());
     let save = SaveJob {
         job_id,
@@ -86,6 +87,6 @@ fn made(run: &Run, planning: &Planning, job_id: Uuid) -> Option<NewJob> {
         operation_id: None,
         requested_by: Some(REQUESTED_BY_AGENT.to_owned()),
         command: Json(command),
-        created_at: Utc::now(),
+        created_at: clock::now(),
     })
 }

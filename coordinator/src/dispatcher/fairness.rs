@@ -153,7 +153,7 @@ impl World {
     fn apply(&mut self, event: Event) -> Result<(), TestCaseError> {
         for job in std::mem::take(&mut self.unwritten) {
             let repository = job.new.repository_id;
-            self.lanes.committed(job);
+            self.lanes.committed(job, self.now);
             self.grant([repository])?;
         }
         match event {
@@ -201,7 +201,7 @@ impl World {
             self.unwritten.push(job);
             return Ok(());
         }
-        self.lanes.committed(job);
+        self.lanes.committed(job, self.now);
         self.grant([repository]).map(drop)
     }
 

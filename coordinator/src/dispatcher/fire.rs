@@ -1,6 +1,7 @@
 //! An agent's cron has fired: each source group's backup becomes a job, or a row of the ledger that says why not.
 
 use super::{Dispatcher, Submit};
+use crate::clock;
 use crate::db::jobs::{NewJob, Origin, REQUESTED_BY_AGENT};
 use crate::db::planning::Planning;
 use crate::db::runs::{Claim, NoteRuns, Outcome, Run};
@@ -11,7 +12,6 @@ use crate::job::plan::{Cause, Wish, plan, said};
 use crate::persistence::{Patience, Save, SaveJob, WriteError};
 use crate::timetable::Timetable;
 use actix::{Context, Handler, Message, ResponseFuture};
-use chrono::Utc;
 use fleet_wire::{Cap, Kind, Timestamp};
 use futures_util::future::{LocalBoxFuture, join_all};
 use std::sync::Arc;
@@ -42,7 +42,7 @@ impl Handler<Fire> for Dispatcher {
     type Result = ResponseFuture<Result<(), NotWritten>>;
 
     fn handle(&mut self, fire: Fire, context: &mut Self::Context) -> Self::Result {
-        let (now, due_at) = (Utc::now(), nominal(&fire.schedule, fire.scheduled_at));
+        let (now, due_at) = (clock::nearest(fire.scheduled_at), nominal(&fire.schedule, fire.scheduled_at));
         let mut left = Vec::new();
         let mut writes: Vec<Written> = Vec::new();
         for part in parts(&fire.schedule.source_groups.0, &fire.source_groups, &fire.job_ids) {
@@ -98,8 +98,9 @@ impl Dispatcher {
         }
         let repeated = known.is_some();
         let open = self.open_backup(host_id, &part.group).filter(|_| !repeated);
-        let paused =
-            self.pauses.why(Some(host_id), fire.planning.as_ref().and_then(|planning| planning.repository_id()));
+        let repository = fire.planning.as_ref().and_then(|planning| planning.repository_id());
+        // What was due before a pause, and is told in it, waits for its end.
+        let paused = self.pauses.why_at(Some(host_id), repository, run.due_at);
         match judge(&fire.schedule, run.due_at, open, paused.as_deref(), now) {
             _ if repeated => {}
             Verdict::Run => {}

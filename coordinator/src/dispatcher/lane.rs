@@ -3,7 +3,7 @@
 
 use super::admission::{self, Claim, Hindrance, Kinds, Scene, Turn};
 use crate::db::jobs::Job as JobRecord;
-use fleet_wire::{Kind, Timestamp};
+use fleet_wire::Kind;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
 use uuid::Uuid;
@@ -13,8 +13,8 @@ pub(super) struct Waiting {
     pub(super) claim: Claim,
     /// The operation that it belongs to.
     pub(super) operation: Option<Uuid>,
-    /// From when its waiting counts; absent while only its operation is in its way.
-    pub(super) since: Option<Timestamp>,
+    /// From when its waiting counts, as [`Lanes`](super::lanes::Lanes) count; absent while only its operation is in its way.
+    pub(super) since: Option<i64>,
     /// Absent until its row is committed: before that it keeps its place but does not go.
     pub(super) job: Option<JobRecord>,
     /// From when on an exclusive one lets nobody overtake it; absent until it could go for the first time.
@@ -127,6 +127,11 @@ impl Lane {
     pub(super) fn members(&self) -> Vec<Uuid> {
         let waiting = self.ready.values().chain(self.aside.values());
         waiting.filter(|waiting| waiting.operation.is_some()).map(|waiting| waiting.claim.job_id).collect()
+    }
+
+    /// All that waits.
+    pub(super) fn waiting_jobs(&self) -> Vec<Uuid> {
+        self.ready.values().chain(self.aside.values()).map(|waiting| waiting.claim.job_id).collect()
     }
 
     pub(super) fn is_ready(&self, turn: Turn) -> bool {

@@ -26,6 +26,7 @@ pub use requests::{Explain, FindJob, HostRemoved, LookAtDeadlines, NoJob, Overru
 pub use retry::{NoRetry, Retry};
 pub use terms::{LimitBackups, PauseChanged};
 
+use crate::clock;
 use crate::config::Leases;
 use crate::db::jobs;
 use crate::db::jobs::{Job as JobRecord, JobState, NewJob, Origin};
@@ -37,17 +38,19 @@ use crate::persistence::{Patience, SaveJob, WriteError};
 use crate::registry::{ConnectionId, Deliver, HostGone, Subscribe};
 use crate::request::Request;
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseFuture, WrapFuture};
-use chrono::Utc;
 use fleet_wire::{CommandCancel, CommandRun, JobId, JournalId, Kind};
 use futures_util::FutureExt;
 use lanes::Lanes;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// Who asks for an init that nobody asked for.
 const REQUESTED_BY_ITSELF: &str = "coordinator";
+
+/// After a start a job may wait for this long at least: what was in its way until then is not known, such as a pause.
+const LEAST_AFTER_START: Duration = Duration::from_secs(3_600);
 
 /// Jobs that were out before the start, or go out together, get their actors in pieces of this many, and others are
 /// served in between.
@@ -85,8 +88,13 @@ impl Dispatcher {
         for job in &out {
             lanes.add_out(&job.new);
         }
+        let (now, certain) = (Instant::now(), clock::certain());
+        let most = services.limits.queued.saturating_sub(LEAST_AFTER_START);
         for job in waiting {
-            lanes.add_waiting(job, Instant::now());
+            let job_id = job.new.id;
+            let waited = certain.and_then(|now| (now - job.new.created_at).to_std().ok()).unwrap_or_default();
+            lanes.add_waiting(job, waited, now);
+            lanes.count_waiting(job_id, waited.min(most), now);
         }
         let without_actor = out.into_iter().map(|job| (job.new.id, (job, Entry::Resume))).collect();
         Self { services: Arc::new(services), pauses, lanes, hosts: HashMap::new(), without_actor }
@@ -237,7 +245,7 @@ impl Handler<Submit> for Dispatcher {
         let goes_out = self.lanes.add_new(&new, now);
         let waiting_for = self.lanes.obstacle(new.id, now).map(|obstacle| obstacle.describe());
         let journal = self.journal_of(new.host_id).filter(|_| goes_out);
-        let dispatched_at = goes_out.then(Utc::now);
+        let dispatched_at = goes_out.then(clock::now);
         let state = JobState { dispatched_at, journal, ..JobState::new() };
         let job = JobRecord::of(new.as_stored(), state.as_stored());
         let save = SaveJob {
@@ -280,7 +288,7 @@ impl Handler<Stored> for Dispatcher {
             return;
         }
         if stored {
-            self.lanes.committed(job);
+            self.lanes.committed(job, Instant::now());
         } else if !self.is_at_work(&job.new) {
             self.lanes.remove(job.new.id);
         } // else it is there after all: its agent has spoken of it
@@ -389,7 +397,7 @@ impl Handler<EnsureInit> for Dispatcher {
             run_id: None,
             requested_by: Some(REQUESTED_BY_ITSELF.to_owned()),
             command: Json(CommandRun::new(id.to_string().as_str().into(), Kind::Init)),
-            created_at: Utc::now(),
+            created_at: clock::now(),
             operation_id: None,
         };
         let submit = self.handle(Submit::wish(new), context);

@@ -109,6 +109,7 @@ impl Handler<OperationStored> for Dispatcher {
     type Result = ();
 
     fn handle(&mut self, OperationStored { jobs, made }: OperationStored, context: &mut Context<Self>) {
+        let now = Instant::now();
         let is_made = |job_id| made.as_ref().is_some_and(|(_, missing)| !missing.contains(&job_id));
         let mut repositories = HashSet::new();
         let mut standings = Vec::with_capacity(jobs.len());
@@ -124,7 +125,7 @@ impl Handler<OperationStored> for Dispatcher {
                 // Its actor comes in a piece, as after a start: others are served in between.
                 self.without_actor.insert(job_id, (job, Entry::Send));
             } else {
-                self.lanes.committed(job);
+                self.lanes.committed(job, now);
                 repositories.insert(repository_id);
             }
         }

@@ -8,8 +8,7 @@ use actix::{
     ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult, ResponseActFuture, ResponseFuture,
     WrapFuture,
 };
-use chrono::Utc;
-use fleet_wire::{JobId, Timestamp};
+use fleet_wire::JobId;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -74,7 +73,7 @@ impl Handler<FindJob> for Dispatcher {
                 actor.lanes.add_found(&record.new);
             }
             // It may have been stored a moment ago, and `Stored` still be on its way here.
-            actor.lanes.committed(record.clone());
+            actor.lanes.committed(record.clone(), Instant::now());
             // Only an actor of this process knows the latest; the row just read may be older.
             match actor.actor_of_open(id, context).or_else(|| actor.actor_of(id, context)) {
                 Some(running) => Ok(running),
@@ -172,11 +171,15 @@ impl Handler<LookAtDeadlines> for Dispatcher {
     type Result = ();
 
     fn handle(&mut self, _: LookAtDeadlines, context: &mut Context<Self>) {
-        let (now, limits) = (Utc::now(), Arc::clone(&self.services));
-        let waited = |since: Timestamp| (now - since).to_std().unwrap_or_default();
-        let expired = |(job, since)| Some((job, deadlines::waiting(waited(since), &limits.limits)?));
+        let (now, services) = (Instant::now(), Arc::clone(&self.services));
+        let expired = |(job, waited)| Some((job, deadlines::waiting(waited, &services.limits)?));
         // The oldest first: who comes behind one that is not overdue is not either.
-        for (job_id, decision) in self.lanes.waiting().map_while(expired).collect::<Vec<_>>() {
+        for (job_id, decision) in self.lanes.waiting(now).map_while(expired).collect::<Vec<_>>() {
+            if self.lanes.is_paused(job_id) {
+                // Nobody has it wait but who has paused it.
+                self.lanes.count_waiting(job_id, Duration::ZERO, now);
+                continue;
+            }
             log::warn!(job:% = job_id; "a job is overdue: {decision:?}");
             self.handle(Overrule { job_id, decision }, context);
         }

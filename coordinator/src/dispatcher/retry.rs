@@ -2,13 +2,13 @@
 
 use super::fire::planned;
 use super::{Dispatcher, Submit};
+use crate::clock;
 use crate::db::jobs::{NewJob, Origin};
 use crate::db::planning::Planning;
 use crate::db::runs::{Claim, Run};
 use crate::db::schedules::Schedule;
 use crate::persistence::{Patience, WriteError};
 use actix::{Handler, Message, ResponseFuture};
-use chrono::Utc;
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -23,7 +23,7 @@ pub enum NoRetry {
     NotWritten(#[from] WriteError),
 }
 
-/// Makes the next attempt at a run. Answered when it is in the ledger.
+/// Makes the next attempt at a run; where something is paused it waits for the end of that. Answered when it is in the ledger.
 #[derive(Message)]
 #[rtype(result = "Result<(), NoRetry>")]
 pub struct Retry {
@@ -69,12 +69,8 @@ impl Dispatcher {
         if let Some(job) = self.open_backup(schedule.host_id, group) {
             return Err(format!("job {job} is at the same source group"));
         }
-        let repository = planning.and_then(Planning::repository_id);
-        if let Some(why) = self.pauses.why(Some(schedule.host_id), repository) {
-            return Err(format!("paused: {why}"));
-        }
         let fresh = Run { job_id: None, ..run.clone() };
-        let new = planned(schedule, planning, &fresh, Origin::Retry, Utc::now())?;
+        let new = planned(schedule, planning, &fresh, Origin::Retry, clock::now())?;
         Ok(NewJob { attempt: run.attempt + 1, retry_of: run.job_id, ..new })
     }
 }

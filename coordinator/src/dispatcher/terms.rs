@@ -26,6 +26,8 @@ impl Handler<PauseChanged> for Dispatcher {
             }
         };
         for repository_id in repositories {
+            // How long a pause takes is not held against what waits.
+            self.lanes.count_anew(repository_id, Instant::now());
             let held = self.lanes.move_members(repository_id, Instant::now());
             self.tell_of_held(held);
             self.dispatch(repository_id, context);

@@ -1,7 +1,7 @@
 //! The time as the database keeps it.
 
-use crate::request;
-use chrono::{SubsecRound, Utc};
+use crate::{clock, request};
+use chrono::SubsecRound;
 use fleet_wire::Timestamp;
 
 /// Now, to the microsecond: PostgreSQL keeps no more, and what is answered must be what is read later. Work that is repeated
@@ -10,7 +10,7 @@ pub fn now() -> Timestamp {
     request::claimed_at().unwrap_or_else(real)
 }
 
-/// What the clock shows, to the microsecond.
+/// What time it is, to the microsecond.
 pub fn real() -> Timestamp {
-    Utc::now().trunc_subsecs(6)
+    clock::now().trunc_subsecs(6)
 }

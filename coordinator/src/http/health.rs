@@ -2,6 +2,7 @@
 
 use super::problem::Problem;
 use super::routes::resource;
+use crate::clock;
 use crate::db::runs::{self, Outcome};
 use crate::db::{DatabaseError, hosts, overdue};
 use crate::services::Services;
@@ -121,6 +122,8 @@ fn text(counts: Option<&Counts>) -> String {
         }
     };
     family("fleet_up", "The coordinator runs.", &[(String::new(), 1)]);
+    let in_doubt = i64::from(clock::certain().is_none());
+    family("fleet_clock_in_doubt", "It is not certain what time it is.", &[(String::new(), in_doubt)]);
     family("fleet_database_up", "The database answers.", &[(String::new(), i64::from(counts.is_some()))]);
     let Some(counts) = counts else { return text };
     let status = |status: &str| format!("{{status=\"{status}\"}}");
@@ -166,6 +169,7 @@ mod tests {
         let text = text(Some(&counts));
         for line in [
             "fleet_up 1",
+            "fleet_clock_in_doubt 0",
             "fleet_database_up 1",
             "fleet_hosts{status=\"online\"} 2",
             "fleet_hosts{status=\"offline\"} 0",
@@ -178,7 +182,7 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
-        assert_eq!(text.lines().filter(|line| line.starts_with("# TYPE ")).count(), 7);
+        assert_eq!(text.lines().filter(|line| line.starts_with("# TYPE ")).count(), 8);
     }
 
     #[test]

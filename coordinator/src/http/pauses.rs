@@ -17,7 +17,7 @@ use crate::dispatcher::PauseChanged;
 use crate::pauses::Pause;
 use crate::request;
 use crate::services::Services;
-use crate::ticker::runs;
+use crate::ticker::note_due;
 use actix_web::{HttpResponse, web};
 use fleet_wire::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -111,7 +111,7 @@ async fn delete(services: web::Data<Services>, target: Target) -> Result<HttpRes
         let _changing = services.pauses.changing().await;
         if services.pauses.get(target).is_some() {
             // What came due until now was paused, also what the ticker has not come to.
-            runs::note_due(&services, now()).await;
+            note_due(&services, now()).await;
         }
         let ended = write_for_sure(&services, Delete::new(target)).await??;
         let going_on = ended.ok_or_else(|| not_paused(target))?;

@@ -1,16 +1,51 @@
 //! Whether a job has waited or run too long, and what follows. Pure.
 //!
 //! What an agent leaves unanswered counts from when it could answer: from its connection, if that came later. Durations
-//! are measured by a clock that nobody sets; only waiting and running, which outlive a restart, go by the wall clock.
+//! are measured by a clock that nobody sets; only what was before the start of the coordinator is taken from the ledger.
 
 use super::Decide;
 use crate::config::Deadlines;
-use fleet_wire::{Kind, OFFLINE_AFTER};
-use std::time::Duration;
+use crate::db::jobs::JobState;
+use fleet_wire::{Kind, OFFLINE_AFTER, Timestamp};
+use std::time::{Duration, Instant};
 
 /// Bounds of the time between two looks at a job.
 const SHORTEST_LOOK: Duration = Duration::from_millis(250);
 const LONGEST_LOOK: Duration = Duration::from_secs(30);
+
+/// For how long an agent is at work: what the ledger says at the start, and what has passed since.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AtWork {
+    before: Duration,
+    since: Instant,
+}
+
+/// From when on an agent is at work.
+fn at_work_since(state: &JobState) -> Option<Timestamp> {
+    state.began_at.or(state.accepted_at)
+}
+
+impl AtWork {
+    /// What is known of a job that stands like this when it is taken up at a time, unless that is not certain.
+    pub(super) fn taken_up(state: &JobState, now: Option<Timestamp>) -> Option<Self> {
+        let since = at_work_since(state)?;
+        let before = now.and_then(|now| (now - since).to_std().ok()).unwrap_or_default();
+        Some(Self { before, since: Instant::now() })
+    }
+
+    /// What is `known` once the job has come from one state to another: it counts from its acceptance, and anew when it begins.
+    pub(super) fn follow(known: Option<Self>, from: &JobState, to: &JobState) -> Option<Self> {
+        if at_work_since(from) == at_work_since(to) {
+            return known;
+        }
+        at_work_since(to).map(|_| Self { before: Duration::ZERO, since: Instant::now() })
+    }
+
+    /// For how long.
+    pub(super) fn lasted(self) -> Duration {
+        self.before + self.since.elapsed()
+    }
+}
 
 /// How long everything about a job has lasted so far.
 #[derive(Clone, Copy, Debug)]
@@ -150,6 +185,30 @@ mod tests {
         assert!(!is_lost(old) && !is_lost(Situation { cancelled: None, ..old }));
         // Only its silence counts while it is not connected, or does not speak.
         assert!(!is_lost(Situation { ready: None, ..old }) && !is_lost(Situation { silent: seconds(400), ..old }));
+    }
+
+    #[test]
+    fn work_counts_by_a_clock_that_nobody_sets_but_for_what_was_before_the_start() {
+        let now = chrono::Utc::now();
+        let at = |hours| Some(now - chrono::TimeDelta::hours(hours));
+        let sent = JobState::new();
+        let accepted = JobState { accepted_at: at(-9000), ..sent.clone() };
+        let begun = JobState { began_at: at(9000), ..accepted.clone() };
+        assert!(AtWork::taken_up(&sent, Some(now)).is_none() && AtWork::follow(None, &sent, &sent).is_none());
+        // Whatever the clock shows when it begins.
+        for (from, to) in [(&sent, &accepted), (&accepted, &begun), (&sent, &begun)] {
+            let known = AtWork::follow(AtWork::taken_up(from, Some(now)), from, to);
+            assert!(known.expect("at work").lasted() < seconds(60));
+        }
+        assert!(AtWork::taken_up(&begun, None).expect("at work").lasted() < seconds(60), "who knows");
+        let known = AtWork::taken_up(&begun, Some(now));
+        assert!(known.expect("at work").lasted() >= seconds(9000 * 3600));
+        let ended = JobState { ended_at: at(0), ..begun.clone() };
+        assert!(AtWork::follow(known, &begun, &ended).expect("at work").lasted() >= seconds(9000 * 3600));
+        assert!(
+            AtWork::taken_up(&accepted, Some(now)).expect("at work").lasted() < seconds(60),
+            "accepted in the future"
+        );
     }
 
     #[test]

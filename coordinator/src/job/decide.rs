@@ -5,8 +5,7 @@ use super::deadlines::{Situation, overdue};
 use super::transitions::Event;
 use super::{Job, JobState};
 use actix::{Context, Handler, Message};
-use chrono::Utc;
-use fleet_wire::{Kind, Timestamp};
+use fleet_wire::Kind;
 
 /// The coordinator decides about a job without hearing from its agent.
 #[derive(Clone, Debug, PartialEq, Eq, Message)]
@@ -72,8 +71,7 @@ impl Job {
 
     /// How long everything has lasted, for a job that is out and not over.
     fn situation(&self) -> Option<Situation> {
-        let JobState { status, began_at, accepted_at, .. } = &*self.record.state;
-        let since = |time: Timestamp| (Utc::now() - time).to_std().unwrap_or_default();
+        let JobState { status, .. } = &*self.record.state;
         (!status.is_terminal() && self.record.state.dispatched_at.is_some()).then(|| Situation {
             // A kind that a newer version made has the limits of maintenance.
             kind: self.record.new.kind.parse().unwrap_or(Kind::Prune),
@@ -81,7 +79,7 @@ impl Job {
             ready: self.services.board.ready_for(self.record.new.host_id),
             out: self.delivery.is_noted().then(|| self.out_since.elapsed()),
             cancelled: self.cancelled_since.map(|since| since.elapsed()),
-            accepted: began_at.or(*accepted_at).map(since),
+            accepted: self.at_work.map(|at_work| at_work.lasted()),
         })
     }
 }

@@ -1,14 +1,14 @@
 //! What the end of a job means for the run that it was an attempt at. Pure.
 
 use super::transitions::{HANDED_ON, REFUSED};
+use crate::clock;
 use crate::db::jobs::{JobState, NewJob};
 use crate::db::runs::{Ending, Outcome};
 use crate::db::stale_locks::Lock;
-use chrono::Utc;
 use fleet_wire::{CommandRun, Kind, Status, Timestamp};
 
 /// The ending of a job that is over; nothing for one that is not.
-pub(super) fn of(new: &NewJob, state: &JobState) -> Option<Ending> {
+pub(crate) fn of(new: &NewJob, state: &JobState) -> Option<Ending> {
     let begins = |with: &str| state.error.as_deref().is_some_and(|error| error.starts_with(with));
     let outcome = match state.status {
         Status::Queued | Status::Running => return None,
@@ -19,7 +19,7 @@ pub(super) fn of(new: &NewJob, state: &JobState) -> Option<Ending> {
         Status::Cancelled if state.exit_code.is_none() && begins(HANDED_ON) => Outcome::Expected,
         Status::Cancelled => Outcome::Cancelled,
     };
-    let at = state.ended_at.unwrap_or_else(Utc::now);
+    let at = state.ended_at.unwrap_or_else(clock::now);
     let lock = state.stats.as_deref().filter(|_| outcome == Outcome::Failed).and_then(Lock::in_stats);
     // With 1 restic's check has found errors, or has not come far; with others, or none, it has read nothing.
     let has_read = lock.is_none() && matches!(state.exit_code, Some(0 | 1));

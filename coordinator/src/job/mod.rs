@@ -7,7 +7,7 @@
 pub(crate) mod deadlines;
 mod decide;
 mod delivery;
-mod ending;
+pub(crate) mod ending;
 pub mod lines;
 pub mod plan;
 mod renew;
@@ -19,6 +19,7 @@ pub use decide::Decide;
 pub use writer::NotWritten;
 
 use crate::board::Board;
+use crate::clock;
 use crate::config::Deadlines;
 use crate::db::Database;
 use crate::db::jobs::{Job as JobRecord, JobState};
@@ -35,7 +36,7 @@ use actix::{
     Actor, ActorContext, ActorFuture, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, ResponseActFuture,
     ResponseFuture, WrapFuture,
 };
-use chrono::Utc;
+use deadlines::AtWork;
 use delivery::Delivery;
 use fleet_wire::{CommandCancel, CommandRun, JobProgress, JournalId, Status, ToAgent};
 use futures_util::FutureExt;
@@ -104,6 +105,8 @@ pub struct Job {
     last_news: Instant,
     /// Since when it is out, as far as this process knows.
     out_since: Instant,
+    /// For how long its agent is at work on it.
+    at_work: Option<AtWork>,
     /// When its end was asked for, as far as this process knows.
     cancelled_since: Option<Instant>,
 }
@@ -115,6 +118,7 @@ impl Job {
             delivery: Delivery::new(entry, record.new.is_of_agent()),
             cancelled_since: record.state.cancel_requested_at.map(|_| Instant::now()),
             out_since: Instant::now(),
+            at_work: AtWork::taken_up(&record.state, clock::certain()),
             told: record.state.status,
             record,
             entry,
@@ -133,9 +137,10 @@ impl Job {
 
     /// Applies `event` in memory; true if it changed the state.
     fn apply(&mut self, event: &Event) -> bool {
-        let next = transitions::apply(&self.record.state, event, Utc::now());
+        let next = transitions::apply(&self.record.state, event, clock::now());
         let changed = next.is_some();
         if let Some(next) = next {
+            self.at_work = AtWork::follow(self.at_work, &self.record.state, &next);
             self.record.state = Arc::new(next.as_stored());
         }
         if self.record.state.cancel_requested_at.is_some() {

@@ -17,6 +17,9 @@ use std::time::Duration;
 
 /// The pause before what can't be read is read again.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How often a database that answers may fail to give it. A job that is held up by more has its repository's lease, and others
+/// wait for that.
+const TRIES: u32 = 15;
 
 /// What a renewal needs of the coordinator.
 pub(super) struct Renewal {
@@ -24,6 +27,9 @@ pub(super) struct Renewal {
     pub(super) planning: Arc<Lookup<OfHost>>,
     pub(super) persistence: Addr<Persistence>,
 }
+
+/// Those of the job's host, unless it is gone, and of the hosts of its repository if it is about them.
+type Settings = (Option<Arc<Planning>>, Vec<Arc<Planning>>);
 
 /// Whether jobs of this kind are made of settings that may change while they wait.
 pub(super) fn is_renewed(new: &NewJob) -> bool {
@@ -33,13 +39,7 @@ pub(super) fn is_renewed(new: &NewJob) -> bool {
 impl Renewal {
     /// The job as it is to go out, which is in the ledger by then; the error says why it can't.
     pub(super) async fn of(self, new: Arc<NewJob>) -> Result<Arc<NewJob>, String> {
-        let (own, all) = loop {
-            match self.look_up(&new).await {
-                Ok(found) => break found,
-                Err(error) => log::warn!(job:% = new.id; "what it goes out with can't be read yet: {error}"),
-            }
-            actix::clock::sleep(PAUSE).await;
-        };
+        let (own, all) = self.read(&new).await?;
         // Whoever takes a host out of service ends its jobs.
         let Some(own) = own else { return Ok(new) };
         let command = renewed(&new, &own, &all)?;
@@ -56,7 +56,24 @@ impl Renewal {
         }
     }
 
-    async fn look_up(&self, new: &NewJob) -> Result<(Option<Arc<Planning>>, Vec<Arc<Planning>>), DatabaseError> {
+    /// Reads what it goes out with. A database that is away is waited for: nothing else goes out meanwhile.
+    async fn read(&self, new: &NewJob) -> Result<Settings, String> {
+        let mut failed = 0;
+        loop {
+            let error = match self.look_up(new).await {
+                Ok(found) => return Ok(found),
+                Err(error) => error,
+            };
+            log::warn!(job:% = new.id; "what it goes out with can't be read yet: {error}");
+            failed += u32::from(self.database.ping().await.is_ok());
+            if failed >= TRIES {
+                return Err(format!("what it was to go out with can't be read: {error}"));
+            }
+            actix::clock::sleep(PAUSE).await;
+        }
+    }
+
+    async fn look_up(&self, new: &NewJob) -> Result<Settings, DatabaseError> {
         let own = self.planning.get(new.host_id).await?;
         let id = new.repository_id;
         let of_others = new.command.0.forget_groups.iter().any(|group| group.host.is_some());

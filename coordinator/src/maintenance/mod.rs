@@ -9,6 +9,7 @@ use crate::db::maintenance::Entry;
 use crate::db::repositories::Repository;
 use crate::db::runs::{Outcome, Run};
 use crate::db::source_groups::SourceGroup;
+use crate::pauses::Pauses;
 use crate::timetable::Timetable;
 use chrono::TimeDelta;
 use fleet_wire::{CAPABILITY_FORGET_GUARD, ForgetGroup, ForgetLimit, Kind, Timestamp};
@@ -68,8 +69,8 @@ pub struct Situation<'a> {
     pub entries: &'a [Entry],
     /// Its hosts.
     pub candidates: &'a [Candidate],
-    /// Why nothing is to be started, if that is so.
-    pub paused: Option<&'a str>,
+    /// What is paused: what was due before it waits for its end, and what comes due in it will not be.
+    pub pauses: &'a Pauses,
     /// By how much starts are put off at most.
     pub longest_jitter: TimeDelta,
     /// What time it is.
@@ -82,16 +83,21 @@ pub fn decide(open: &[Run], situation: Situation<'_>) -> Vec<Action> {
     let mut forget_goes_first = false;
     // One that comes back may be at work on what it has started by itself.
     let all_are_there = !situation.candidates.iter().any(|candidate| candidate.expected_back);
+    let may_start = all_are_there && !situation.pauses.stop_repository(situation.repository.id);
     for kind in KINDS {
         let of_kind: Vec<&Run> = open.iter().filter(|run| run.kind == kind.as_str()).collect();
-        let due: Vec<&Run> = of_kind.iter().copied().filter(|run| situation.is_due(run)).collect();
+        let due = of_kind.iter().copied().filter(|run| situation.is_due(run));
+        // What came due in a pause makes up for nothing.
+        let (paused, due): (Vec<&Run>, Vec<&Run>) = due.partition(|run| situation.pause_of(run).is_some());
+        actions
+            .extend(paused.into_iter().filter_map(|run| Some(Action::Leave(skipped(run, situation.pause_of(run)?)))));
         let running: Vec<&Run> = of_kind.into_iter().filter(|run| run.outcome != Outcome::Expected.as_str()).collect();
         for run in &due {
             if let Some(left) = situation.leave(run, &due, &running) {
                 actions.push(Action::Leave(left));
             } else if !situation.is_its_time(run) {
                 forget_goes_first |= kind == Kind::Forget;
-            } else if all_are_there && !(kind == Kind::Prune && forget_goes_first) {
+            } else if may_start && !(kind == Kind::Prune && forget_goes_first) {
                 let action = start(run, kind, situation.repository, situation.candidates);
                 // One that can't start now holds up nobody: its host may never come back.
                 let begins = matches!(action, Some(Action::Start(..) | Action::Split(_)));
@@ -108,6 +114,12 @@ impl Situation<'_> {
     /// A clock that was ahead may have made rows of what is due in the future.
     fn is_due(&self, run: &Run) -> bool {
         run.outcome == Outcome::Expected.as_str() && run.due_at <= self.now
+    }
+
+    /// Why nothing was to be started of a run when it was due. What only a runner may do stands still with that.
+    fn pause_of(&self, run: &Run) -> Option<String> {
+        let host = run.host_id.or(self.repository.runner_host_id);
+        self.pauses.why_at(host, Some(self.repository.id), run.due_at)
     }
 
     /// The entry of a run's kind, if it is still wanted.
@@ -134,13 +146,24 @@ impl Situation<'_> {
             let why = format!("nobody did it in time; the one that was due at {} makes up for it", newer.due_at);
             return left(Outcome::Missed, why);
         }
-        if let Some(why) = self.paused {
-            return left(Outcome::Skipped, format!("paused: {why}"));
-        }
         let other = running.iter().find(same)?;
         let job = other.job_id.map(|job| job.to_string()).unwrap_or_default();
         left(Outcome::Skipped, format!("still running: job {job}"))
     }
+}
+
+/// A run that was paused when it was due, and why.
+fn skipped(run: &Run, why: String) -> Run {
+    run.clone().with(Outcome::Skipped, format!("paused: {why}"))
+}
+
+/// The same rows, but skipped where they are of a pause of their repository.
+pub fn skipping(rows: Vec<Run>, pauses: &Pauses) -> Vec<Run> {
+    let skip = |row: Run| match pauses.why_at(None, row.repository_id, row.due_at) {
+        Some(why) => skipped(&row, why),
+        None => row,
+    };
+    rows.into_iter().map(skip).collect()
 }
 
 /// Whether there is a host that a run can start on now.

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::db::json::Json;
+use crate::db::pauses::Target;
+use crate::pauses::Pause;
 use chrono::DateTime;
 use fleet_wire::RetentionPolicy;
 
@@ -52,15 +54,15 @@ fn decide_with(
     repository: &Repository,
     entries: &[Entry],
     candidates: &[Candidate],
-    paused: Option<&str>,
+    pauses: &Pauses,
     now: Timestamp,
 ) -> Vec<Action> {
-    decide(open, Situation { repository, entries, candidates, paused, longest_jitter: JITTER, now })
+    decide(open, Situation { repository, entries, candidates, pauses, longest_jitter: JITTER, now })
 }
 
 /// What is decided in an hour, without jitter.
 fn decided(open: &[Run], runner: Option<u128>, candidates: &[Candidate]) -> Vec<Action> {
-    decide_with(open, &repository(runner), &KINDS.map(|kind| entry(kind, 0)), candidates, None, at(60))
+    decide_with(open, &repository(runner), &KINDS.map(|kind| entry(kind, 0)), candidates, &Pauses::default(), at(60))
 }
 
 fn started(actions: &[Action]) -> Vec<(&str, u128)> {
@@ -123,7 +125,7 @@ fn runs_are_spread_over_hosts_and_each_stays_where_it_is() {
             &repository(None),
             &[entry(Kind::Check, 0)],
             &hosts,
-            None,
+            &Pauses::default(),
             at(100_000),
         );
         started(&actions)[0].1
@@ -151,31 +153,63 @@ fn a_start_is_put_off_by_a_little_and_always_the_same() {
     let one = [host(1, true, true)];
     let started_at = |seconds: i64| {
         let now = at(0) + TimeDelta::seconds(seconds);
-        let actions = decide_with(&[due(Kind::Check, 0)], &repository(None), &entries, &one, None, now);
+        let actions = decide_with(&[due(Kind::Check, 0)], &repository(None), &entries, &one, &Pauses::default(), now);
         !actions.is_empty()
     };
     let first = (0..=600).find(|seconds| started_at(*seconds)).expect("within ten minutes");
     assert!((first..first + 50).all(started_at));
     // A short interval has a short jitter.
     let entries = [entry(Kind::Check, 60)];
-    let actions =
-        decide_with(&[due(Kind::Check, 0)], &repository(None), &entries, &one, None, at(0) + TimeDelta::seconds(6));
+    let actions = decide_with(
+        &[due(Kind::Check, 0)],
+        &repository(None),
+        &entries,
+        &one,
+        &Pauses::default(),
+        at(0) + TimeDelta::seconds(6),
+    );
     assert_eq!(started(&actions), [("check", 1)]);
 }
 
+/// A pause of `target` from so many minutes on.
+fn paused(target: Target, minutes: i64) -> Pauses {
+    let pause = Pause { reason: "a move".to_owned(), by: "anna".to_owned(), since: at(minutes) };
+    Pauses::new([(target, pause)])
+}
+
+/// What is decided under pauses in an hour, without jitter.
+fn decided_under(pauses: &Pauses, open: &[Run], runner: Option<u128>) -> Vec<Action> {
+    let entries = KINDS.map(|kind| entry(kind, 0));
+    decide_with(open, &repository(runner), &entries, &[host(1, true, true), host(2, true, true)], pauses, at(60))
+}
+
 #[test]
-fn nothing_starts_while_it_is_paused() {
-    let open = [due(Kind::Forget, 0)];
-    let actions = decide_with(
-        &open,
-        &repository(None),
-        &[entry(Kind::Forget, 0)],
-        &[host(1, true, true)],
-        Some("a move, by anna"),
-        at(60),
-    );
-    assert_eq!(left(&actions), [(at(0), "skipped")]);
-    assert!(matches!(&actions[..], [Action::Leave(run)] if run.reason.as_deref() == Some("paused: a move, by anna")));
+fn what_comes_due_in_a_pause_is_skipped_and_what_was_due_before_waits_for_its_end() {
+    let open = [due(Kind::Forget, 10), due(Kind::Forget, 20), due(Kind::Check, 10)];
+    for target in [Target::Fleet, Target::Repository(REPOSITORY)] {
+        let actions = decided_under(&paused(target, 15), &open, None);
+        assert_eq!((left(&actions), started(&actions)), (vec![(at(20), "skipped")], vec![]), "{target:?}");
+        let [Action::Leave(run)] = &actions[..] else { panic!("{actions:?}") };
+        let why = run.reason.as_deref().expect("a reason");
+        assert!(why.starts_with("paused: ") && why.ends_with("by anna: a move"), "{why}");
+    }
+    // What waits is done once it is over: what was skipped makes up for nothing.
+    let waiting = [due(Kind::Forget, 10), due(Kind::Check, 10)];
+    assert_eq!(started(&decided_under(&Pauses::default(), &waiting, None)).len(), 2);
+    let other = paused(Target::Repository(Uuid::from_u128(98)), 0);
+    assert_eq!(started(&decided_under(&other, &waiting, None)).len(), 2, "another repository");
+    let rows = skipping(vec![due(Kind::Check, 10), due(Kind::Check, 20)], &paused(Target::Fleet, 15));
+    assert_eq!(rows.iter().map(|run| run.outcome.as_str()).collect::<Vec<_>>(), ["expected", "skipped"]);
+}
+
+#[test]
+fn what_only_a_host_may_do_stands_still_with_it() {
+    let of_host = paused(Target::Host(Uuid::from_u128(1)), 15);
+    let check = [due(Kind::Check, 20)];
+    assert_eq!(left(&decided_under(&of_host, &check, Some(1))), [(at(20), "skipped")]);
+    assert_eq!(left(&decided_under(&of_host, &check, Some(2))), []);
+    let part = Run { host_id: Some(Uuid::from_u128(1)), ..due(Kind::Forget, 20) };
+    assert_eq!(left(&decided_under(&of_host, &[part], None)), [(at(20), "skipped")]);
 }
 
 #[test]
@@ -234,7 +268,7 @@ fn what_is_no_longer_wanted_is_left() {
     let disabled = Entry { enabled: false, ..entry(Kind::Prune, 0) };
     let one = [host(1, true, true)];
     for entries in [&[disabled][..], &[]] {
-        let actions = decide_with(&[due(Kind::Prune, 0)], &repository(None), entries, &one, None, at(60));
+        let actions = decide_with(&[due(Kind::Prune, 0)], &repository(None), entries, &one, &Pauses::default(), at(60));
         assert_eq!(left(&actions), [(at(0), "skipped")]);
     }
     let part = Run { host_id: Some(Uuid::from_u128(9)), ..due(Kind::Forget, 0) };

@@ -1,6 +1,7 @@
 //! An agent's cron has fired: what that needs is looked up, and the dispatcher makes the jobs.
 
 use super::round::{LOOK_UP_PAUSE, Stopping};
+use crate::clock;
 use crate::db::DatabaseError;
 use crate::db::planning::Planning;
 use crate::db::schedules::Schedule;
@@ -8,7 +9,6 @@ use crate::dispatcher::Fire;
 use crate::firing::early_by;
 use crate::http::check::NAME;
 use crate::services::Services;
-use chrono::Utc;
 use fleet_wire::{EarlyFiring, ErrorMessage, ScheduleFire, ScheduleId, Timestamp, check_group_name};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ pub(super) async fn tell(
 
 /// What tells an agent whose clock is ahead that nothing came of its firing, so that it fires again when the time comes.
 fn refusal_of_early(schedule_id: ScheduleId, scheduled_at: Timestamp) -> Option<ErrorMessage> {
-    let now = Utc::now();
+    let now = clock::nearest(scheduled_at);
     let in_seconds = early_by(scheduled_at, now)?.num_seconds();
     let message =
         format!("schedule {schedule_id} has fired for {scheduled_at}, and it is {now}: the host's clock is ahead");

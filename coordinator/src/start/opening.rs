@@ -5,9 +5,12 @@
 //! installation says the same again.
 
 use super::StartError;
+use crate::clock;
 use crate::config::Config;
 use crate::db::operations::{Operation, Standing};
-use crate::db::{Database, DatabaseError, Outlook, hosts, jobs, operations, pauses, repositories, settings, tokens};
+use crate::db::{
+    Database, DatabaseError, Outlook, history, hosts, jobs, operations, pauses, repositories, settings, tokens,
+};
 use crate::pauses::Pauses;
 use crate::persistence::CoordinatorLock;
 use crate::services::Found;
@@ -71,6 +74,7 @@ async fn try_open(config: &Config, database: &Database, vault: &Vault) -> Result
         Ok((found, operations, hosts::online(reader).await?, hosts::removed_with_open_jobs(reader).await?))
     };
     let (found, operations, online, removed) = database.read(read).await?;
+    clock::begin(database.read(async |reader| history::latest(reader).await).await?);
     Ok(Ledger { lock, found, operations, online, removed })
 }
 

@@ -28,6 +28,7 @@ async fn all(services: &Services, now: Timestamp) -> Result<(), NoLook> {
         log::warn!(timetables = sooner.len(); "the clock was ahead: what was put into the future is due when it should be");
     }
     write(services, SetRight { sooner, now }).await?;
+    services.pauses.began_by(now);
     Ok(())
 }
 

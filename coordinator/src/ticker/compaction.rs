@@ -13,6 +13,7 @@ use crate::db::logs::{LogChunk, chunks_after};
 use crate::db::{Database, DatabaseError};
 use crate::persistence::{Patience, Persistence, Save, WriteError};
 use actix::Addr;
+use fleet_wire::Timestamp;
 use std::io;
 use std::ops::Range;
 use std::time::Duration;
@@ -53,6 +54,8 @@ pub(super) struct Compaction {
     pub(super) database: Database,
     pub(super) persistence: Addr<Persistence>,
     pub(super) history: History,
+    /// When it began.
+    pub(super) now: Timestamp,
 }
 
 impl Compaction {
@@ -65,8 +68,8 @@ impl Compaction {
 
     async fn all(&self) -> Result<(), Failed> {
         // What is about to be deleted is not worth the work.
-        let kept_since = [self.history.logs, self.history.jobs].into_iter().flatten().map(time_before).max();
-        let mut after = kept_since.map(first_id_of).unwrap_or_default();
+        let kept_since = [self.history.logs, self.history.jobs].into_iter().flatten().min();
+        let mut after = kept_since.map(|age| first_id_of(time_before(self.now, age))).unwrap_or_default();
         while let Some(last) = piece(self.next_logs(after)).await? {
             after = last;
         }
@@ -75,7 +78,7 @@ impl Compaction {
 
     /// Compacts the next logs behind that of `after`; gives the last one that was looked at.
     async fn next_logs(&self, after: Uuid) -> Result<Option<Uuid>, Failed> {
-        let ended_before = time_before(LINGER);
+        let ended_before = time_before(self.now, LINGER);
         let logs = self.database.read(async |reader| loose_logs(reader, after, ended_before, LOGS).await).await?;
         for log in logs.iter().filter(|log| log.over) {
             match self.log(log.job_id).await {
@@ -161,7 +164,7 @@ fn choose(chunks: &[(Extent, usize)]) -> Option<Range<usize>> {
 mod tests {
     use super::*;
     use crate::db::logs::StoredLine;
-    use fleet_wire::{LogStream, Timestamp};
+    use fleet_wire::LogStream;
     use proptest::prelude::*;
 
     fn loose(first_seq: i64, last_seq: i64) -> (Extent, usize) {

@@ -6,20 +6,22 @@ use crate::db::history::{ForgetJobs, ForgetLogs, ForgetRuns};
 use crate::db::{audit, operations};
 use crate::persistence::{Patience, Persistence, Save, Write, WriteError};
 use actix::Addr;
+use fleet_wire::Timestamp;
 use std::time::Duration;
 
 /// How long a batch may wait for its turn. What is not done is still due in the next pass.
 const PATIENCE: Patience = Patience::Within(Duration::from_secs(30));
 
-/// Deletes what is due now.
-pub(super) async fn pass(persistence: Addr<Persistence>, keep: History) {
-    if let Err(error) = forget(&persistence, &keep).await {
+/// Deletes what is due at `now`.
+pub(super) async fn pass(persistence: Addr<Persistence>, keep: History, now: Timestamp) {
+    if let Err(error) = forget(&persistence, &keep, now).await {
         log::warn!("old history could not be deleted, it is tried again: {error}");
     }
 }
 
-async fn forget(persistence: &Addr<Persistence>, keep: &History) -> Result<(), WriteError> {
-    let (logs, jobs) = (keep.logs.map(time_before), keep.jobs.map(time_before));
+async fn forget(persistence: &Addr<Persistence>, keep: &History, now: Timestamp) -> Result<(), WriteError> {
+    let before = |age: Option<Duration>| age.map(|age| time_before(now, age));
+    let (logs, jobs) = (before(keep.logs), before(keep.jobs));
     // The log of a job goes before the job does: a long one is not to go in one batch. It stays if the job does, unless
     // logs have a limit of their own.
     for (ended_before, spare_newest) in logs.map(|at| (at, false)).into_iter().chain(jobs.map(|at| (at, true))) {
@@ -36,7 +38,7 @@ async fn forget(persistence: &Addr<Persistence>, keep: &History) -> Result<(), W
         while batch(persistence, ForgetRuns { due_before: ended_before }).await?.is_some() {}
         while batch(persistence, operations::Forget { made_before: ended_before }).await?.is_some() {}
     }
-    if let Some(before) = keep.audit.map(time_before) {
+    if let Some(before) = before(keep.audit) {
         while batch(persistence, audit::Forget { before }).await?.is_some() {}
     }
     Ok(())

@@ -30,6 +30,18 @@ pub async fn look(services: Services, now: Timestamp) {
     }
 }
 
+/// Notes what has come due until `now`. Before a pause ends: what was due is skipped as long as it is known.
+pub async fn note_due(services: &Services, now: Timestamp) {
+    let all = async {
+        while runs::expect(services, now).await? {}
+        while maintenance::expect(services, now).await? {}
+        Ok::<_, NoLook>(())
+    };
+    if let Err(error) = all.await {
+        log::warn!("what has come due could not be noted, it is tried again: {error}");
+    }
+}
+
 /// Writes what was found.
 pub(super) async fn write<W: Write>(services: &Services, write: W) -> Result<W::Output, WriteError> {
     services.persistence.send(Save { write, patience: PATIENCE }).await.unwrap_or(Err(WriteError::Unknown))

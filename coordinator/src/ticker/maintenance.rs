@@ -9,7 +9,7 @@ use crate::db::planning::{OfRepositories, Planning};
 use crate::db::runs::{self, Claim, Expect, Moved, NoteRuns, Outcome, Run};
 use crate::dispatcher::Submit;
 use crate::job::plan::{Cause, Wish, plan, said};
-use crate::maintenance::{Action, Candidate, Situation, decide, expected, forget_groups, part_of_check};
+use crate::maintenance::{Action, Candidate, Situation, decide, expected, forget_groups, part_of_check, skipping};
 use crate::persistence::{Patience, WriteError};
 use crate::services::Services;
 use chrono::TimeDelta;
@@ -39,8 +39,8 @@ pub(super) async fn look(services: &Services, now: Timestamp) -> Result<(), NoLo
     }
 }
 
-/// Notes what has come due; false if there is no more.
-async fn expect(services: &Services, now: Timestamp) -> Result<bool, NoLook> {
+/// Notes what has come due, as skipped where that was paused; false if there is no more.
+pub(super) async fn expect(services: &Services, now: Timestamp) -> Result<bool, NoLook> {
     let due = services.database.read(async |reader| maintenance::due(reader, now, ENTRIES).await).await?;
     if due.is_empty() {
         return Ok(false);
@@ -48,7 +48,7 @@ async fn expect(services: &Services, now: Timestamp) -> Result<bool, NoLook> {
     let (mut rows, mut moved) = (Vec::new(), Vec::new());
     for entry in &due {
         let (of_one, next) = expected(entry, now, ROWS_OF_ONE);
-        rows.extend(of_one);
+        rows.extend(skipping(of_one, &services.pauses));
         let (id, kind) = (entry.repository_id, Some(entry.kind.clone()));
         moved.extend(entry.next_due_at.map(|last| Moved { id, kind, last, next }));
     }
@@ -77,13 +77,12 @@ async fn act(services: &Services, open: Vec<Run>, now: Timestamp) -> Result<(), 
             left.extend(expected.map(|run| run.with(Outcome::Missed, "no host uses the repository")));
             continue;
         };
-        let paused = services.pauses.why_repository(id);
         let candidates = candidates(services, hosts);
         let situation = Situation {
             repository,
             entries: &entries,
             candidates: &candidates,
-            paused: paused.as_deref(),
+            pauses: &services.pauses,
             longest_jitter: jitter,
             now,
         };

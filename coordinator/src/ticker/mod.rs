@@ -9,11 +9,11 @@ mod maintenance;
 mod pace;
 mod presence;
 pub mod requests;
-pub mod runs;
+mod runs;
 mod stranded;
 
 pub use clock::set_right;
-pub use look::look;
+pub use look::{look, note_due};
 
 use crate::config::History;
 use crate::dispatcher::LookAtDeadlines;
@@ -21,7 +21,6 @@ use crate::persistence::SavePresence;
 use crate::registry::Silent;
 use crate::services::Services;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, WrapFuture};
-use chrono::Utc;
 use compaction::Compaction;
 use fleet_wire::Timestamp;
 use std::collections::HashMap;
@@ -115,11 +114,9 @@ impl Ticker {
     }
 
     fn forget_history(&mut self, context: &mut Context<Self>) {
-        if self.forgetting {
-            return;
-        }
+        let Some(now) = crate::clock::certain().filter(|_| !self.forgetting) else { return };
         self.forgetting = true;
-        let pass = history::pass(self.services.persistence.clone(), self.history.clone());
+        let pass = history::pass(self.services.persistence.clone(), self.history.clone(), now);
         context.spawn(pass.into_actor(self).map(|(), actor, _| actor.forgetting = false));
     }
 
@@ -129,7 +126,8 @@ impl Ticker {
         }
         self.compacting = true;
         let Services { database, persistence, .. } = self.services.clone();
-        let pass = Compaction { database, persistence, history: self.history.clone() }.pass();
+        let (history, now) = (self.history.clone(), crate::clock::now());
+        let pass = Compaction { database, persistence, history, now }.pass();
         context.spawn(pass.into_actor(self).map(|(), actor, _| actor.compacting = false));
     }
 
@@ -147,10 +145,12 @@ impl Ticker {
             return;
         }
         self.looking = true;
-        let (services, now) = (self.services.clone(), Utc::now());
+        let (services, now) = (self.services.clone(), crate::clock::now());
         let went_back = self.looked_at.is_none_or(|before| now < before);
+        // What is put right is gone: not by a clock that may be wrong itself.
+        let certain = crate::clock::certain().is_some();
         let pass = async move {
-            let right = !went_back || set_right(&services, now).await;
+            let right = !went_back || (certain && set_right(&services, now).await);
             look(services, now).await;
             right
         };

@@ -1,6 +1,6 @@
 //! Work that nobody waits for, in pieces: the machine and the database belong to others for most of the time.
 
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use fleet_wire::Timestamp;
 use std::time::{Duration, Instant};
 
@@ -20,22 +20,23 @@ pub(super) async fn piece<T, E>(work: impl Future<Output = Result<Option<T>, E>>
     Ok(next)
 }
 
-/// So long ago; nothing is older than the epoch.
-pub(super) fn time_before(age: Duration) -> Timestamp {
+/// So long before `now`; nothing is older than the epoch.
+pub(super) fn time_before(now: Timestamp, age: Duration) -> Timestamp {
     let age = TimeDelta::from_std(age).unwrap_or(TimeDelta::MAX);
-    Utc::now().checked_sub_signed(age).unwrap_or_default().max(Timestamp::UNIX_EPOCH)
+    now.checked_sub_signed(age).unwrap_or_default().max(Timestamp::UNIX_EPOCH)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chrono::Utc;
 
     #[test]
     fn a_time_is_one_that_the_database_can_hold() {
-        let day = Duration::from_secs(86_400);
-        assert!(time_before(day) < Utc::now() && time_before(day) > Utc::now() - TimeDelta::hours(25));
+        let (now, day) = (Utc::now(), Duration::from_secs(86_400));
+        assert_eq!(time_before(now, day), now - TimeDelta::days(1));
         for days in [100_000, u32::MAX] {
-            assert_eq!(time_before(day * days), Timestamp::UNIX_EPOCH);
+            assert_eq!(time_before(now, day * days), Timestamp::UNIX_EPOCH);
         }
     }
 }

@@ -34,19 +34,8 @@ pub(super) async fn look(services: &Services, now: Timestamp) -> Result<(), NoLo
     Ok(())
 }
 
-/// Notes what has come due until `now`. Before a pause ends: what was due is skipped as long as it is known.
-pub async fn note_due(services: &Services, now: Timestamp) {
-    loop {
-        match expect(services, now).await {
-            Ok(true) => {}
-            Ok(false) => return,
-            Err(error) => return log::warn!("what has come due could not be noted, it is tried again: {error}"),
-        }
-    }
-}
-
 /// Notes what has come due, as skipped where that was paused; false if there is no more.
-async fn expect(services: &Services, now: Timestamp) -> Result<bool, NoLook> {
+pub(super) async fn expect(services: &Services, now: Timestamp) -> Result<bool, NoLook> {
     let due = services.database.read(async |reader| schedules::due(reader, now, SCHEDULES).await).await?;
     if due.is_empty() {
         return Ok(false);

@@ -153,3 +153,23 @@ fn what_comes_due_while_paused_is_skipped_with_the_reason_and_before_it_is_not()
         assert_eq!(outcomes(&rig, &free).await, [missed.clone(), missed]);
     });
 }
+
+#[test]
+fn what_came_due_until_a_pause_ends_is_skipped_also_where_nobody_has_looked() {
+    with_rig(async |rig| {
+        let repository = rig.repository("main").await;
+        rig.host("one", json!({"repository_id": repository})).await;
+        let path = format!("/v1/repositories/{repository}");
+        let maintenance = json!({"check": {"cron": "0 2 * * *"}, "prune": {"cron": "0 2 * * *"}});
+        rig.put(&format!("{path}/maintenance"), maintenance).await.is(200);
+        rig.put("/v1/pause", json!({"reason": "a move"})).await.is(200);
+        rig.sql("UPDATE maintenance SET next_due_at = now() WHERE kind = 'check'").await;
+        rig.sql("UPDATE maintenance SET next_due_at = now() - interval '1 hour' WHERE kind = 'prune'").await;
+        rig.delete("/v1/pause").await.is(204);
+        let runs = rig.get(&format!("{path}/runs")).await.is(200).body;
+        let found: Vec<_> =
+            runs["items"].as_array().expect("a list").iter().map(|run| (&run["kind"], &run["outcome"])).collect();
+        let (check, prune) = ((&json!("check"), &json!("skipped")), (&json!("prune"), &json!("expected")));
+        assert_eq!(found, [check, prune]);
+    });
+}

@@ -178,6 +178,12 @@ impl Rig {
         diesel::sql_query(text).execute(&mut self.reader().await).await.expect("done");
     }
 
+    /// The column `text` of what a query gives.
+    pub(crate) async fn texts(&self, query: &str) -> Vec<String> {
+        let rows: Vec<Row> = diesel::sql_query(query).load(&mut self.reader().await).await.expect("rows");
+        rows.into_iter().map(|row| row.text).collect()
+    }
+
     /// Learns what is paused from the database, as a start does.
     pub(crate) async fn load_pauses(&self) {
         for (target, pause) in pauses::all(&mut self.reader().await).await.expect("pauses") {

@@ -121,6 +121,80 @@ fn a_clock_that_was_a_year_ahead_for_a_moment_stops_nothing() {
 }
 
 #[test]
+fn a_success_that_a_clock_ahead_has_noted_hides_nothing_that_is_overdue() {
+    with_rig(async |rig| {
+        let (host, _) = scheduled(&rig, "one", "0 2 * * *").await;
+        let docs = format!("/v1/hosts/{host}/source-groups/docs");
+        let an_hour = json!({"includes": ["/srv"], "rpo_seconds": 3600});
+        rig.put(&docs, an_hour.clone()).await.is(200);
+        let repository = rig.repository("main").await;
+        let maintenance = format!("/v1/repositories/{repository}/maintenance");
+        let hourly = json!({"check": {"cron": "0 * * * *"}});
+        rig.put(&maintenance, hourly.clone()).await.is(200);
+        // All of it was noted by a clock that was a year ahead: etc has yet to succeed, and was made then.
+        for text in [
+            "UPDATE source_groups SET last_success_at = now() + interval '1 year',
+                 overdue_at = now() + interval '1 year 1 hour' WHERE name = 'docs'",
+            "UPDATE source_groups SET created_at = now() + interval '1 year',
+                 overdue_at = now() + interval '1 year 2 days' WHERE name = 'etc'",
+            "UPDATE schedules SET created_at = now() + interval '1 year'",
+            "UPDATE maintenance SET created_at = now() + interval '1 year', last_success_at = now() + interval '1 year',
+                 overdue_at = now() + interval '1 year 2 hours'",
+        ] {
+            sql(&rig, text).await;
+        }
+        let overdue = async |rig: &Rig| -> Vec<(Value, DateTime<Utc>)> {
+            let found = rig.get("/v1/overdue").await.is(200).body["items"].clone();
+            let items = found.as_array().expect("a list").iter();
+            items.map(|item| (item["kind"].clone(), time(&item["last_success_at"]))).collect()
+        };
+        assert_eq!(overdue(&rig).await, []);
+        // It is right again, and then three hours pass.
+        let right = Utc::now() - TimeDelta::hours(3);
+        assert!(set_right(&rig.services, right).await);
+        let found = overdue(&rig).await;
+        assert_eq!(found.iter().map(|(kind, _)| kind).collect::<Vec<_>>(), ["backup", "check"], "{found:?}");
+        assert!(found.iter().all(|(_, at)| (*at - right).abs() < TimeDelta::seconds(1)), "{found:?}");
+        // Nor does a change of what is made then.
+        sql(&rig, "UPDATE source_groups SET last_success_at = NULL").await;
+        sql(&rig, "UPDATE maintenance SET last_success_at = NULL").await;
+        rig.put(&docs, json!({"includes": ["/srv"], "rpo_seconds": 60})).await.is(200);
+        rig.put(&maintenance, hourly).await.is(200);
+        sql(&rig, "UPDATE source_groups SET overdue_at = overdue_at - interval '3 days'").await;
+        sql(&rig, "UPDATE maintenance SET overdue_at = overdue_at - interval '3 days'").await;
+        let found = rig.get("/v1/overdue").await.is(200).body;
+        assert_eq!(found["items"].as_array().map(Vec::len), Some(3), "{found}");
+    });
+}
+
+#[test]
+fn an_attempt_and_a_pause_that_a_clock_ahead_has_noted_are_put_right() {
+    with_rig(async |rig| {
+        let (host, schedule) = scheduled(&rig, "one", "0 2 * * *").await;
+        let first = time(&schedule["next_runs"][0]);
+        look(rig.services.clone(), first).await;
+        rig.put("/v1/pause", json!({"reason": "new disks"})).await.is(200);
+        // The day after, by a clock that was a day ahead: within 9 days, which an attempt may wait.
+        for text in [
+            "UPDATE runs SET outcome = 'retrying', changed_at = now() + interval '1 day',
+                 retry_at = now() + interval '1 day 5 minutes'",
+            "UPDATE pauses SET since = now() + interval '1 day'",
+        ] {
+            sql(&rig, text).await;
+        }
+        rig.load_pauses().await;
+        let now = Utc::now();
+        assert!(set_right(&rig.services, now).await);
+        let soon = rig.texts("SELECT (retry_at - changed_at)::text AS text FROM runs WHERE changed_at <= now()").await;
+        assert_eq!(soon, ["00:05:00", "00:05:00"]);
+        let since = time(&rig.get("/v1/pause").await.is(200).body["since"]);
+        assert!((since - now).abs() < TimeDelta::seconds(1), "{since}");
+        assert_eq!(rig.texts("SELECT (since <= now())::text AS text FROM pauses").await, ["true"]);
+        assert_eq!(all_runs(&rig, &host).await.len(), 2);
+    });
+}
+
+#[test]
 fn what_was_due_before_a_change_is_accounted_for_by_the_old_times() {
     with_rig(async |rig| {
         let (host, schedule) = scheduled(&rig, "one", "0 2 * * *").await;

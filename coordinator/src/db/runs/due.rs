@@ -125,9 +125,28 @@ impl Write for SetRight {
         let open = "UPDATE runs SET outcome = 'expected', reason = NULL, changed_at = $1
              WHERE due_at > $1 - interval '1 day' AND changed_at > $1 AND job_id IS NULL AND outcome = 'missed'";
         statement(open).bind::<Timestamptz, _>(self.now).execute(connection).await?;
-        // The longest pause before an attempt is a week, stretched by a fifth.
-        let retry = "UPDATE runs SET retry_at = $1 WHERE retry_at > $1 + interval '9 days' AND outcome = 'retrying'";
-        statement(retry).bind::<Timestamptz, _>(self.now).execute(connection).await?;
+        // An attempt comes as long after the failure as it was to come.
+        let retry = "UPDATE runs SET retry_at = $1 + (retry_at - changed_at), changed_at = $1
+             WHERE outcome = 'retrying' AND changed_at > $1";
+        for sql in [retry, SUCCESSES_OF_GROUPS, SUCCESSES_OF_REPOSITORIES, PAUSES] {
+            statement(sql).bind::<Timestamptz, _>(self.now).execute(connection).await?;
+        }
         Ok(())
     }
 }
+
+/// When a backup has succeeded in truth is not known; that it has by now is. What is overdue later than its time after now
+/// counts from a time in the future.
+const SUCCESSES_OF_GROUPS: &str = "UPDATE source_groups SET
+         last_success_at = CASE WHEN last_success_at > $1 THEN $1 ELSE last_success_at END,
+         overdue_at = CASE WHEN overdue_at > $1 + success_within_seconds * interval '1 second'
+             THEN $1 + success_within_seconds * interval '1 second' ELSE overdue_at END
+     WHERE last_success_at > $1 OR overdue_at > $1 + success_within_seconds * interval '1 second'";
+
+const SUCCESSES_OF_REPOSITORIES: &str = "UPDATE maintenance SET
+         last_success_at = CASE WHEN last_success_at > $1 THEN $1 ELSE last_success_at END,
+         overdue_at = CASE WHEN overdue_at > $1 + 2 * interval_seconds * interval '1 second'
+             THEN $1 + 2 * interval_seconds * interval '1 second' ELSE overdue_at END
+     WHERE last_success_at > $1 OR overdue_at > $1 + 2 * interval_seconds * interval '1 second'";
+
+const PAUSES: &str = "UPDATE pauses SET since = $1 WHERE since > $1";

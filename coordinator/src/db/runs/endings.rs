@@ -76,7 +76,7 @@ pub(in crate::db) fn column<'a, T>(endings: &[&'a Ending], field: impl Fn(&'a En
 
 /// By how much the pause before an attempt is stretched, so that what fails together does not come back together: 0.8 to
 /// 1.2, the same whenever it is asked.
-fn spread(job_id: Uuid) -> f64 {
+pub(crate) fn spread(job_id: Uuid) -> f64 {
     let digest = Sha256::digest(job_id.as_bytes());
     0.8 + 0.4 * f64::from(digest[0]) / 256.0
 }

@@ -14,6 +14,8 @@ mod success;
 pub use claims::{Claim, claim_many};
 pub use due::{Expect, MarkMissed, Moved, SetRight};
 pub(super) use endings::column;
+#[cfg(test)]
+pub(crate) use endings::spread;
 pub use endings::{Ending, GiveUpRetries, settle_many};
 pub use read::{Stranded, Whose, adoptable, count_since, list, open_maintenance, stranded, to_retry};
 pub use rows::NoteRuns;

@@ -111,19 +111,26 @@ pub struct Stranded {
     pub hostname: String,
 }
 
-/// At most `limit` of what is [`Stranded`].
+/// At most `limit` of what is [`Stranded`], from behind `after` (the repository, the run).
 ///
 /// # Errors
 /// The database's.
-pub async fn stranded(connection: &mut AsyncPgConnection, limit: i64) -> QueryResult<Vec<Stranded>> {
+pub async fn stranded(
+    connection: &mut AsyncPgConnection,
+    (repository, run): (Uuid, Uuid),
+    limit: i64,
+) -> QueryResult<Vec<Stranded>> {
     let running = diesel::dsl::sql::<Bool>("runs.schedule_id IS NULL AND runs.outcome = 'running'");
     let waits = jobs::dispatched_at.is_null().and(jobs::outcome.eq("open"));
     let of_any_host = runs::host_id.is_null().and(repositories::runner_host_id.is_null());
+    let later = runs::repository_id.gt(repository).or(runs::repository_id.eq(repository).and(runs::id.gt(run)));
     let found: Vec<(Run, String)> = runs::table
         .inner_join(jobs::table.on(runs::job_id.eq(jobs::id.nullable())))
         .inner_join(hosts::table.on(hosts::id.eq(jobs::host_id)))
         .inner_join(repositories::table.on(repositories::id.eq(jobs::repository_id)))
         .filter(running.and(waits).and(of_any_host).and(hosts::online.eq(false)))
+        .filter(runs::repository_id.ge(repository).and(later))
+        .order((runs::repository_id, runs::id))
         .limit(limit)
         .select((Run::as_select(), hosts::hostname))
         .load(connection)

@@ -5,9 +5,8 @@ use super::{Lanes, Place, claim, count_from};
 use crate::db::jobs::NewJob;
 use crate::dispatcher::admission::Claim;
 use crate::dispatcher::lane::Lane;
-use chrono::Utc;
 use fleet_wire::Kind;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// A member of an operation: (operation, job).
@@ -56,8 +55,9 @@ impl Lanes {
             return Released::Away;
         }
         self.held.remove(&job_id);
+        let since = self.count_before(now, Duration::ZERO);
         if let Some(mut waiting) = self.lanes.get_mut(&repository_id).and_then(|lane| lane.stop_waiting(turn)) {
-            count_from(Some(Utc::now()), &mut waiting, &mut self.by_age);
+            count_from(Some(since), &mut waiting, &mut self.by_age);
             self.put_back(repository_id, turn, waiting, now);
         }
         Released::Ready(repository_id)
@@ -96,7 +96,7 @@ impl Lanes {
 
     /// What can't go and is an operation's is held from now on.
     fn move_jobs(&mut self, jobs: Vec<Uuid>, now: Instant) -> Held {
-        let mut held = Held::default();
+        let (mut held, since) = (Held::default(), self.count_before(now, Duration::ZERO));
         for job_id in jobs {
             let Some(&Place { repository_id, turn: Some(turn), .. }) = self.places.get(&job_id) else { continue };
             let Some(lane) = self.lanes.get_mut(&repository_id) else { continue };
@@ -106,7 +106,7 @@ impl Lanes {
                 self.held.insert(job_id);
             }
             if self.held.contains(&job_id) {
-                count_from((!could_go).then(Utc::now), &mut waiting, &mut self.by_age);
+                count_from((!could_go).then_some(since), &mut waiting, &mut self.by_age);
                 let members = if could_go { &mut held.back } else { &mut held.away };
                 members.extend(waiting.operation.map(|operation| (operation, job_id)));
             }

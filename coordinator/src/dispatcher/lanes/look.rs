@@ -2,9 +2,9 @@
 
 use super::{Lanes, Place};
 use crate::dispatcher::admission::{Hindrance, Obstacle};
-use fleet_wire::{Kind, Timestamp};
+use fleet_wire::Kind;
 use std::collections::HashSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 impl Lanes {
@@ -18,9 +18,11 @@ impl Lanes {
         self.places.get(&job_id).map(|place| place.host_id)
     }
 
-    /// The jobs that wait and since when, the oldest first.
-    pub(in crate::dispatcher) fn waiting(&self) -> impl Iterator<Item = (Uuid, Timestamp)> {
-        self.by_age.iter().map(|(since, job_id)| (*job_id, *since))
+    /// The jobs that wait and for how long, the oldest first.
+    pub(in crate::dispatcher) fn waiting(&self, now: Instant) -> impl Iterator<Item = (Uuid, Duration)> {
+        let now = self.count_before(now, Duration::ZERO);
+        let waited = move |since: i64| Duration::from_millis(u64::try_from(now.saturating_sub(since)).unwrap_or(0));
+        self.by_age.iter().map(move |(since, job_id)| (*job_id, waited(*since)))
     }
 
     /// Whether the job is not over.
@@ -65,6 +67,12 @@ impl Lanes {
     pub(in crate::dispatcher) fn repositories_of(&self, host_id: Uuid) -> HashSet<Uuid> {
         let jobs = self.jobs_of_host.get(&host_id).into_iter().flatten();
         jobs.filter_map(|job| self.places.get(job)).map(|place| place.repository_id).collect()
+    }
+
+    /// Why a job is not let go, if that is because something is paused.
+    pub(in crate::dispatcher) fn is_paused(&self, job_id: Uuid) -> bool {
+        let Some(place) = self.places.get(&job_id) else { return false };
+        self.pauses.why(Some(place.host_id), Some(place.repository_id)).is_some()
     }
 
     /// What a job waits for; `None` if it does not wait, or may go as soon as it is written.

@@ -16,8 +16,7 @@ use crate::config::Leases;
 use crate::db::jobs::{Job as JobRecord, NewJob};
 use crate::db::pauses::Target;
 use crate::pauses::Pauses;
-use chrono::Utc;
-use fleet_wire::{Kind, Timestamp};
+use fleet_wire::Kind;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -50,8 +49,11 @@ pub(super) struct Lanes {
     heads: BTreeSet<(Turn, Uuid)>,
     places: HashMap<Uuid, Place>,
     jobs_of_host: HashMap<Uuid, HashSet<Uuid>>,
+    /// When these were made: waiting counts in milliseconds from then on, by a clock that nobody sets; below zero it is what was
+    /// before.
+    began: Instant,
     /// Those that wait, are written and are not only held, the oldest first.
-    by_age: BTreeSet<(Timestamp, Uuid)>,
+    by_age: BTreeSet<(i64, Uuid)>,
     connected: HashSet<Uuid>,
     /// Waiting jobs that their operation has yet to release.
     held: HashSet<Uuid>,
@@ -63,7 +65,7 @@ fn claim(new: &NewJob) -> Claim {
 }
 
 /// A written job's waiting counts from `since` on, or not at all.
-fn count_from(since: Option<Timestamp>, waiting: &mut Waiting, by_age: &mut BTreeSet<(Timestamp, Uuid)>) {
+fn count_from(since: Option<i64>, waiting: &mut Waiting, by_age: &mut BTreeSet<(i64, Uuid)>) {
     let job_id = waiting.claim.job_id;
     if let Some(before) = waiting.since.take() {
         by_age.remove(&(before, job_id));
@@ -85,6 +87,7 @@ impl Lanes {
             heads: BTreeSet::new(),
             places: HashMap::new(),
             jobs_of_host: HashMap::new(),
+            began: Instant::now(),
             by_age: BTreeSet::new(),
             connected: HashSet::new(),
             held: HashSet::new(),
@@ -139,11 +142,14 @@ impl Lanes {
         self.backups_out += u32::from(kind == Kind::Backup);
     }
 
-    fn wait(&mut self, new: &NewJob, turn: Turn, mut waiting: Waiting, drains_at: Instant) {
+    /// A time as waiting counts, so long before now.
+    fn count_before(&self, now: Instant, waited: Duration) -> i64 {
+        let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        millis(now.saturating_duration_since(self.began)).saturating_sub(millis(waited))
+    }
+
+    fn wait(&mut self, new: &NewJob, turn: Turn, waiting: Waiting, drains_at: Instant) {
         let ready = self.is_ready(&waiting.claim);
-        // How long its operation has held it before a start is not known.
-        let since = if self.held.contains(&new.id) { Utc::now() } else { new.created_at };
-        count_from(Some(since), &mut waiting, &mut self.by_age);
         self.index(new, Some(turn)).wait(turn, waiting, ready, drains_at);
     }
 
@@ -161,18 +167,19 @@ impl Lanes {
         }
     }
 
-    /// Adds a job that waited before the start. Its drain time is counted from when it was made. One of an operation is held
-    /// until that has looked at all of them.
-    pub(super) fn add_waiting(&mut self, job: JobRecord, now: Instant) {
+    /// Adds a job that has waited for so long before the start. Its drain time counts as long. One of an operation is held until
+    /// that has looked at all of them, and how long it was held before is not known.
+    pub(super) fn add_waiting(&mut self, job: JobRecord, waited: Duration, now: Instant) {
         let (new, claim) = (Arc::clone(&job.new), claim(&job.new));
         if new.operation_id.is_some() {
             self.held.insert(new.id);
         }
         let turn = self.next_turn(claim.kind);
-        let waited = (Utc::now() - job.new.created_at).to_std().unwrap_or_default();
+        let counted = if self.held.contains(&new.id) { Duration::ZERO } else { waited };
         let drains_at = now + self.drain_after(claim.kind).saturating_sub(waited);
         let operation = new.operation_id;
-        let waiting = Waiting { claim, operation, since: None, job: Some(job), drains_at: Some(drains_at) };
+        let mut waiting = Waiting { claim, operation, since: None, job: Some(job), drains_at: Some(drains_at) };
+        count_from(Some(self.count_before(now, counted)), &mut waiting, &mut self.by_age);
         self.wait(&new, turn, waiting, drains_at);
     }
 
@@ -209,15 +216,32 @@ impl Lanes {
     }
 
     /// The row of a waiting job is written: it may go when its turn comes.
-    pub(super) fn committed(&mut self, job: JobRecord) {
+    pub(super) fn committed(&mut self, job: JobRecord, now: Instant) {
         let Some(Place { repository_id, turn: Some(turn), .. }) = self.places.get(&job.new.id) else { return };
         let only_held = self.held.contains(&job.new.id) && self.could_go(*repository_id, &claim(&job.new));
-        let since = (!only_held).then_some(job.new.created_at);
+        let since = (!only_held).then(|| self.count_before(now, Duration::ZERO));
         if let Some(lane) = self.lanes.get_mut(repository_id) {
             lane.committed(*turn, job);
             if let Some(waiting) = lane.waiting_mut(*turn) {
                 count_from(since, waiting, &mut self.by_age);
             }
+        }
+    }
+
+    /// The waiting of a job counts as if it had lasted for so long; nothing while only its operation is in its way.
+    pub(super) fn count_waiting(&mut self, job_id: Uuid, waited: Duration, now: Instant) {
+        let Some(&Place { repository_id, turn: Some(turn), .. }) = self.places.get(&job_id) else { return };
+        let since = self.count_before(now, waited);
+        let waiting = self.lanes.get_mut(&repository_id).and_then(|lane| lane.waiting_mut(turn));
+        if let Some(waiting) = waiting.filter(|waiting| waiting.since.is_some()) {
+            count_from(Some(since), waiting, &mut self.by_age);
+        }
+    }
+
+    /// All waiting in a repository counts from now on.
+    pub(super) fn count_anew(&mut self, repository_id: Uuid, now: Instant) {
+        for job_id in self.lanes.get(&repository_id).map(Lane::waiting_jobs).unwrap_or_default() {
+            self.count_waiting(job_id, Duration::ZERO, now);
         }
     }
 

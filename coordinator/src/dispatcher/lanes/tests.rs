@@ -29,7 +29,7 @@ fn obstacle(lanes: &mut Lanes, job: u128) -> Option<Obstacle> {
 /// Adds a job and has it written; true if it went out at once.
 fn add(lanes: &mut Lanes, job: &NewJob) -> bool {
     let out = lanes.add_new(job, Instant::now());
-    lanes.committed(JobRecord::of(job.clone(), JobState::new()));
+    lanes.committed(JobRecord::of(job.clone(), JobState::new()), Instant::now());
     out
 }
 
@@ -86,21 +86,20 @@ fn what_an_operation_holds_goes_when_it_is_released_and_its_host_is_there() {
     let of_operation = |number| NewJob { operation_id: Some(id(7)), ..job(number, 1, Kind::Prune) };
     for held in [of_operation(10), of_operation(11)] {
         lanes.add_held(&held, now);
-        lanes.committed(JobRecord::of(held, JobState::new()));
+        lanes.committed(JobRecord::of(held, JobState::new()), Instant::now());
     }
     assert_eq!(lanes.obstacle(id(10), now), Some(Obstacle::Operation));
-    assert_eq!(lanes.waiting().count(), 0, "how long it is held is its operation's affair");
+    assert_eq!(lanes.waiting(now).count(), 0, "how long it is held is its operation's affair");
     assert!(add(&mut lanes, &job(12, 1, Kind::Backup)), "what is held holds up nobody");
     lanes.remove(id(12));
     assert_eq!(granted(&mut lanes), [0_u128; 0]);
-    let before = Utc::now();
     assert_eq!(lanes.release(id(11), now), Released::Ready(REPOSITORY));
-    assert!(lanes.waiting().all(|(job, since)| job == id(11) && since >= before));
+    assert_eq!(lanes.waiting(now).collect::<Vec<_>>(), [(id(11), Duration::ZERO)]);
     // It goes back while its host is away, and its operation hears of it.
     let both = |members: Vec<Member>| members.into_iter().map(|(_, job)| job).collect::<HashSet<_>>();
     assert_eq!(both(lanes.host_gone(id(1), now).away), HashSet::from([id(10), id(11)]));
     assert_eq!(lanes.obstacle(id(11), now), Some(Obstacle::HostOffline));
-    assert_eq!(lanes.waiting().count(), 2, "now it is their host that they wait for");
+    assert_eq!(lanes.waiting(now).count(), 2, "now it is their host that they wait for");
     assert_eq!(lanes.release(id(11), now), Released::Away);
     assert_eq!(both(lanes.host_ready(id(1), now).back), HashSet::from([id(10), id(11)]));
     assert_eq!(lanes.release(id(10), now), Released::Ready(REPOSITORY));
@@ -142,7 +141,7 @@ fn members_of_a_paused_repository_or_fleet_take_no_places() {
         let pause = Pause { reason: "a move".to_owned(), by: "anna".to_owned(), since: Utc::now() };
         let check = of_operation(10, Kind::Check);
         lanes.add_held(&check, now);
-        lanes.committed(JobRecord::of(check, JobState::new()));
+        lanes.committed(JobRecord::of(check, JobState::new()), Instant::now());
         assert_eq!(lanes.release(id(10), now), Released::Ready(REPOSITORY));
         pauses.set(target, Some(pause));
         let member = vec![(id(7), id(10))];
@@ -151,7 +150,7 @@ fn members_of_a_paused_repository_or_fleet_take_no_places() {
         assert!(matches!(obstacle(&mut lanes, 10), Some(Obstacle::Paused(_))));
         let unlock = of_operation(11, Kind::Unlock);
         lanes.add_held(&unlock, now);
-        lanes.committed(JobRecord::of(unlock, JobState::new()));
+        lanes.committed(JobRecord::of(unlock, JobState::new()), Instant::now());
         assert_eq!(lanes.release(id(11), now), Released::Ready(REPOSITORY), "a person asks for those");
         pauses.set(target, None);
         assert_eq!(lanes.move_members(REPOSITORY, now).back, member);
@@ -176,7 +175,7 @@ fn an_init_goes_before_what_waits_and_an_unwritten_job_keeps_its_turn() {
     assert_eq!(granted(&mut lanes), [13]);
     lanes.remove(id(13));
     assert_eq!(granted(&mut lanes), [0_u128; 0], "the backup does not overtake the prune");
-    lanes.committed(JobRecord::of(unwritten, JobState::new()));
+    lanes.committed(JobRecord::of(unwritten, JobState::new()), Instant::now());
     assert_eq!(granted(&mut lanes), [11]);
     assert_eq!(lanes.force_out(id(12)).map(|granted| granted.new.id), Some(id(12)));
     assert_eq!(lanes.out_of(id(1)).len(), 2);
@@ -221,12 +220,40 @@ fn what_has_waited_before_a_start_lets_nobody_overtake_it_again() {
     let leases = Leases { drain_after: Duration::from_secs(60), ..lanes().leases };
     let mut lanes = Lanes::new(leases, HashMap::new(), Arc::default());
     lanes.add_out(&job(10, 1, Kind::Backup));
-    let old = NewJob { created_at: Utc::now() - chrono::TimeDelta::seconds(61), ..job(11, 1, Kind::Prune) };
-    lanes.add_waiting(JobRecord::of(old, JobState::new()), Instant::now());
+    let old = JobRecord::of(job(11, 1, Kind::Prune), JobState::new());
+    lanes.add_waiting(old, Duration::from_secs(61), Instant::now());
     lanes.host_ready(id(1), Instant::now());
     assert!(!add(&mut lanes, &job(12, 1, Kind::Backup)));
     lanes.remove(id(11));
     assert_eq!(granted(&mut lanes), [12]);
     assert!(!add(&mut lanes, &job(13, 1, Kind::Prune)));
     assert!(add(&mut lanes, &job(14, 1, Kind::Backup)), "this one has just begun to wait");
+}
+
+#[test]
+fn waiting_counts_by_a_clock_that_nobody_sets_and_not_while_it_is_paused() {
+    let mut lanes = lanes();
+    let began = lanes.began;
+    let at = |seconds: u64| began + Duration::from_secs(seconds);
+    let seconds = Duration::from_secs;
+    lanes.add_waiting(JobRecord::of(job(10, 1, Kind::Prune), JobState::new()), seconds(500), at(0));
+    // Its row may say anything.
+    let odd = NewJob { created_at: chrono::Utc::now() - chrono::TimeDelta::days(400), ..job(11, 1, Kind::Prune) };
+    assert!(!lanes.add_new(&odd, at(10)));
+    assert_eq!(lanes.waiting(at(20)).collect::<Vec<_>>(), [(id(10), seconds(520))], "the other is not written");
+    lanes.committed(JobRecord::of(odd, JobState::new()), at(20));
+    let waited =
+        |lanes: &Lanes, now| lanes.waiting(now).map(|(job, waited)| (job.as_u128(), waited)).collect::<Vec<_>>();
+    assert_eq!(waited(&lanes, at(30)), [(10, seconds(530)), (11, seconds(10))]);
+    lanes.count_waiting(id(10), seconds(5), at(30));
+    assert_eq!(waited(&lanes, at(30)), [(11, seconds(10)), (10, seconds(5))], "the oldest first");
+    let pause = Pause { reason: "a move".to_owned(), by: "anna".to_owned(), since: chrono::Utc::now() };
+    assert!(!lanes.is_paused(id(10)));
+    lanes.pauses.set(Target::Repository(REPOSITORY), Some(pause));
+    assert!(lanes.is_paused(id(10)) && !lanes.is_paused(id(99)));
+    lanes.count_anew(REPOSITORY, at(90));
+    assert_eq!(waited(&lanes, at(90)), [(10, Duration::ZERO), (11, Duration::ZERO)]);
+    lanes.remove(id(10));
+    lanes.count_anew(REPOSITORY, at(95));
+    assert_eq!(waited(&lanes, at(96)), [(11, seconds(1))]);
 }

@@ -1,6 +1,8 @@
 //! The fleet of the month: who has which schedule, and what happens to whom when.
 
-use super::{Agent, Event, GROUP, HOSTS, Month, REPOSITORIES, host, repository_of};
+use super::ledger::{Ledger, Retries};
+use super::{Agent, DAYS, Event, GROUP, HOSTS, Month, REPOSITORIES, Scope, host, repository_of};
+use crate::clock::Steady;
 use crate::db::json::Json;
 use crate::db::maintenance::Entry;
 use crate::db::repositories::Repository;
@@ -8,10 +10,12 @@ use crate::db::schedules::Schedule;
 use crate::timetable::Timetable;
 use chrono::TimeDelta;
 use fleet_wire::{Kind, Timestamp};
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
-use std::time::Instant;
+use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
+const DAY: i64 = 24 * 3_600;
 const CRONS: [&str; 5] = ["0 2 * * *", "30 2 * * 1-5", "15 */6 * * *", "0 1,13 * * *", "*/20 3 * * *"];
 const ZONES: [&str; 4] = ["Europe/Berlin", "America/New_York", "UTC", "Australia/Lord_Howe"];
 
@@ -35,7 +39,9 @@ fn agent(number: u128, begin: Timestamp) -> Agent {
         updated_at: begin,
         deleted_at: None,
     };
-    Agent { schedule, timetable, connected: false, seen: begin - TimeDelta::days(1), journal: Vec::new() }
+    let retries = Retries { most: (number % 4) as i64, backoff: 60 * (1 + number as i64 % 5) };
+    let (seen, journal) = (begin - TimeDelta::days(1), Vec::new());
+    Agent { schedule, timetable, retries, enabled: true, told: 0, connected: false, seen, journal }
 }
 
 fn entry(number: u128, kind: Kind, cron: &str, begin: Timestamp) -> Entry {
@@ -66,6 +72,9 @@ pub(super) fn month() -> Month {
     let mut month = Month {
         begin,
         now: begin,
+        ahead: TimeDelta::zero(),
+        clock: Steady::new(begin, Duration::ZERO),
+        looked_at: None,
         instant: Instant::now(),
         random: 4_711,
         queue: BinaryHeap::new(),
@@ -73,23 +82,51 @@ pub(super) fn month() -> Month {
         agents: (0..HOSTS).map(|number| agent(number, begin)).collect(),
         repositories: (0..REPOSITORIES).map(|number| Repository::sample(repository_of(number))).collect(),
         entries: entries.collect(),
+        pauses: Arc::default(),
         lanes: None,
-        ledger: BTreeMap::new(),
-        open: BTreeSet::new(),
+        ledger: Ledger::default(),
         work: HashMap::new(),
         at_work: BTreeSet::new(),
         longest_wait: TimeDelta::zero(),
         adopted: 0,
+        stops: Vec::new(),
+        attempts: Vec::new(),
+        away: Vec::new(),
     };
     month.after(0, Event::Start);
     month.after(60, Event::Look);
     for number in 0..HOSTS {
-        let first = month.agents[number as usize].schedule.next_due_at.expect("a firing");
-        month.at(first, Event::Fire(number));
+        month.await_firing(number);
     }
     for day in [3, 7, 13, 14, 22, 28] {
-        let seconds = day * 24 * 3600 + month.random(24 * 3600);
+        let seconds = day * DAY + month.random(DAY);
         month.after(seconds, Event::Stop);
     }
+    plan_pauses(&mut month);
+    plan_clock(&mut month);
     month
+}
+
+/// Each repository once, a host every other day, and the fleet twice.
+fn plan_pauses(month: &mut Month) {
+    let repositories = (0..REPOSITORIES).map(Scope::Repository);
+    let hosts = (0..15).map(|number| Scope::Host(number * 13));
+    for scope in repositories.chain(hosts).chain([Scope::Fleet, Scope::Fleet]) {
+        let seconds = DAY + month.random((DAYS - 5) * DAY);
+        month.after(seconds, Event::Pause(scope));
+    }
+}
+
+/// A year ahead for one look, three days behind for half an hour, two hours ahead for less than one. And twenty minutes ahead for
+/// so long that it is believed: what that spoils is put right.
+fn plan_clock(month: &mut Month) {
+    let jumps =
+        [(5 * DAY, 365 * DAY, 90), (9 * DAY, -3 * DAY, 1_800), (12 * DAY, 7_200, 2_400), (18 * DAY, 1_200, 5 * 3_600)];
+    for (begins, ahead, lasts) in jumps {
+        month.after(begins, Event::Clock(ahead));
+        month.after(begins + lasts, Event::Clock(0));
+    }
+    // From when it is believed until the right time is.
+    let believed = month.begin + TimeDelta::seconds(18 * DAY);
+    month.away.push((believed, believed + TimeDelta::hours(7)));
 }

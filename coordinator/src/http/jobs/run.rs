@@ -17,7 +17,7 @@ use crate::request;
 use crate::services::Services;
 use actix_web::http::header;
 use actix_web::{HttpResponse, web};
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use fleet_wire::{Cap, ForgetGroup, ForgetLimit, Kind, Status};
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -145,7 +145,7 @@ async fn confirmed(services: &Services, host_id: Uuid, request: &RunRequest) -> 
     let over = refused.state.stats.as_deref().filter(|_| was_limited).and_then(would_remove);
     let snapshots = over.ok_or_else(|| wrong("that job was not refused for what it would delete"))?;
     let ended = refused.state.ended_at.unwrap_or(refused.new.created_at);
-    if Utc::now() - ended > CONFIRMABLE {
+    if now() - ended > CONFIRMABLE {
         return Err(wrong("that job was refused too long ago: let it be refused once more, and look at the list"));
     }
     let limit = ForgetLimit { snapshots: Some(snapshots), share: None };
