@@ -200,7 +200,12 @@ impl Handler<Resume> for Dispatcher {
             self.actor_of(*job_id, context);
         }
         if !some.is_empty() {
-            context.address().do_send(Resume); // behind what waits in the mailbox
+            // An actor takes messages for as long as there are any, and its thread has others to serve.
+            let dispatcher = context.address();
+            actix::spawn(async move {
+                tokio::task::yield_now().await;
+                dispatcher.do_send(Resume);
+            });
         }
     }
 }
