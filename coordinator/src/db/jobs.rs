@@ -16,7 +16,7 @@ use futures_util::TryStreamExt;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use uuid::Uuid;
 
 /// The statuses that a job can leave.
@@ -315,9 +315,11 @@ pub struct Job {
 }
 
 impl Job {
-    /// A job in a state.
+    /// A job in a state. All that wait share one: there may be a hundred thousand.
     pub fn of(new: NewJob, state: JobState) -> Self {
-        Self { new: Arc::new(new), state: Arc::new(state) }
+        static WAITING: LazyLock<Arc<JobState>> = LazyLock::new(Arc::default);
+        let state = if state == **WAITING { Arc::clone(&WAITING) } else { Arc::new(state) };
+        Self { new: Arc::new(new), state }
     }
 }
 

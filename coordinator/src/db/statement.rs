@@ -53,9 +53,8 @@ impl QueryFragment<Pg> for Statement<'_> {
     fn walk_ast<'b>(&'b self, mut pass: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         let mut rest = self.sql;
         for (bind, number) in self.binds.iter().zip(1_usize..) {
-            let place = format!("${number}");
-            let missing = || Error::QueryBuilderError(format!("no {place} where it belongs in {}", self.sql).into());
-            let (before, after) = rest.split_once(&place).ok_or_else(missing)?;
+            let missing = || Error::QueryBuilderError(format!("no ${number} where it belongs in {}", self.sql).into());
+            let (before, after) = split_at_place(rest, number).ok_or_else(missing)?;
             pass.push_sql(before);
             bind.walk_ast(pass.reborrow())?;
             rest = after;
@@ -63,6 +62,16 @@ impl QueryFragment<Pg> for Statement<'_> {
         pass.push_sql(rest);
         Ok(())
     }
+}
+
+/// The text before and after the place of a parameter. A statement is walked three times for each use: nothing is put on the
+/// heap for it.
+fn split_at_place(sql: &str, number: usize) -> Option<(&str, &str)> {
+    sql.match_indices('$').find_map(|(at, _)| {
+        let (before, after) = (&sql[..at], &sql[at + 1..]);
+        let digits = after.bytes().take_while(u8::is_ascii_digit).count();
+        (after[..digits].parse() == Ok(number)).then(|| (before, &after[digits..]))
+    })
 }
 
 impl QueryId for Statement<'_> {
@@ -93,7 +102,11 @@ mod tests {
 
     #[test]
     fn a_parameter_without_a_place_is_an_error() {
-        let made = statement("SELECT $2").bind::<BigInt, _>(1_i64);
-        assert!(made.is_safe_to_cache_prepared(&Pg).is_err());
+        for sql in ["SELECT $2", "SELECT $11", "SELECT $"] {
+            let made = statement(sql).bind::<BigInt, _>(1_i64);
+            assert!(made.is_safe_to_cache_prepared(&Pg).is_err(), "{sql}");
+        }
+        let twice = statement("SELECT $1").bind::<BigInt, _>(1_i64).bind::<BigInt, _>(2_i64);
+        assert!(twice.is_safe_to_cache_prepared(&Pg).is_err());
     }
 }

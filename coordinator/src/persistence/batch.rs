@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-/// Log data in one transaction, packed; a statement's parameter may have a gigabyte at most.
-const MOST_BYTES: usize = 16 * 1024 * 1024;
+/// Log data in one transaction, packed, in bytes: some milliseconds' worth, for so long everything else waits.
+const MOST_BYTES: usize = 512 * 1024;
 
 type Reply<T> = oneshot::Sender<Result<T, WriteError>>;
 
@@ -157,17 +157,23 @@ impl Batch {
         self.0.push(Queued { entry, deadline, doubtful: false });
     }
 
-    /// Takes the first writes out: at most `most`, and no more log data than one transaction should carry.
+    /// Takes the first writes out: at most `most`, and no more log data than one transaction should carry. Those without
+    /// log data do not wait for what is too much: who asks for two writes that depend on each other waits for the first.
     pub(super) fn take(&mut self, most: usize) -> Self {
-        let mut bytes = 0;
-        let mut fits = |queued: &Queued| {
-            bytes += queued.entry.bytes();
-            bytes <= MOST_BYTES
-        };
-        // One that is too large by itself goes alone.
-        let count = self.0.iter().take(most).map_while(|queued| fits(queued).then_some(())).count().max(1);
-        let later = self.0.split_off(count.min(self.0.len()));
-        Self(std::mem::replace(&mut self.0, later))
+        let mut room = MOST_BYTES;
+        let (mut taken, mut left) = (Vec::new(), Vec::new());
+        for queued in std::mem::take(&mut self.0) {
+            let bytes = queued.entry.bytes();
+            let fits = bytes <= room || room == MOST_BYTES; // one that is too large by itself goes all the same
+            if taken.len() < most && fits {
+                room = room.saturating_sub(bytes);
+                taken.push(queued);
+            } else {
+                left.push(queued);
+            }
+        }
+        self.0 = left;
+        Self(taken)
     }
 
     /// Puts `later` behind these.
@@ -374,5 +380,51 @@ impl Batch {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::logs::LogChunk;
+
+    /// A batch of jobs' writes with so much log data each, numbered.
+    fn batch(bytes: &[usize]) -> Batch {
+        let mut batch = Batch::default();
+        for (number, bytes) in (0_u128..).zip(bytes) {
+            let job_id = Uuid::from_u128(number);
+            let chunk = LogChunk { job_id, first_seq: 0, last_seq: 0, compacted: false, data: vec![0; *bytes] };
+            let chunks = if *bytes > 0 { vec![chunk] } else { Vec::new() };
+            let (reply, _) = oneshot::channel();
+            let (new, claim, ending, state) = (None, None, None, None);
+            let patience = Patience::Endless;
+            let save = SaveJob { job_id, new, claim, ending, state, chunks, requests: Vec::new(), patience };
+            batch.push_job(save, reply);
+        }
+        batch
+    }
+
+    fn numbers(batch: &Batch) -> Vec<u128> {
+        let number = |queued: &Queued| match &queued.entry {
+            Entry::Job(write) => write.save.job_id.as_u128(),
+            _ => u128::MAX,
+        };
+        batch.0.iter().map(number).collect()
+    }
+
+    #[test]
+    fn what_has_no_log_data_does_not_wait_for_what_has_much() {
+        let half = MOST_BYTES / 2;
+        let mut waiting = batch(&[half, half, 1, 0, half, 0]);
+        assert_eq!(numbers(&waiting.take(usize::MAX)), [0, 1, 3, 5]);
+        assert_eq!(numbers(&waiting.take(usize::MAX)), [2, 4]);
+        assert!(waiting.is_empty());
+    }
+
+    #[test]
+    fn what_is_too_large_by_itself_goes_nevertheless_and_many_go_in_turns() {
+        let mut waiting = batch(&[2 * MOST_BYTES, 0, 0, 3 * MOST_BYTES]);
+        assert_eq!(numbers(&waiting.take(2)), [0, 1]);
+        assert_eq!(numbers(&waiting.take(2)), [2, 3]);
     }
 }
