@@ -9,7 +9,6 @@ use crate::services::Services;
 
 /// Writes down what is in memory, and takes out of the ledger what is not needed any more.
 pub(super) async fn pass(services: Services) {
-    services.keys.sweep();
     let outcome = async {
         write_down(&services).await?;
         if let Some(now) = clock::certain() {
