@@ -13,8 +13,8 @@ use super::body::collect;
 use super::clock;
 use super::failures::read;
 use super::problem::{FieldError, Problem};
-use crate::db::idempotency::{Known, PutAnswer, find};
-use crate::persistence::{Patience, Save};
+use crate::db::idempotency::{Known, find};
+use crate::persistence::SaveAnswer;
 use crate::request::{self, Claim, Request};
 use crate::services::Services;
 use crate::vault::{Place, Vault};
@@ -327,8 +327,7 @@ impl Keeper {
         let json = serde_json::to_vec(&answer).unwrap_or_default(); // texts and numbers always have a JSON form
         match services.vault.seal(place(claim.id), &json) {
             Ok(answer) => {
-                let save = Save { write: PutAnswer { claim, answer }, patience: Patience::REST };
-                if !matches!(services.persistence.send(save).await, Ok(Ok(()))) {
+                if !matches!(services.persistence.send(SaveAnswer { claim, answer }).await, Ok(Ok(()))) {
                     log::warn!("an answer could not be kept: who repeats the request gets it anew");
                 }
             }

@@ -254,8 +254,7 @@ async fn views(services: &Services, rows: Vec<Operation>) -> Result<Vec<Operatio
     let Some(reach) = reach(services).await? else {
         return Ok(stream::iter(rows).then(|row| live(services, row)).collect().await);
     };
-    let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
-    let mut counts = read(services, async |reader| operations::counts_of(reader, &ids, &reach.hosts).await).await?;
+    let mut counts = read(services, async |reader| operations::counts_of(reader, &rows, &reach.hosts).await).await?;
     Ok(rows
         .into_iter()
         .map(|row| (counts.remove(&row.id).unwrap_or_default(), row))

@@ -1,8 +1,9 @@
 //! What requests leave behind: who used which token, what was refused, and keys whose time is over.
 
-use super::history::batch;
+use super::history::aged;
 use crate::clock;
-use crate::db::{idempotency, tokens};
+use crate::db::aged::Aged;
+use crate::db::tokens;
 use crate::http::idempotency::KEPT;
 use crate::persistence::{Patience, Save, WriteError};
 use crate::services::Services;
@@ -12,7 +13,7 @@ pub(super) async fn pass(services: Services) {
     let outcome = async {
         write_down(&services).await?;
         if let Some(now) = clock::certain() {
-            while batch(&services.persistence, idempotency::Forget { before: now - KEPT }).await?.is_some() {}
+            aged(&services.persistence, Aged::Keys, now - KEPT).await?;
         }
         Ok::<_, WriteError>(())
     };
