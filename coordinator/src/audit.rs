@@ -2,11 +2,11 @@
 //! nobody fills the disk by being refused. Requests that are alike share a row, of those whose asker is not known the path does
 //! not count, and beyond so many rows a minute all others share one. What was changed does not come here.
 
-use crate::db::audit::{Note, Record};
-use crate::persistence::{Patience, Persistence, Save, WriteError};
+use crate::db::audit::Record;
+use crate::persistence::{Persistence, SaveRecords, WriteError};
 use actix::Addr;
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Rows a minute of those who have a token, and of all others.
@@ -56,6 +56,18 @@ impl Waiting {
         } else {
             row = others(row);
         }
+        self.put(row);
+    }
+
+    /// Takes back what could not be written: it was counted when it was added.
+    fn take_back(&mut self, mut row: Record) {
+        if self.rows.len() >= MOST_WAITING && !self.rows.contains_key(&alike(&row)) {
+            row = others(row);
+        }
+        self.put(row);
+    }
+
+    fn put(&mut self, row: Record) {
         if !self.merge(&row) {
             self.rows.insert(alike(&row), row);
         }
@@ -80,15 +92,13 @@ fn others(row: Record) -> Record {
 pub struct Unrecorded(Mutex<Waiting>);
 
 impl Unrecorded {
-    /// Adds one.
-    pub fn add(&self, row: Record) {
-        self.add_all([row]);
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add_all(&self, rows: impl IntoIterator<Item = Record>) {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        rows.into_iter().for_each(|row| waiting.add(row, now));
+    /// Adds one.
+    pub fn add(&self, row: Record) {
+        self.waiting().add(row, Instant::now());
     }
 
     /// Has all of them written.
@@ -96,15 +106,15 @@ impl Unrecorded {
     /// # Errors
     /// They are not, and wait on, unless the outcome is not known.
     pub async fn write(&self, persistence: &Addr<Persistence>) -> Result<(), WriteError> {
-        let rows = std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).rows);
+        let rows = std::mem::take(&mut self.waiting().rows);
         if rows.is_empty() {
             return Ok(());
         }
         let rows: Vec<Record> = rows.into_values().collect();
-        let save = Save { write: Note(rows.clone()), patience: Patience::REST };
-        let outcome = persistence.send(save).await.unwrap_or(Err(WriteError::Unknown));
+        let outcome = persistence.send(SaveRecords(rows.clone())).await.unwrap_or(Err(WriteError::Unknown));
         if matches!(outcome, Err(WriteError::NotDone(_))) {
-            self.add_all(rows);
+            let mut waiting = self.waiting();
+            rows.into_iter().for_each(|row| waiting.take_back(row));
         }
         outcome
     }
@@ -164,6 +174,18 @@ mod tests {
         waiting.rows.clear();
         flood(&mut waiting, now);
         assert_eq!((waiting.rows.len(), times(&waiting)), (2, 10_000));
+        // What could not be written is not counted again.
+        let (mut waiting, least) = (Waiting::default(), ROWS_OF_KNOWN / 2);
+        for number in 0..least {
+            waiting.add(refused(Some("one"), "::1", &number.to_string()), now);
+        }
+        for row in std::mem::take(&mut waiting.rows).into_values() {
+            waiting.take_back(row);
+        }
+        for number in least..ROWS_OF_KNOWN {
+            waiting.add(refused(Some("one"), "::1", &number.to_string()), now);
+        }
+        assert_eq!((waiting.rows.len(), times(&waiting)), (ROWS_OF_KNOWN, 600));
         // The next minute, and the database is away.
         for minute in 1..100 {
             flood(&mut waiting, now + MINUTE * minute);

@@ -9,6 +9,7 @@ use crate::access::Labels;
 use crate::tokens::{ADMIN, Token};
 use crate::vault::{self, Vault};
 use fleet_wire::{Secret, Timestamp};
+use std::any::Any;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use uuid::Uuid;
@@ -63,6 +64,8 @@ pub struct Request {
     claim: OnceLock<Claim>,
     made: OnceLock<Uuid>,
     detail: Mutex<Option<String>>,
+    /// What is dropped with it, when the last who is at work on it lets go.
+    held: OnceLock<Box<dyn Any + Send + Sync>>,
     /// Its record is written, or on its way with a write whose outcome is not known.
     recorded: AtomicBool,
 }
@@ -80,6 +83,7 @@ impl Request {
             claim: OnceLock::new(),
             made: OnceLock::new(),
             detail: Mutex::default(),
+            held: OnceLock::new(),
             recorded: AtomicBool::new(false),
         }
     }
@@ -102,6 +106,11 @@ impl Request {
     /// Notes under which claim it is carried out; the first counts.
     pub fn set_claim(&self, claim: Claim) {
         let _ = self.claim.set(claim);
+    }
+
+    /// Has `guard` dropped when nobody is at work on it any more; the first counts.
+    pub fn hold(&self, guard: impl Any + Send + Sync) {
+        let _ = self.held.set(Box::new(guard));
     }
 
     /// What it was about: the path, and what it makes.
@@ -188,6 +197,12 @@ pub fn made_before() -> Option<Uuid> {
     let request = current()?;
     let claim = request.claim.get().filter(|claim| claim.repeated)?;
     Some(*request.made.get_or_init(|| claim.id))
+}
+
+/// Whether what the current request asks was done before a crash, or before its client went away: it must not be done again, for it
+/// may have been changed or deleted since.
+pub fn was_done() -> bool {
+    current().is_some_and(|request| request.claim.get().is_some_and(|claim| claim.repeated))
 }
 
 /// When what is asked was first asked, if it is asked under a claim.

@@ -9,9 +9,9 @@ use fleet_wire::Timestamp;
 use std::collections::HashMap;
 use std::future::pending;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, MutexGuard, watch};
 use uuid::Uuid;
 
 /// The name of the built-in admin.
@@ -49,6 +49,11 @@ impl Token {
             written: AtomicI64::new(0),
             revoked: watch::Sender::new(false),
         }
+    }
+
+    /// Whether it still opens anything.
+    pub fn is_good(&self) -> bool {
+        !*self.revoked.borrow() && !self.is_expired()
     }
 
     fn is_expired(&self) -> bool {
@@ -89,37 +94,52 @@ impl From<ApiToken> for Token {
     }
 }
 
-/// See the module's text. Its lock is held for a look-up, never across an await.
+/// See the module's text. The lock of the map is held for a look-up, never across an await.
 #[derive(Debug)]
-pub struct Tokens(RwLock<HashMap<Vec<u8>, Arc<Token>>>);
+pub struct Tokens {
+    good: RwLock<HashMap<Vec<u8>, Arc<Token>>>,
+    changing: Mutex<()>,
+}
 
 impl Tokens {
     /// The built-in admin, whose token has this hash, and the living tokens of the ledger.
     pub fn new(admin_token_hash: Vec<u8>, living: Vec<ApiToken>) -> Self {
         let of_ledger = living.into_iter().map(|row| (row.token_hash.clone(), Arc::new(Token::from(row))));
         let admin = Arc::new(Token::new(None, ADMIN.to_owned(), Scope::Admin));
-        Self(RwLock::new(of_ledger.chain([(admin_token_hash, admin)]).collect()))
+        let good = RwLock::new(of_ledger.chain([(admin_token_hash, admin)]).collect());
+        Self { good, changing: Mutex::default() }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<Vec<u8>, Arc<Token>>> {
+        self.good.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<Vec<u8>, Arc<Token>>> {
+        self.good.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whoever makes or revokes a token in the ledger holds this until memory has heard of it: otherwise one that is revoked
+    /// a moment after it was made might be added here after it was taken away, and be good until a restart.
+    pub async fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().await
     }
 
     /// The token with this hash, if it is good; that it is used is noted. Hashes may be compared in the time that it takes:
     /// who could learn one from that can't choose the hash of what is sent.
     pub fn find(&self, hash: &[u8]) -> Option<Arc<Token>> {
-        let token = self.0.read().unwrap_or_else(PoisonError::into_inner).get(hash).cloned()?;
-        if token.is_expired() {
-            return None;
-        }
+        let token = self.read().get(hash).filter(|token| token.is_good()).cloned()?;
         token.used.fetch_max(Utc::now().timestamp_millis(), Ordering::Relaxed);
         Some(token)
     }
 
-    /// A token that is in the ledger is good from now on.
+    /// A token that is in the ledger is good from now on. One that is here stays what it is: somebody may watch it.
     pub fn add(&self, row: ApiToken) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(row.token_hash.clone(), Arc::new(row.into()));
+        self.write().entry(row.token_hash.clone()).or_insert_with(|| Arc::new(row.into()));
     }
 
     /// A token that is revoked in the ledger is not good any more, and what it has open ends.
     pub fn revoke(&self, id: Uuid) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).retain(|_, token| {
+        self.write().retain(|_, token| {
             let stays = token.id != Some(id);
             if !stays {
                 token.revoked.send_replace(true);
@@ -130,7 +150,7 @@ impl Tokens {
 
     /// When the tokens were last used that were used since this was last asked.
     pub fn take_used(&self) -> Vec<(Uuid, Timestamp)> {
-        let tokens = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let tokens = self.read();
         let used = |token: &Arc<Token>| {
             let used = token.used.load(Ordering::Relaxed);
             let new = token.written.swap(used, Ordering::Relaxed) < used;
@@ -141,7 +161,7 @@ impl Tokens {
 
     /// When a token was last used, as far as this process knows.
     pub fn last_used(&self, id: Uuid) -> Option<Timestamp> {
-        let tokens = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let tokens = self.read();
         let token = tokens.values().find(|token| token.id == Some(id))?;
         Some(token.used.load(Ordering::Relaxed)).filter(|used| *used > 0).and_then(Timestamp::from_timestamp_millis)
     }
@@ -181,6 +201,17 @@ mod tests {
         first.ended().await;
         assert!(find(1).is_none());
         assert_eq!(tokens.find(&[0]).map(|token| token.scope), Some(Scope::Admin));
+    }
+
+    #[actix::test]
+    async fn what_is_made_again_is_the_same() {
+        let tokens = Tokens::new(vec![0], Vec::new());
+        tokens.add(row(1, None));
+        let open = tokens.find(&1_u128.to_be_bytes()).expect("good");
+        tokens.add(row(1, None));
+        tokens.revoke(Uuid::from_u128(1));
+        tokio::time::timeout(Duration::ZERO, open.ended()).await.expect("what it has open ends");
+        assert!(!open.is_good());
     }
 
     #[test]

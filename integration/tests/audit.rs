@@ -4,6 +4,8 @@ mod support;
 
 use fleet_integration::{Api, Sandbox};
 use serde_json::{Value, json};
+use std::thread;
+use support::blocker::Blocker;
 use support::{Host, ask, client, journalling, until};
 
 const SECRET: &str = "hunter2";
@@ -172,6 +174,45 @@ fn nobody_takes_a_row_back() {
         assert!(refused.contains("append-only"), "{sql}: {refused}");
     }
     assert_eq!(audit(&api, "").len(), 1);
+}
+
+#[test]
+fn who_reads_on_by_number_misses_nothing() {
+    let sandbox = Sandbox::start().unwrap();
+    let (api, database) = (sandbox.api(), &sandbox.database);
+    sandbox.enroll("web-1", Some(&support::repository(&sandbox))).unwrap();
+    // It comes first, and is carried out last: it is written beside the others.
+    let blocker = Blocker::hold(database, "LOCK TABLE operations");
+    let (seen, operation) = thread::scope(|scope| {
+        let body = json!({"kind": "unlock", "selector": {"all": true}});
+        let (asked, other) = (api.clone(), api.clone());
+        let asked = scope.spawn(move || asked.post("/v1/operations", &body).unwrap());
+        Blocker::until_waited_for(database, "operations");
+        other.create_repository("second", "/srv/second", "x").unwrap();
+        let seen = other.list("/v1/audit?after_seq=0").unwrap();
+        blocker.let_go();
+        (seen, asked.join().unwrap())
+    });
+    let seqs: Vec<i64> = seen.iter().map(|row| row["seq"].as_i64().unwrap()).collect();
+    assert!(seqs.is_sorted() && seqs.len() == 4, "{seen:?}");
+    let last = seen.last().unwrap();
+    assert_eq!(last["route"], "/v1/repositories");
+    let behind = api.list(&format!("/v1/audit?limit=1&after_seq={}", last["seq"])).unwrap();
+    assert_eq!(behind.len(), 1, "{behind:?}");
+    assert!(behind[0]["target"].as_str().unwrap().ends_with(operation["id"].as_str().unwrap()), "{behind:?}");
+    assert!(behind[0]["id"].as_str() < last["id"].as_str(), "it came before what was seen: {behind:?}");
+    assert_eq!(api.list("/v1/audit?limit=2&after_seq=0").unwrap().len(), 5, "page by page");
+
+    // Nobody draws a number while another is at it.
+    let row = "INSERT INTO audit (id, at, request_id, method, route, target, outcome)
+               VALUES (gen_random_uuid(), now(), 'x', 'POST', 'x', 'x', 'done')";
+    let blocker = Blocker::hold(database, row);
+    thread::scope(|scope| {
+        let asked = scope.spawn(|| api.create_repository("third", "/srv/third", "x"));
+        Blocker::until_waited_for(database, "INSERT INTO audit");
+        blocker.let_go();
+        asked.join().unwrap().unwrap();
+    });
 }
 
 #[test]

@@ -190,6 +190,59 @@ fn a_crash_before_the_answer_is_kept_makes_nothing_twice() {
     assert_eq!(ask(&reader, "GET", "/v1/hosts", &Value::Null).status, 200, "the token that was told works");
 }
 
+#[test]
+fn what_was_changed_or_deleted_since_stays_so() {
+    let mut sandbox = Sandbox::start().unwrap();
+    let admin = sandbox.api();
+    let (host, _) = sandbox.enroll("web-1", Some(&repository(&sandbox))).unwrap();
+    let (api, _) = client(&admin, &json!({"name": "robot", "scope": "admin"}));
+    let of_host = |what: &str| format!("/v1/hosts/{host}/{what}");
+    let group = |name: &str| json!({"name": name, "includes": [format!("/{name}")]});
+    let named = |name: &str| json!({"name": name, "url": format!("/srv/{name}"), "password": "x", "max_backups": 1});
+    let schedule = |hour: u8| json!({"cron": format!("0 {hour} * * *"), "source_groups": ["etc"]});
+    let requests = [
+        (of_host("source-groups"), group("etc")),
+        (of_host("source-groups"), group("srv")),
+        (of_host("schedules"), schedule(3)),
+        (of_host("schedules"), schedule(4)),
+        ("/v1/repositories".to_owned(), named("a")),
+        ("/v1/repositories".to_owned(), named("b")),
+    ];
+    let ask_all = |api: &Api| -> Vec<_> {
+        let ask = |(number, (path, body)): (usize, &(String, Value))| keyed(api, path, body, &format!("key-{number}"));
+        requests.iter().enumerate().map(ask).collect()
+    };
+    let first = ask_all(&api);
+    let paths: Vec<String> = first.iter().map(|reply| reply.header("location").unwrap().to_owned()).collect();
+    answers_are_kept(&sandbox);
+    // One of each is changed, the other deleted.
+    let change = |method: &str, path: &str, body: Value| ask(&admin, method, path, &body).ok().unwrap();
+    change("PUT", &paths[0], json!({"includes": ["/changed"]}));
+    change("PUT", &paths[2], schedule(5));
+    change("PATCH", &paths[4], json!({"max_backups": 7}));
+    for path in [&paths[1], &paths[3], &paths[5]] {
+        assert_eq!(ask(&admin, "DELETE", path, &Value::Null).status, 204, "{path}");
+    }
+    sandbox.take_down();
+    sandbox.database.query("UPDATE idempotency_keys SET answer = NULL").unwrap();
+    sandbox.bring_back().unwrap();
+    let (there, admin) = (made(&sandbox), sandbox.api());
+    let recorded = admin.list("/v1/audit?outcome=done").unwrap().len();
+    let again = ask_all(&api);
+    let statuses: Vec<u16> = again.iter().map(|reply| reply.status).collect();
+    assert_eq!(statuses, [201, 404, 201, 404, 201, 404], "{again:?}");
+    assert_eq!(again[0].json["includes"], json!(["/changed"]));
+    assert_eq!(again[2].json["cron"], "0 5 * * *");
+    assert_eq!(again[4].json["max_backups"], 7);
+    assert_eq!(made(&sandbox), there);
+    for (path, expected) in paths.iter().zip([200, 404, 200, 404, 200, 404]) {
+        assert_eq!(ask(&admin, "GET", path, &Value::Null).status, expected, "{path}");
+    }
+    assert_eq!(admin.get(&paths[0]).unwrap()["includes"], json!(["/changed"]));
+    assert_eq!(admin.get(&paths[4]).unwrap()["max_backups"], 7);
+    assert_eq!(admin.list("/v1/audit?outcome=done").unwrap().len(), recorded, "nothing was done");
+}
+
 /// A number of `range`, another each time.
 fn dice(state: &mut u64, range: u64) -> u64 {
     *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -9,17 +9,20 @@ use fleet_integration::{Api, Database, Failure, Sandbox, Server, eventually};
 use plans::{LOG_PLANS, Plan};
 use serde_json::{Value, json};
 use std::collections::HashMap;
-use support::{Host, LIMIT, backup, group, journalling, over, repository, until};
+use support::{Host, LIMIT, backup, client, group, journalling, over, repository, until};
 
 /// Jobs that are over: many more than any statement may touch.
 const OLD_JOBS: usize = 40_000;
 const OLD_HOSTS: usize = 20;
+/// Operations that are over, each with one job and one host that got none; and old rows of the audit log.
+const OLD_OPERATIONS: usize = 3_000;
+const OLD_RECORDS: usize = 40_000;
 /// The chunks of one long log.
 const CHUNKS: usize = 3_000;
 /// The most rows that a part of a plan may have in hand.
 const MOST_ROWS: f64 = 1_000.0;
 /// The tables that grow without end.
-const BIG: [&str; 3] = ["jobs", "log_chunks", "runs"];
+const BIG: [&str; 6] = ["jobs", "log_chunks", "runs", "operations", "operation_skipped", "audit"];
 
 /// History as it comes to be: almost all jobs are alike, and a few are rare.
 fn fill(database: &Database, logged: &str) {
@@ -41,6 +44,31 @@ fn fill(database: &Database, logged: &str) {
                  JOIN (SELECT row_number() OVER () - 1 AS place, id, repository_id FROM hosts WHERE hostname LIKE 'old-%')
                      AS host ON host.place = n % {OLD_HOSTS},
                  LATERAL (SELECT now() - ({OLD_JOBS} - n + 10) * interval '10 minutes' AS at) AS its;
+             UPDATE hosts SET labels = '{{\"site\": \"ulm\"}}' WHERE hostname LIKE 'old-%' AND hostname <> 'old-1';
+             INSERT INTO operations (id, kind, request, created_at, jobs, skipped, ended_at)
+             SELECT (lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') || '70008001' || lpad(to_hex(n), 12, '0'))::uuid,
+                 'unlock', '{{\"selector\": {{}}, \"per\": \"host\"}}', at, 1, 1, at
+             FROM generate_series(1, {OLD_OPERATIONS}) AS n,
+                 LATERAL (SELECT now() - ({OLD_OPERATIONS} - n + 10) * interval '2 hours' AS at) AS its;
+             INSERT INTO jobs (id, host_id, repository_id, kind, status, origin, command, created_at, ended_at, operation_id)
+             SELECT gen_random_uuid(), host.id, host.repository_id, 'unlock', 'succeeded', 'operator',
+                 '{{\"job_id\": \"x\", \"kind\": \"unlock\"}}', its.created_at, its.created_at, its.id
+             FROM (SELECT *, row_number() OVER (ORDER BY created_at) AS n FROM operations WHERE ended_at IS NOT NULL) AS its
+                 JOIN (SELECT row_number() OVER () - 1 AS place, id, repository_id FROM hosts WHERE hostname LIKE 'old-%')
+                     AS host ON host.place = its.n % {OLD_HOSTS};
+             INSERT INTO operation_skipped (operation_id, host_id, reason, created_at)
+             SELECT its.id, host.id, 'x', its.created_at
+             FROM (SELECT *, row_number() OVER (ORDER BY created_at) AS n FROM operations WHERE ended_at IS NOT NULL) AS its
+                 JOIN (SELECT row_number() OVER () - 1 AS place, id FROM hosts WHERE hostname LIKE 'old-%')
+                     AS host ON host.place = (its.n + 7) % {OLD_HOSTS};
+             INSERT INTO audit (id, at, request_id, token_name, method, route, target, outcome)
+             SELECT (lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') || '70008002' || lpad(to_hex(n), 12, '0'))::uuid,
+                 at, 'x', CASE WHEN n % 1000 = 1 THEN 'rare' ELSE 'robot' END, 'POST', '/v1/hosts/{{id}}/jobs',
+                 'hosts/' || host.id || '/jobs/' || gen_random_uuid(), CASE WHEN n % 1000 = 2 THEN 'refused' ELSE 'done' END
+             FROM generate_series(1, {OLD_RECORDS}) AS n
+                 JOIN (SELECT row_number() OVER () - 1 AS place, id FROM hosts WHERE hostname LIKE 'old-%')
+                     AS host ON host.place = n % {OLD_HOSTS},
+                 LATERAL (SELECT now() - ({OLD_RECORDS} - n + 10) * interval '10 minutes' AS at) AS its;
              INSERT INTO log_chunks (job_id, first_seq, last_seq, compacted, data) SELECT jobs.id, 0, 0, true, data
                  FROM (SELECT data FROM log_chunks LIMIT 1) AS sample, jobs WHERE jobs.id <> '{logged}';
              INSERT INTO log_chunks (job_id, first_seq, last_seq, data) SELECT jobs.id, n, n, data
@@ -86,6 +114,54 @@ fn read_lists(api: &Api, host: &str) {
     }
     for filter in ["", "status=online", "status=offline"] {
         pages(api, &format!("/v1/hosts?limit=5&{filter}"));
+    }
+}
+
+/// Reads lists as a token that is limited to most of the old hosts sees them.
+fn read_limited_lists(api: &Api) {
+    let limit = json!({"name": "ulm", "scope": "read", "host_labels": {"site": "ulm"}});
+    let (limited, _) = client(api, &limit);
+    let words = ["", "kind=prune", "kind=init", "status=failed", "status=running", "origin=schedule&status=succeeded"];
+    let since = ["", "since=2020-01-01T00:00:00Z&"];
+    for filter in since.iter().flat_map(|since| words.map(|words| format!("{since}{words}"))) {
+        for _ in 0..7 {
+            pages(&limited, &format!("/v1/jobs?limit=20&{filter}"));
+        }
+    }
+    for _ in 0..7 {
+        pages(&limited, "/v1/operations?limit=20");
+    }
+    let seen = limited.get("/v1/operations?limit=20").unwrap();
+    let counts: Vec<i64> =
+        seen["items"].as_array().unwrap().iter().map(|item| item["counts"]["jobs"].as_i64().unwrap()).collect();
+    // One job of each, unless that is of the one host that is not seen.
+    assert!(counts.len() == 20 && counts.iter().filter(|jobs| **jobs == 1).count() >= 18, "{seen}");
+}
+
+/// Reads the audit log by all that it can be asked for.
+fn read_audit(api: &Api, host: &str) {
+    let token = api.list("/v1/tokens").unwrap()[0]["id"].as_str().unwrap().to_owned();
+    let filters = [
+        String::new(),
+        "token=robot".to_owned(),
+        "token=rare".to_owned(),
+        "token=nobody".to_owned(),
+        format!("token={token}"),
+        format!("target={host}"),
+        format!("target={}", uuid::Uuid::new_v4()),
+        "outcome=refused".to_owned(),
+        "outcome=failed".to_owned(),
+        "outcome=done".to_owned(),
+        "token=robot&outcome=refused".to_owned(),
+        format!("target={host}&token=robot"),
+        "after_seq=0".to_owned(),
+        format!("after_seq={}", OLD_RECORDS - 10),
+    ];
+    let since = ["", "since=2020-01-01T00:00:00Z&", "until=2999-01-01T00:00:00Z&"];
+    for filter in since.iter().flat_map(|since| filters.iter().map(move |filter| format!("{since}{filter}"))) {
+        for _ in 0..7 {
+            pages(api, &format!("/v1/audit?limit=20&{filter}"));
+        }
     }
 }
 
@@ -208,6 +284,8 @@ fn no_statement_reads_much_of_a_big_table() {
     let api = sandbox.api();
     let old = one(&sandbox.database, "SELECT id FROM hosts WHERE hostname = 'old-7'");
     read_lists(&api, &old);
+    read_limited_lists(&api);
+    read_audit(&api, &old);
     let long = one(&sandbox.database, &format!("SELECT job_id FROM log_chunks WHERE first_seq = {CHUNKS}"));
     let log =
         |after: usize| api.call("GET", &format!("/v1/jobs/{long}/logs?after_seq={after}"), None, &[]).unwrap().text;
@@ -247,6 +325,11 @@ fn no_statement_reads_much_of_a_big_table() {
 fn examine(plan: &Plan) -> (Option<&str>, Option<String>) {
     let nodes = plan.nodes();
     let table = nodes.iter().filter_map(|node| node.table).find(|table| BIG.contains(table));
+    // It reads a table whole, once for all rows, where its rows look few enough for memory: with what is there now or, in a kept plan,
+    // with what was there once. A test's tables would show that by their rows only if they were as large as that.
+    if plan.describe().contains("hashed SubPlan") {
+        return (table, Some("a hashed subplan".to_owned()));
+    }
     let fault = nodes.iter().find_map(|node| {
         let big = node.table.is_some_and(|table| BIG.contains(&table)) || node.kind == "Sort";
         let all = big && node.kind == "Seq Scan";

@@ -54,19 +54,32 @@ fn a_write_is_refused_as_not_done_and_is_not_done_later() {
 
 #[test]
 fn a_cancel_reaches_the_agent_all_the_same() {
+    cancel_while_away(&[]);
+}
+
+#[test]
+fn and_so_does_one_under_a_key() {
+    cancel_while_away(&[("Idempotency-Key", "a")]);
+}
+
+fn cancel_while_away(headers: &[(&str, &str)]) {
     let (sandbox, mut server, mut host, job) = running();
+    let (api, cancel) = (sandbox.api(), format!("/v1/jobs/{job}/cancel"));
     server.stop().unwrap();
     let asked = std::thread::scope(|scope| {
-        let asked = scope.spawn(|| status_of(&sandbox, "POST", &format!("/v1/jobs/{job}/cancel"), None));
+        let asked = scope.spawn(|| api.call("POST", &cancel, None, headers).unwrap());
         assert_eq!(host.take("command.cancel")["job_id"], job);
         asked.join().unwrap()
     });
-    assert_eq!(asked, 503, "it can't be promised yet");
+    assert_eq!(asked.status, 503, "it can't be promised yet: {}", asked.text);
     server.start_again().unwrap();
     let last = host.finish(&job, "cancelled", 130);
     host.settled(last);
     let cancelled = job_when(&sandbox.api(), &job, |job| job["status"] == "cancelled");
     assert!(cancelled["cancel_requested_at"].is_string(), "{cancelled}");
+    assert_eq!(api.call("POST", &cancel, None, headers).unwrap().status, 202);
+    let done = api.list("/v1/audit?outcome=done").unwrap();
+    assert_eq!(done.iter().filter(|row| row["route"] == "/v1/jobs/{id}/cancel").count(), 1, "{done:?}");
 }
 
 #[test]

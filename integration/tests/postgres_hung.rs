@@ -72,7 +72,7 @@ fn agents_are_heard_and_told_and_all_they_report_flows_in() {
     }
     let (api, cancel) = (sandbox.api(), format!("/v1/jobs/{job}/cancel"));
     let asked = thread::scope(|scope| {
-        let asked = scope.spawn(|| api.call("POST", &cancel, None, &[]).unwrap());
+        let asked = scope.spawn(|| api.call("POST", &cancel, None, &[("Idempotency-Key", "a")]).unwrap());
         assert_eq!(host.take("command.cancel")["job_id"], job);
         other.agent().ping().unwrap();
         host.agent().ping().unwrap();

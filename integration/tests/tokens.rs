@@ -245,12 +245,49 @@ fn a_token_that_is_limited_sees_and_touches_its_hosts_only() {
     assert_eq!(status("POST", &format!("hosts/{mine}/jobs"), &json!({"kind": "check"})), 202);
     assert_eq!(status("POST", &format!("jobs/{}/cancel", jobs[0]), &none), 202);
     assert_eq!(status("PUT", &format!("repositories/{own}/pause"), &pause), 200);
+    // What was done for a whole repository is nobody's to end who may not touch all of its hosts, wherever it runs.
+    let check = admin.run_job(&mine_shared, &json!({"kind": "check"})).unwrap();
+    for what in ["cancel", "release"] {
+        assert_eq!(status("POST", &format!("jobs/{check}/{what}"), &none), 403, "{what}");
+    }
+    assert_eq!(get(&format!("jobs/{check}")), 200);
+    let checks = json!({"kind": "check", "selector": {"ids": [mine_shared]}});
+    let checks = admin.post("/v1/operations", &checks).unwrap();
+    assert_eq!(status("POST", &format!("operations/{}/cancel", checks["id"].as_str().unwrap()), &none), 403);
+    let own_check = admin.run_job(&mine, &json!({"kind": "check"})).unwrap();
+    assert_eq!(status("POST", &format!("jobs/{own_check}/cancel"), &none), 202);
     let all = json!({"kind": "unlock", "selector": {"all": true}});
     assert_eq!(limited.post("/v1/operations", &all).unwrap()["counts"]["jobs"], 2);
     let others = json!({"kind": "unlock", "selector": {"labels": {"site": "bonn"}}});
     assert_eq!(status("POST", "operations", &others), 403);
     let by_id = json!({"kind": "unlock", "selector": {"ids": [other]}});
     assert_eq!(status("POST", "operations", &by_id), 409, "nobody would run it");
+}
+
+#[test]
+fn a_token_that_is_limited_hears_nothing_of_others() {
+    let sandbox = Sandbox::start().unwrap();
+    let (admin, shared) = (sandbox.api(), repository(&sandbox));
+    let mut other = Host::ready_as(&sandbox, "other", &shared, &journalling("j", &[]));
+    let mut mine = Host::ready_as(&sandbox, "mine", &shared, &journalling("k", &[]));
+    let label = json!({"labels": {"site": "ulm"}});
+    ask(&admin, "PATCH", &format!("/v1/hosts/{}", mine.id), &label).ok().unwrap();
+    let (limited, _) = client(&admin, &json!({"name": "ulm", "scope": "operate", "host_labels": {"site": "ulm"}}));
+    let check = admin.run_job(&other.id, &json!({"kind": "check"})).unwrap();
+    assert_eq!(other.run("check"), check);
+    group(&admin, &mine.id, "docs", Value::Null);
+    let backup = json!({"kind": "backup", "source_group": "docs"});
+    let made = limited.post(&format!("/v1/hosts/{}/jobs", mine.id), &backup).unwrap();
+    let path = format!("/v1/jobs/{}", made["id"].as_str().unwrap());
+    let listed = limited.get("/v1/jobs?kind=backup").unwrap()["items"][0].clone();
+    for seen in [made, limited.get(&path).unwrap(), listed] {
+        assert_eq!(seen["waiting_for"], "repository is in use: a check job of another host", "{seen}");
+    }
+    let whole = admin.get(&path).unwrap()["waiting_for"].as_str().unwrap().to_owned();
+    assert!(whole.contains(&other.id) && whole.contains(&check), "{whole}");
+    let last = other.finish(&check, "succeeded", 0);
+    other.settled(last);
+    assert_eq!(mine.run("backup"), path.rsplit('/').next().unwrap());
 }
 
 /// A job with a log of 16 MiB, and its host.
@@ -322,6 +359,67 @@ fn a_wait_ends_when_its_token_expires() {
     assert_eq!(ask(&client, "GET", "/v1/hosts", &Value::Null).status, 401);
     // The name of a token that has expired is free.
     client_again(&api);
+}
+
+/// A change whose body is only half sent, and the rest of that.
+struct HalfSent {
+    stream: TcpStream,
+    rest: String,
+}
+
+impl HalfSent {
+    /// Sends the head and half of the body, and waits until the coordinator has seen the token.
+    fn begin(sandbox: &Sandbox, (token, id): (&str, &str), path: &str, headers: &str, body: &Value) -> Self {
+        let body = body.to_string();
+        let (first, rest) = body.split_at(body.len() / 2);
+        let mut stream = TcpStream::connect(sandbox.coordinator.address()).unwrap();
+        write!(
+            stream,
+            "POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n{headers}\
+             Content-Length: {}\r\n\r\n{first}",
+            body.len()
+        )
+        .unwrap();
+        until(&sandbox.api(), &format!("/v1/tokens/{id}"), |token| token["last_used_at"].is_string());
+        Self { stream, rest: rest.to_owned() }
+    }
+
+    /// Sends the rest and gives the status of the answer.
+    fn end(mut self) -> u16 {
+        let _ = self.stream.write_all(self.rest.as_bytes()); // the answer may have come already
+        let answer = String::from_utf8(rest(self.stream)).unwrap();
+        answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("{answer:?}"))
+    }
+}
+
+#[test]
+fn a_request_is_judged_when_it_is_there_whole() {
+    let sandbox = Sandbox::start().unwrap();
+    let api = sandbox.api();
+    let host = labelled(&sandbox, "web-1", &repository(&sandbox), json!({"site": "ulm"}));
+    let path = format!("/v1/hosts/{host}/jobs");
+    let token = |name: &str, more: &Value| {
+        let mut token = json!({"name": name, "scope": "operate"});
+        token.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let made = api.post("/v1/tokens", &token).unwrap();
+        ["token", "id"].map(|field| made[field].as_str().unwrap().to_owned())
+    };
+    for (name, headers) in [("plain", ""), ("keyed", "Idempotency-Key: a\r\n")] {
+        let [token, id] = token(name, &json!({}));
+        let body = json!({"kind": "unlock", "args": []});
+        let sent = HalfSent::begin(&sandbox, (&token, &id), &path, headers, &body);
+        assert_eq!(ask(&api, "DELETE", &format!("/v1/tokens/{id}"), &Value::Null).status, 204);
+        assert_eq!(sent.end(), 401, "{name}");
+    }
+    // The host is not among those of the token any more.
+    let [limited, id] = token("limited", &json!({"host_labels": {"site": "ulm"}}));
+    let sent = HalfSent::begin(&sandbox, (&limited, &id), &path, "", &json!({"kind": "unlock"}));
+    ask(&api, "PATCH", &format!("/v1/hosts/{host}"), &json!({"labels": {"site": "bonn"}})).ok().unwrap();
+    assert_eq!(sent.end(), 404);
+    assert_eq!(api.list("/v1/jobs?kind=unlock").unwrap().len(), 0);
+    // And one that is good all the time.
+    let [good, id] = token("good", &json!({}));
+    assert_eq!(HalfSent::begin(&sandbox, (&good, &id), &path, "", &json!({"kind": "unlock"})).end(), 202);
 }
 
 fn client_again(api: &Api) {

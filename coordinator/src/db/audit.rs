@@ -1,22 +1,20 @@
-//! The audit log: rows are added, read, and deleted when they are old.
+//! The audit log: rows are added and read; when they are old they go (`aged`).
 
 use super::history::first_id_of;
-use super::schema::audit;
+use super::schema::{api_tokens, audit};
 use super::statement::statement;
 use super::storable;
-use crate::persistence::Write;
 use crate::request::{Request, Subject, bounded};
-use diesel::dsl::sql;
+use diesel::dsl::{AsSelect, SqlTypeOf, sql};
+use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt, Bool, Nullable, Text, Timestamptz, Uuid as SqlUuid};
-use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use fleet_wire::Timestamp;
+use std::cmp::Reverse;
 use std::fmt;
 use std::str::FromStr;
 use uuid::Uuid;
-
-/// Rows that are deleted at once.
-const FORGOTTEN_AT_ONCE: i64 = 200;
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -157,42 +155,14 @@ pub async fn insert_many(mut connection: &AsyncPgConnection, rows: &[(Record, Op
     Ok(())
 }
 
-/// Adds what was refused, and what else has changed nothing.
-#[derive(Clone, Debug)]
-pub struct Note(pub Vec<Record>);
-
-impl Write for Note {
-    type Output = ();
-
-    async fn apply(&self, connection: &mut AsyncPgConnection) -> QueryResult<()> {
-        let rows: Vec<_> = self.0.iter().map(|row| (row.clone(), None)).collect();
-        insert_many(connection, &rows).await
-    }
-}
-
-/// Deletes the next rows from before a time.
-#[derive(Clone, Copy, Debug)]
-pub struct Forget {
-    /// The time.
-    pub before: Timestamp,
-}
-
-impl Write for Forget {
-    /// Nothing if there is none left.
-    type Output = Option<()>;
-
-    async fn apply(&self, connection: &mut AsyncPgConnection) -> QueryResult<Self::Output> {
-        // For this statement alone: other writes share the transaction.
-        connection.batch_execute("SET LOCAL fleet.audit_retention = 'on'").await?;
-        let gone = statement(
-            "DELETE FROM audit USING (SELECT id FROM audit WHERE id < $1 ORDER BY id LIMIT $2) AS old
-             WHERE audit.id = old.id",
-        );
-        let gone = gone.bind::<SqlUuid, _>(first_id_of(self.before)).bind::<BigInt, _>(FORGOTTEN_AT_ONCE);
-        let gone = gone.execute(connection).await?;
-        connection.batch_execute("SET LOCAL fleet.audit_retention = 'off'").await?;
-        Ok(i64::try_from(gone).is_ok_and(|gone| gone >= FORGOTTEN_AT_ONCE).then_some(()))
-    }
+/// A row and its number in the order of commits.
+#[derive(Clone, Debug, PartialEq, Queryable, Selectable)]
+#[diesel(table_name = audit)]
+#[allow(missing_docs, reason = "said above")]
+pub struct Numbered {
+    #[diesel(embed)]
+    pub record: Record,
+    pub seq: i64,
 }
 
 /// Which rows a list holds. Absent means any.
@@ -206,16 +176,90 @@ pub struct Filter {
     /// A part of the target: an id or a name.
     pub target: Option<String>,
     pub outcome: Option<Outcome>,
-    /// Only what comes after this id in the list.
-    pub after: Option<Uuid>,
 }
 
-/// At most `limit` rows, newest first. What filters beside times is looked at row by row.
+type Query = audit::BoxedQuery<'static, Pg, SqlTypeOf<AsSelect<Numbered, Pg>>>;
+
+/// The indexes in which a thing is found by its id: behind its kind, or at the end of a longer path.
+const BY_THING: &str = "split_part(audit.target, '/', 2) = ";
+const BY_END: &str = "split_part(audit.target, '/', 3) <> '' AND split_part(audit.target, '/', -1) = ";
+
+/// At most `limit` rows from behind the id `after`, newest first. A token, a thing by its id, and what was not done are found by
+/// an index; other filters are looked at row by row.
 ///
 /// # Errors
 /// The database's.
-pub async fn list(connection: &mut AsyncPgConnection, filter: &Filter, limit: i64) -> QueryResult<Vec<Record>> {
-    let mut query = audit::table.select(Record::as_select()).into_boxed();
+pub async fn list(
+    connection: &mut AsyncPgConnection,
+    filter: &Filter,
+    after: Option<Uuid>,
+    limit: i64,
+) -> QueryResult<Vec<Numbered>> {
+    let token = token_of(connection, filter).await?;
+    let page = || {
+        let query = filtered(filter, token.as_ref()).limit(limit);
+        match after {
+            Some(after) => query.filter(audit::id.lt(after)),
+            None => query,
+        }
+    };
+    // In the indexes' own order, which the key does not have.
+    let by_index = |query: Query| query.order(sql::<SqlUuid>("audit.id DESC NULLS LAST"));
+    match filter.target.as_ref().filter(|target| target.parse::<Uuid>().is_ok()) {
+        Some(thing) => {
+            let mut rows = Vec::new();
+            for place in [BY_THING, BY_END] {
+                let here = sql::<Bool>(place).bind::<Text, _>(thing.clone());
+                rows.extend(by_index(page().filter(here)).load::<Numbered>(connection).await?);
+            }
+            rows.sort_unstable_by_key(|row| Reverse(row.record.id));
+            rows.dedup_by_key(|row| row.record.id);
+            rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+            Ok(rows)
+        }
+        None if token.is_some() || filter.outcome.is_some_and(|outcome| outcome != Outcome::Done) => {
+            by_index(page()).load(connection).await
+        }
+        None => page().order(audit::id.desc()).load(connection).await,
+    }
+}
+
+/// At most `limit` rows behind the number `after_seq`, and behind the row with the id `after` if there is one, in the order in
+/// which they were committed. Filters are looked at row by row.
+///
+/// # Errors
+/// The database's.
+pub async fn list_on(
+    connection: &mut AsyncPgConnection,
+    filter: &Filter,
+    after_seq: i64,
+    after: Option<Uuid>,
+    limit: i64,
+) -> QueryResult<Vec<Numbered>> {
+    let token = token_of(connection, filter).await?;
+    let place = match after {
+        Some(id) => audit::table.find(id).select(audit::seq).first(connection).await.optional()?,
+        None => None,
+    };
+    let after = place.unwrap_or(after_seq).max(after_seq);
+    let query = filtered(filter, token.as_ref()).filter(audit::seq.gt(after));
+    query.order(audit::seq).limit(limit).load(connection).await
+}
+
+/// The name of the token that is looked for, and its id if it is looked for by that.
+async fn token_of(connection: &mut AsyncPgConnection, filter: &Filter) -> QueryResult<Option<(String, Option<Uuid>)>> {
+    let Some(token) = &filter.token else { return Ok(None) };
+    let id: Option<Uuid> = token.parse().ok();
+    let name = match id {
+        Some(id) => api_tokens::table.find(id).select(api_tokens::name).first(connection).await.optional()?,
+        None => None,
+    };
+    Ok(Some(name.map_or_else(|| (token.clone(), None), |name| (name, id))))
+}
+
+/// The rows that pass.
+fn filtered(filter: &Filter, token: Option<&(String, Option<Uuid>)>) -> Query {
+    let mut query = audit::table.select(Numbered::as_select()).into_boxed();
     // Times are bounds of the ids, so that the index is entered there, and are then looked at exactly.
     if let Some(since) = filter.since {
         query = query.filter(audit::id.ge(first_id_of(since))).filter(audit::at.ge(since));
@@ -224,21 +268,26 @@ pub async fn list(connection: &mut AsyncPgConnection, filter: &Filter, limit: i6
         let above = first_id_of(until + chrono::TimeDelta::milliseconds(1));
         query = query.filter(audit::id.lt(above)).filter(audit::at.lt(until));
     }
-    if let Some(token) = &filter.token {
-        let id: Option<Uuid> = token.parse().ok();
-        query = query.filter(audit::token_name.eq(token.clone()).or(audit::token_id.eq(id)).assume_not_null());
+    if let Some((name, id)) = token {
+        query = query.filter(audit::token_name.eq(name.clone()).assume_not_null());
+        if let Some(id) = *id {
+            query = query.filter(audit::token_id.eq(id).assume_not_null());
+        }
     }
     if let Some(target) = &filter.target {
         let part = sql::<Bool>("position('/' || ").bind::<Text, _>(target.clone());
         query = query.filter(part.sql(" || '/' IN '/' || audit.target || '/') > 0"));
     }
     if let Some(outcome) = filter.outcome {
-        query = query.filter(audit::outcome.eq(outcome.as_str()));
+        // In the statement's text, so that a plan is made for this outcome: the index has some of them only.
+        query = query.filter(sql::<Bool>(match outcome {
+            Outcome::Done => "audit.outcome = 'done'",
+            Outcome::Unchanged => "audit.outcome = 'unchanged'",
+            Outcome::Refused => "audit.outcome = 'refused'",
+            Outcome::Failed => "audit.outcome = 'failed'",
+        }));
     }
-    if let Some(after) = filter.after {
-        query = query.filter(audit::id.lt(after));
-    }
-    query.order(audit::id.desc()).limit(limit).load(connection).await
+    query
 }
 
 #[cfg(test)]

@@ -156,29 +156,6 @@ impl Write for ForgetJobs {
     }
 }
 
-/// Deletes the next runs of the ledger that were due before a time and are settled. Asked again it deletes the next ones.
-#[derive(Clone, Copy, Debug)]
-pub struct ForgetRuns {
-    /// The time.
-    pub due_before: Timestamp,
-}
-
-impl Write for ForgetRuns {
-    /// Nothing if there is none left.
-    type Output = Option<()>;
-
-    async fn apply(&self, connection: &mut AsyncPgConnection) -> QueryResult<Self::Output> {
-        let gone = diesel::sql_query(
-            "DELETE FROM runs USING (
-                 SELECT id FROM runs WHERE due_at < $1 AND changed_at < $1 AND outcome NOT IN ('expected', 'running', 'retrying')
-                 ORDER BY due_at LIMIT $2
-             ) AS old WHERE runs.id = old.id",
-        );
-        let gone = gone.bind::<Timestamptz, _>(self.due_before).bind::<BigInt, _>(ROWS).execute(connection).await?;
-        Ok(i64::try_from(gone).is_ok_and(|gone| gone >= ROWS).then_some(()))
-    }
-}
-
 #[derive(QueryableByName)]
 struct Latest {
     #[diesel(sql_type = Nullable<Timestamptz>)]

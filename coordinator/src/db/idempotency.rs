@@ -2,16 +2,13 @@
 
 use super::schema::idempotency_keys;
 use super::statement::statement;
-use crate::persistence::Write;
 use crate::request::Claim;
 use diesel::prelude::*;
-use diesel::sql_types::{Array, BigInt, Binary, Nullable, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Array, Binary, Nullable, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use fleet_wire::Timestamp;
+use std::collections::HashMap;
 use uuid::Uuid;
-
-/// Rows that are deleted at once.
-const FORGOTTEN_AT_ONCE: i64 = 200;
 
 /// What is known of a key.
 #[derive(Clone, Debug, PartialEq, Queryable, Selectable)]
@@ -74,42 +71,13 @@ async fn put_many(mut connection: &AsyncPgConnection, rows: &[Row<'_>]) -> Query
     Ok(())
 }
 
-/// Keeps the answer to what was asked under a key.
-#[derive(Clone, Debug)]
-pub struct PutAnswer {
-    /// What was asked.
-    pub claim: Claim,
-    /// The answer, sealed.
-    pub answer: Vec<u8>,
-}
-
-impl Write for PutAnswer {
-    type Output = ();
-
-    async fn apply(&self, connection: &mut AsyncPgConnection) -> QueryResult<()> {
-        put_many(connection, &[(&self.claim, None, Some(&self.answer))]).await
-    }
-}
-
-/// Deletes the next keys that were claimed before a time.
-#[derive(Clone, Copy, Debug)]
-pub struct Forget {
-    /// The time.
-    pub before: Timestamp,
-}
-
-impl Write for Forget {
-    /// Nothing if there is none left.
-    type Output = Option<()>;
-
-    async fn apply(&self, connection: &mut AsyncPgConnection) -> QueryResult<Self::Output> {
-        let gone = statement(
-            "DELETE FROM idempotency_keys USING (
-                 SELECT name FROM idempotency_keys WHERE claimed_at <= $1 ORDER BY claimed_at LIMIT $2
-             ) AS old WHERE idempotency_keys.name = old.name",
-        );
-        let gone = gone.bind::<Timestamptz, _>(self.before).bind::<BigInt, _>(FORGOTTEN_AT_ONCE);
-        let gone = gone.execute(connection).await?;
-        Ok(i64::try_from(gone).is_ok_and(|gone| gone >= FORGOTTEN_AT_ONCE).then_some(()))
-    }
+/// Keeps the answers, sealed, to what was asked under keys.
+///
+/// # Errors
+/// The database's.
+pub async fn put_answers(connection: &AsyncPgConnection, answers: &[(&Claim, &[u8])]) -> QueryResult<()> {
+    // A statement may write a row once: the latest answer under a key counts.
+    let latest: HashMap<&[u8], Row<'_>> =
+        answers.iter().map(|(claim, answer)| (&claim.name[..], (*claim, None, Some(*answer)))).collect();
+    put_many(connection, &latest.into_values().collect::<Vec<_>>()).await
 }

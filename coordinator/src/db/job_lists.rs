@@ -4,11 +4,14 @@
 //! read on and on. So what a host's jobs are filtered by stands in the index of hosts. And kind, origin and outcome
 //! have few values: an index has the newest jobs of each combination side by side, the newest of each combination that
 //! the filter allows are taken from it, and the newest of those make the page. That holds for any mixture of jobs, where
-//! an index of what is rare would have to know what that is. Who may see some hosts only gets the newest of each of those. Jobs that are not over have an index of their own, and so
-//! have those of operations, which are not that many.
+//! an index of what is rare would have to know what that is. Who may see some hosts only gets the newest of each of those,
+//! found in the index of hosts. Jobs that are not over have an index of their own, and so have those of operations, which are
+//! not that many.
 
 use super::jobs::{Columns, Job, NewJob, OPEN_OUTCOME, Origin, StateRow, columns, is_open};
+use super::newest::{Place, PlaceRow, newest};
 use super::schema::jobs;
+use super::statement::{Statement, statement};
 use diesel::dsl::sql;
 use diesel::expression::SqlLiteral;
 use diesel::pg::Pg;
@@ -44,8 +47,8 @@ pub async fn list(connection: &mut AsyncPgConnection, filter: &Filter, limit: i6
     let words = filter.kind.is_some() || filter.status.is_some() || filter.origin.is_some();
     let open = filter.status.is_some_and(|status| !status.is_terminal());
     let of_one = filter.host_id.is_some() || filter.operation_id.is_some();
-    let query = if let Some(hosts) = filter.within.as_ref().filter(|_| !of_one) {
-        by_hosts(filter, hosts, limit)
+    let query = if let Some(hosts) = filter.within.as_ref().filter(|_| !of_one && !open) {
+        by_hosts(connection, filter, hosts, limit).await?
     } else if words && !open && !of_one {
         by_words(filter, limit)
     } else {
@@ -94,37 +97,56 @@ fn in_order(filter: &Filter) -> Query {
     query
 }
 
-/// Takes the newest of each host.
-fn by_hosts(filter: &Filter, hosts: &[Uuid], limit: i64) -> Query {
+/// The newest jobs of hosts, each host's from its own index. Conditions stand in the statement only if they are wanted: so
+/// what is looked for is found in the index, and no row is read that does not pass.
+async fn by_hosts(
+    connection: &mut AsyncPgConnection,
+    filter: &Filter,
+    hosts: &[Uuid],
+    limit: i64,
+) -> QueryResult<Query> {
+    let places = newest(hosts, limit, async |hosts: &[Uuid], floor| {
+        let rows: Vec<PlaceRow> = places(filter, hosts, floor, limit).load(connection).await?;
+        Ok(rows.into_iter().map(|row| (row.created_at, row.id)).collect())
+    });
+    let ids: Vec<Uuid> = places.await?.into_iter().map(|(_, id)| id).collect();
+    Ok(jobs::table.select(columns()).into_boxed().filter(jobs::id.eq_any(ids)))
+}
+
+fn places<'a>(filter: &Filter, hosts: &'a [Uuid], floor: Option<Place>, limit: i64) -> Statement<'a> {
+    let words = [
+        ("kind", filter.kind.map(Kind::as_str)),
+        ("outcome", filter.status.map(Status::as_str)),
+        ("origin", filter.origin.map(Origin::as_str)),
+    ];
+    let words: Vec<_> = words.into_iter().filter_map(|(column, word)| Some((column, word?))).collect();
+    let mut text = "SELECT newest.created_at, newest.id
+         FROM unnest($1) AS seen (host_id),
+             LATERAL (
+                 SELECT one.created_at, one.id FROM jobs AS one
+                 WHERE one.host_id = seen.host_id AND (one.created_at, one.id) < (coalesce($2, 'infinity'), $3)
+                     AND (one.created_at, one.id) >= (coalesce($4, '-infinity'), $5)"
+        .to_owned();
+    let mut number = 5;
+    for (column, _) in &words {
+        number += 1;
+        text += &format!(" AND one.{column} = ${number}");
+    }
+    let (of_each, of_all) = (number + 1, number + 2);
+    text += &format!(
+        " ORDER BY one.created_at DESC, one.id DESC LIMIT ${of_each}
+             ) AS newest ORDER BY newest.created_at DESC, newest.id DESC LIMIT ${of_all}"
+    );
     let (before, id) = filter.after.unzip();
-    let newest: SqlLiteral<Bool> = sql("jobs.id = ANY (ARRAY(
-             SELECT newest.id
-             FROM unnest(");
-    let newest = newest
-        .bind::<Array<SqlUuid>, _>(hosts.to_vec())
-        .sql(
-            ") AS seen (host_id),
-                 LATERAL (
-                     SELECT one.id, one.created_at FROM jobs AS one
-                     WHERE one.host_id = seen.host_id AND one.kind = coalesce(",
-        )
-        .bind::<Nullable<Text>, _>(filter.kind.map(Kind::as_str))
-        .sql(", one.kind) AND one.status = coalesce(")
-        .bind::<Nullable<Text>, _>(filter.status.map(Status::as_str))
-        .sql(", one.status) AND one.origin = coalesce(")
-        .bind::<Nullable<Text>, _>(filter.origin.map(Origin::as_str))
-        .sql(", one.origin) AND one.created_at >= coalesce(")
-        .bind::<Nullable<Timestamptz>, _>(filter.since)
-        .sql(", '-infinity') AND (one.created_at, one.id) < (coalesce(")
+    let (since, first) = floor.max(filter.since.map(|since| (since, Uuid::nil()))).unzip();
+    let query = statement(text)
+        .bind::<Array<SqlUuid>, _>(hosts)
         .bind::<Nullable<Timestamptz>, _>(before)
-        .sql(", 'infinity'), ")
         .bind::<SqlUuid, _>(id.unwrap_or(Uuid::max()))
-        .sql(") ORDER BY one.created_at DESC, one.id DESC LIMIT ")
-        .bind::<BigInt, _>(limit)
-        .sql(") AS newest ORDER BY newest.created_at DESC, newest.id DESC LIMIT ")
-        .bind::<BigInt, _>(limit)
-        .sql("))");
-    jobs::table.select(columns()).into_boxed().filter(newest)
+        .bind::<Nullable<Timestamptz>, _>(since)
+        .bind::<SqlUuid, _>(first.unwrap_or_default());
+    let query = words.into_iter().fold(query, |query, (_, word)| query.bind::<Text, _>(word));
+    query.bind::<BigInt, _>(limit).bind::<BigInt, _>(limit)
 }
 
 /// Takes the newest of each combination of words.

@@ -1,6 +1,7 @@
 //! The database: connections, migrations, and one module of queries for each table. Queries return
 //! [`diesel::QueryResult`]; what an error means is decided by who asked.
 
+pub mod aged;
 pub mod audit;
 pub mod compaction;
 pub mod enrollment;
@@ -15,6 +16,7 @@ pub mod json;
 pub mod logs;
 pub mod lookup;
 pub mod maintenance;
+pub mod newest;
 pub mod operations;
 pub mod overdue;
 pub mod pauses;

@@ -3,16 +3,18 @@
 use super::hosts;
 use super::jobs::{self, Beginning, JobState, NewJob};
 use super::json::Json;
+use super::newest::{Place, PlaceRow, newest};
 use super::schema::{jobs as job_table, operation_skipped, operations};
-use super::statement::statement;
+use super::statement::{Statement, statement};
 use crate::persistence::Write;
-use diesel::dsl::{count_star, exists, sql};
+use diesel::dsl::sql;
 use diesel::prelude::*;
-use diesel::sql_types::{Array, Bool, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Array, BigInt, Bool, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use fleet_wire::{Status, Timestamp};
 use futures_util::future::{try_join, try_join_all};
 use serde::{Deserialize, Serialize};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use utoipa::ToSchema;
@@ -123,7 +125,7 @@ impl Write for Make {
         let changed = self.jobs.iter().filter(|(new, _)| missing.contains(&new.id));
         let changed = changed.map(|(new, _)| Skipped { host_id: new.host_id, reason: CHANGED.to_owned() });
         let skipped: Vec<Skipped> = self.skipped.iter().cloned().chain(changed).collect();
-        insert_skipped(connection, self.operation.id, &skipped).await?;
+        insert_skipped(connection, &self.operation, &skipped).await?;
         let mut made = self.operation.clone();
         made.jobs -= i64::try_from(missing.len()).unwrap_or(i64::MAX);
         made.skipped = i64::try_from(skipped.len()).unwrap_or(i64::MAX);
@@ -157,17 +159,22 @@ async fn insert_some(connection: &AsyncPgConnection, some: &[Made]) -> QueryResu
     Ok(ids)
 }
 
-async fn insert_skipped(mut connection: &AsyncPgConnection, id: Uuid, skipped: &[Skipped]) -> QueryResult<()> {
+async fn insert_skipped(
+    mut connection: &AsyncPgConnection,
+    operation: &Operation,
+    skipped: &[Skipped],
+) -> QueryResult<()> {
     if skipped.is_empty() {
         return Ok(());
     }
     let query = statement(
-        "INSERT INTO operation_skipped (operation_id, host_id, reason)
-         SELECT $1, news.host_id, news.reason FROM unnest($2, $3) AS news (host_id, reason)
+        "INSERT INTO operation_skipped (operation_id, created_at, host_id, reason)
+         SELECT $1, $2, news.host_id, news.reason FROM unnest($3, $4) AS news (host_id, reason)
          ON CONFLICT DO NOTHING",
     );
     query
-        .bind::<SqlUuid, _>(id)
+        .bind::<SqlUuid, _>(operation.id)
+        .bind::<Timestamptz, _>(operation.created_at)
         .bind::<Array<SqlUuid>, _>(skipped.iter().map(|skipped| skipped.host_id).collect::<Vec<_>>())
         .bind::<Array<Text>, _>(skipped.iter().map(|skipped| skipped.reason.as_str()).collect::<Vec<_>>())
         .execute(&mut connection)
@@ -209,13 +216,15 @@ pub struct SaveChange {
     pub id: Uuid,
     /// What became of it.
     pub change: Change,
-    /// Now.
+    /// Now, to the microsecond.
     pub at: Timestamp,
 }
 
+/// An operation as it stands, and whether what it is to be written has changed it; `None` if there is none.
+pub type Saved = Option<(Operation, bool)>;
+
 impl Write for SaveChange {
-    /// The operation as it stands; `None` if there is none.
-    type Output = Option<Operation>;
+    type Output = Saved;
 
     async fn apply(&self, connection: &mut AsyncPgConnection) -> QueryResult<Self::Output> {
         let row = operations::table.find(self.id);
@@ -246,11 +255,27 @@ impl Write for SaveChange {
                     .await?
             }
         };
-        find(connection, self.id).await
+        let found = find(connection, self.id).await?;
+        // A repeated write finds its own time.
+        Ok(found.map(|found| {
+            let changed = self.written_in(&found) == Some(self.at);
+            (found, changed)
+        }))
     }
 
-    fn is_change(found: &Self::Output) -> bool {
-        found.is_some()
+    fn is_change(saved: &Saved) -> bool {
+        saved.as_ref().is_some_and(|(_, changed)| *changed)
+    }
+}
+
+impl SaveChange {
+    /// When what it writes was written.
+    fn written_in(&self, row: &Operation) -> Option<Timestamp> {
+        match self.change {
+            Change::Cancel => row.cancel_requested_at,
+            Change::Halt { .. } => row.halted_at,
+            Change::End(_) => row.ended_at,
+        }
     }
 }
 
@@ -293,23 +318,84 @@ pub async fn find(connection: &mut AsyncPgConnection, id: Uuid) -> QueryResult<O
 pub async fn list(
     connection: &mut AsyncPgConnection,
     hosts: Option<&[Uuid]>,
-    after: Option<(Timestamp, Uuid)>,
+    after: Option<Place>,
     limit: i64,
 ) -> QueryResult<Vec<Operation>> {
-    let mut query = operations::table.select(Operation::as_select()).into_boxed();
     if let Some(hosts) = hosts {
-        let has_job = job_table::table
-            .filter(job_table::operation_id.eq(operations::id.nullable()).and(job_table::host_id.eq_any(hosts)));
-        let has_none = operation_skipped::table
-            .filter(operation_skipped::operation_id.eq(operations::id).and(operation_skipped::host_id.eq_any(hosts)));
-        query = query.filter(exists(has_job).or(exists(has_none)));
+        return list_of_hosts(connection, hosts, after, limit).await;
     }
+    let mut query = operations::table.select(Operation::as_select()).into_boxed();
     if let Some((created_at, id)) = after {
         // Of rows, so that the index is entered there.
         let place = sql::<Bool>("(operations.created_at, operations.id) < (").bind::<Timestamptz, _>(created_at);
         query = query.filter(place.sql(", ").bind::<SqlUuid, _>(id).sql(")"));
     }
     query.order((operations::created_at.desc(), operations::id.desc())).limit(limit).load(connection).await
+}
+
+/// The operations that mean hosts are found by what they mean these hosts with: a job that was made together with the
+/// operation, or a row that says why there is none.
+async fn list_of_hosts(
+    connection: &mut AsyncPgConnection,
+    hosts: &[Uuid],
+    mut after: Option<Place>,
+    limit: i64,
+) -> QueryResult<Vec<Operation>> {
+    let most = usize::try_from(limit).unwrap_or(usize::MAX);
+    let mut found = Vec::new();
+    loop {
+        let places = newest(hosts, limit, async |hosts: &[Uuid], floor| {
+            let rows: Vec<PlaceRow> = places(hosts, after, floor, limit).load(connection).await?;
+            Ok(rows.into_iter().map(|row| (row.created_at, row.id)).collect())
+        });
+        let places = places.await?;
+        let ids: Vec<Uuid> = places.iter().map(|(_, id)| *id).collect();
+        let rows = operations::table.filter(operations::id.eq_any(ids)).select(Operation::as_select());
+        let mut rows: Vec<Operation> = rows.load(connection).await?;
+        rows.sort_unstable_by_key(|row| Reverse((row.created_at, row.id)));
+        found.extend(rows);
+        // An operation may be gone while a job of it stays: the page is filled up from behind it.
+        if places.len() < most || found.len() >= most {
+            found.truncate(most);
+            return Ok(found);
+        }
+        after = places.last().copied();
+    }
+}
+
+/// The places of the newest operations that mean `hosts`, before `after` and not before `floor`.
+fn places(hosts: &[Uuid], after: Option<Place>, floor: Option<Place>, limit: i64) -> Statement<'_> {
+    let query = statement(
+        "SELECT part.created_at, part.operation_id AS id
+         FROM unnest($1) AS seen (host_id),
+             LATERAL (
+                 (SELECT one.created_at, one.operation_id FROM jobs AS one
+                  WHERE one.host_id = seen.host_id AND one.operation_id IS NOT NULL
+                      AND (one.created_at, one.operation_id) < (coalesce($2, 'infinity'), $3)
+                      AND (one.created_at, one.operation_id) >= (coalesce($4, '-infinity'), $5)
+                  ORDER BY one.created_at DESC, one.operation_id DESC LIMIT $6)
+                 UNION ALL
+                 (SELECT one.created_at, one.operation_id FROM operation_skipped AS one
+                  WHERE one.host_id = seen.host_id
+                      AND (one.created_at, one.operation_id) < (coalesce($7, 'infinity'), $8)
+                      AND (one.created_at, one.operation_id) >= (coalesce($9, '-infinity'), $10)
+                  ORDER BY one.created_at DESC, one.operation_id DESC LIMIT $11)
+             ) AS part
+         GROUP BY part.created_at, part.operation_id
+         ORDER BY part.created_at DESC, part.operation_id DESC LIMIT $12",
+    );
+    let (before, id) = after.unzip();
+    let (since, first) = floor.unzip();
+    let mut query = query.bind::<Array<SqlUuid>, _>(hosts);
+    for _ in 0..2 {
+        query = query
+            .bind::<Nullable<Timestamptz>, _>(before)
+            .bind::<SqlUuid, _>(id.unwrap_or(Uuid::max()))
+            .bind::<Nullable<Timestamptz>, _>(since)
+            .bind::<SqlUuid, _>(first.unwrap_or_default())
+            .bind::<BigInt, _>(limit);
+    }
+    query.bind::<BigInt, _>(limit)
 }
 
 /// At most `limit` of those who got no job, behind `after`, by the host's id; with `hosts`, those among them.
@@ -344,24 +430,57 @@ pub struct Part {
     pub tally: Tally,
 }
 
-/// How the members of operations stand that are among `hosts`.
+#[derive(QueryableByName)]
+struct Count {
+    #[diesel(sql_type = SqlUuid)]
+    operation_id: Uuid,
+    /// `None`: it got no job.
+    #[diesel(sql_type = Nullable<Text>)]
+    status: Option<String>,
+    #[diesel(sql_type = Bool)]
+    partial: bool,
+    #[diesel(sql_type = BigInt)]
+    count: i64,
+}
+
+/// How the members of operations stand that are among `hosts`. A page of operations is read for by host and time: what each host
+/// has in between is little else than that.
 ///
 /// # Errors
 /// The database's.
 pub async fn counts_of(
     connection: &mut AsyncPgConnection,
-    ids: &[Uuid],
+    of: &[Operation],
     hosts: &[Uuid],
 ) -> QueryResult<HashMap<Uuid, Part>> {
+    let times = || of.iter().map(|operation| operation.created_at);
+    let (Some(first), Some(last)) = (times().min(), times().max()) else { return Ok(HashMap::new()) };
+    let query = statement(
+        "SELECT part.operation_id, part.status, part.partial, count(*) AS count
+         FROM unnest($1) AS seen (host_id),
+             LATERAL (
+                 SELECT one.operation_id, one.status, one.partial FROM jobs AS one
+                 WHERE one.host_id = seen.host_id AND one.operation_id IS NOT NULL
+                     AND one.created_at >= $2 AND one.created_at <= $3
+                 UNION ALL
+                 SELECT one.operation_id, NULL, false FROM operation_skipped AS one
+                 WHERE one.host_id = seen.host_id AND one.created_at >= $4 AND one.created_at <= $5
+             ) AS part
+         GROUP BY part.operation_id, part.status, part.partial",
+    );
+    let query = query
+        .bind::<Array<SqlUuid>, _>(hosts)
+        .bind::<Timestamptz, _>(first)
+        .bind::<Timestamptz, _>(last)
+        .bind::<Timestamptz, _>(first)
+        .bind::<Timestamptz, _>(last);
     let mut parts: HashMap<Uuid, Part> = HashMap::new();
-    let jobs: Vec<(Option<Uuid>, String, bool, i64)> = job_table::table
-        .filter(job_table::operation_id.eq_any(ids).and(job_table::host_id.eq_any(hosts)))
-        .group_by((job_table::operation_id, job_table::status, job_table::partial))
-        .select((job_table::operation_id, job_table::status, job_table::partial, count_star()))
-        .load(connection)
-        .await?;
-    for (id, status, partial, count) in jobs {
-        let part = parts.entry(id.unwrap_or_default()).or_default();
+    for Count { operation_id, status, partial, count } in query.load(connection).await? {
+        let part = parts.entry(operation_id).or_default();
+        let Some(status) = status else {
+            part.skipped = count;
+            continue;
+        };
         part.jobs += count;
         // The column's CHECK allows the five literals only.
         match status.parse().unwrap_or(Status::Failed) {
@@ -373,13 +492,6 @@ pub async fn counts_of(
         }
         part.tally.partial += if partial { count } else { 0 };
     }
-    let skipped: Vec<(Uuid, i64)> = operation_skipped::table
-        .filter(operation_skipped::operation_id.eq_any(ids).and(operation_skipped::host_id.eq_any(hosts)))
-        .group_by(operation_skipped::operation_id)
-        .select((operation_skipped::operation_id, count_star()))
-        .load(connection)
-        .await?;
-    skipped.into_iter().for_each(|(id, count)| parts.entry(id).or_default().skipped = count);
     Ok(parts)
 }
 

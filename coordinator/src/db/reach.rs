@@ -4,9 +4,11 @@ use super::json::Json;
 use super::schema::hosts;
 use super::statement::statement;
 use crate::access::Labels;
+use crate::operation::select::Per;
 use diesel::prelude::*;
-use diesel::sql_types::{Bool, Jsonb, Nullable, Uuid as SqlUuid};
+use diesel::sql_types::{Array, Bool, Jsonb, Nullable, Text, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use fleet_wire::Kind;
 use std::collections::BTreeSet;
 use uuid::Uuid;
 
@@ -61,21 +63,23 @@ struct Row {
     all: Option<bool>,
 }
 
+/// How much of the hosts that pass a condition is within a limit.
+macro_rules! over {
+    ($hosts:literal) => {
+        concat!(
+            "WITH wanted AS (SELECT $1::jsonb AS labels, $2::uuid AS id)
+             SELECT bool_or(hosts.labels @> wanted.labels) AS some, bool_and(hosts.labels @> wanted.labels) AS all
+             FROM wanted, hosts WHERE ",
+            $hosts
+        )
+    };
+}
+
 /// How much of `thing` is within `limit`.
 ///
 /// # Errors
 /// The database's.
 pub async fn share(connection: &mut AsyncPgConnection, thing: Thing, limit: &Labels) -> QueryResult<Share> {
-    macro_rules! over {
-        ($hosts:literal) => {
-            concat!(
-                "WITH wanted AS (SELECT $1::jsonb AS labels, $2::uuid AS id)
-                 SELECT bool_or(hosts.labels @> wanted.labels) AS some, bool_and(hosts.labels @> wanted.labels) AS all
-                 FROM wanted, hosts WHERE ",
-                $hosts
-            )
-        };
-    }
     let (query, id) = match thing {
         Thing::Host(id) => (over!("hosts.id = wanted.id"), id),
         Thing::Job(id) => (over!("hosts.id = (SELECT jobs.host_id FROM jobs WHERE jobs.id = wanted.id)"), id),
@@ -95,4 +99,38 @@ pub async fn share(connection: &mut AsyncPgConnection, thing: Thing, limit: &Lab
         (Some(true), _) => Share::Some,
         _ => Share::None,
     })
+}
+
+/// Whether all hosts in service are within `limit` that use a repository for which a job is done as a whole, or one of an
+/// operation's jobs.
+///
+/// # Errors
+/// The database's.
+pub async fn covers_repositories(
+    connection: &mut AsyncPgConnection,
+    thing: Thing,
+    limit: &Labels,
+) -> QueryResult<bool> {
+    let (query, id) = match thing {
+        Thing::Host(_) | Thing::Repository(_) => return Ok(true),
+        Thing::Job(id) => (
+            over!(
+                "hosts.decommissioned_at IS NULL AND hosts.repository_id = (
+                     SELECT jobs.repository_id FROM jobs WHERE jobs.id = wanted.id AND jobs.kind = ANY ($3))"
+            ),
+            id,
+        ),
+        Thing::Operation(id) => (
+            over!(
+                "hosts.decommissioned_at IS NULL AND hosts.repository_id IN (
+                     SELECT jobs.repository_id FROM jobs WHERE jobs.operation_id = wanted.id AND jobs.kind = ANY ($3))"
+            ),
+            id,
+        ),
+    };
+    let whole = Kind::ALL.iter().filter(|kind| Per::of(**kind) == Per::Repository).map(|kind| kind.as_str());
+    let query = statement(query).bind::<Jsonb, _>(Json(limit.clone())).bind::<SqlUuid, _>(id);
+    let query = query.bind::<Array<Text>, _>(whole.collect::<Vec<_>>());
+    let row: Row = query.get_result(connection).await?;
+    Ok(row.all.unwrap_or(true))
 }

@@ -30,6 +30,7 @@ diesel::table! {
         status -> Nullable<Int8>,
         detail -> Nullable<Text>,
         times -> Int8,
+        seq -> Int8,
     }
 }
 
@@ -158,6 +159,7 @@ diesel::table! {
         operation_id -> Uuid,
         host_id -> Uuid,
         reason -> Text,
+        created_at -> Timestamptz,
     }
 }
 

@@ -1,4 +1,4 @@
-//! A statement of fixed text. The connection keeps its plan, and it can be sent before the one ahead of it is answered;
+//! A statement of fixed text, or one of a few. The connection keeps its plan, and it can be sent before the one ahead of it is answered;
 //! what `diesel::sql_query` makes is parsed and planned anew each time, which costs a round trip more than the statement.
 
 use diesel::QueryResult;
@@ -7,17 +7,18 @@ use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::Error;
 use diesel::serialize::ToSql;
 use diesel::sql_types::{HasSqlType, Untyped};
+use std::borrow::Cow;
 use std::marker::PhantomData;
 
 /// See the module's text. Its parameters are `$1`, `$2` and so on, each once and in that order.
 pub struct Statement<'a> {
-    sql: &'static str,
+    sql: Cow<'static, str>,
     binds: Vec<Box<dyn QueryFragment<Pg> + Send + 'a>>,
 }
 
 /// The statement `sql`.
-pub fn statement<'a>(sql: &'static str) -> Statement<'a> {
-    Statement { sql, binds: Vec::new() }
+pub fn statement<'a>(sql: impl Into<Cow<'static, str>>) -> Statement<'a> {
+    Statement { sql: sql.into(), binds: Vec::new() }
 }
 
 impl<'a> Statement<'a> {
@@ -51,7 +52,7 @@ where
 
 impl QueryFragment<Pg> for Statement<'_> {
     fn walk_ast<'b>(&'b self, mut pass: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        let mut rest = self.sql;
+        let mut rest = &*self.sql;
         for (bind, number) in self.binds.iter().zip(1_usize..) {
             let missing = || Error::QueryBuilderError(format!("no ${number} where it belongs in {}", self.sql).into());
             let (before, after) = split_at_place(rest, number).ok_or_else(missing)?;

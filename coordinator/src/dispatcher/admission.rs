@@ -65,18 +65,26 @@ pub enum Obstacle {
 }
 
 impl Obstacle {
-    /// The text for `waiting_for`.
-    pub fn describe(&self) -> String {
+    /// The host of the job that is in the way, if one is.
+    pub fn host(&self) -> Option<Uuid> {
+        match self {
+            Self::Held(claim) | Self::Behind(claim) => Some(claim.host_id),
+            _ => None,
+        }
+    }
+
+    /// The text for `waiting_for`, for somebody who may hear of the hosts that pass `sees`.
+    pub fn describe(&self, sees: impl Fn(Uuid) -> bool) -> String {
+        let name = |Claim { job_id, host_id, kind }: &Claim| match sees(*host_id) {
+            true => format!("{kind} job {job_id} of host {host_id}"),
+            false => format!("a {kind} job of another host"),
+        };
         match self {
             Self::Paused(why) => format!("paused: {why}"),
             Self::HostOffline => "host is offline".to_owned(),
             Self::Operation => "its operation lets others go first".to_owned(),
-            Self::Held(Claim { job_id, host_id, kind }) => {
-                format!("repository is in use: {kind} job {job_id} of host {host_id}")
-            }
-            Self::Behind(Claim { job_id, host_id, kind }) => {
-                format!("its turn in the repository: {kind} job {job_id} of host {host_id} comes first")
-            }
+            Self::Held(claim) => format!("repository is in use: {}", name(claim)),
+            Self::Behind(claim) => format!("its turn in the repository: {} comes first", name(claim)),
             Self::RepositoryFull(limit) => format!("repository has its limit of {limit} backups"),
             Self::FleetFull(limit) => format!("the fleet has its limit of {limit} backups"),
         }

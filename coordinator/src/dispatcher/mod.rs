@@ -38,6 +38,7 @@ use crate::persistence::{Patience, SaveJob, WriteError};
 use crate::registry::{ConnectionId, Deliver, HostGone, Subscribe};
 use crate::request::Request;
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseFuture, WrapFuture};
+use admission::Obstacle;
 use fleet_wire::{CommandCancel, CommandRun, JobId, JournalId, Kind};
 use futures_util::FutureExt;
 use lanes::Lanes;
@@ -237,7 +238,7 @@ pub struct Submitted {
     /// As it stands in the ledger.
     pub job: JobRecord,
     /// What keeps it from starting, if it has to wait.
-    pub waiting_for: Option<String>,
+    pub waiting_for: Option<Obstacle>,
 }
 
 impl Handler<Submit> for Dispatcher {
@@ -248,7 +249,7 @@ impl Handler<Submit> for Dispatcher {
         let claim = claim.map(Arc::new);
         let now = Instant::now();
         let goes_out = self.lanes.add_new(&new, now);
-        let waiting_for = self.lanes.obstacle(new.id, now).map(|obstacle| obstacle.describe());
+        let waiting_for = self.lanes.obstacle(new.id, now);
         let journal = self.journal_of(new.host_id).filter(|_| goes_out);
         let dispatched_at = goes_out.then(clock::now);
         let state = JobState { dispatched_at, journal, ..JobState::new() };

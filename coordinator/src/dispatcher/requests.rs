@@ -1,6 +1,7 @@
 //! What others ask of the dispatcher about jobs that are there: their actors, their end, what they wait for.
 
 use super::Dispatcher;
+use super::admission::Obstacle;
 use super::adopt::adopt;
 use crate::db::{DatabaseError, jobs};
 use crate::job::{Cancel, Decide, Entry, Job, NotWritten, deadlines};
@@ -208,7 +209,7 @@ impl Handler<Overrule> for Dispatcher {
 
 /// What these jobs wait for, for those that wait.
 #[derive(Message)]
-#[rtype(result = "HashMap<Uuid, String>")]
+#[rtype(result = "HashMap<Uuid, Obstacle>")]
 pub struct Explain {
     /// The jobs.
     pub jobs: Vec<Uuid>,
@@ -219,7 +220,7 @@ impl Handler<Explain> for Dispatcher {
 
     fn handle(&mut self, Explain { jobs }: Explain, _: &mut Self::Context) -> Self::Result {
         let now = Instant::now();
-        let explain = |job: Uuid| Some((job, self.lanes.obstacle(job, now)?.describe()));
+        let explain = |job: Uuid| Some((job, self.lanes.obstacle(job, now)?));
         MessageResult(jobs.into_iter().filter_map(explain).collect())
     }
 }

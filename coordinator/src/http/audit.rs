@@ -6,7 +6,7 @@ use super::page::{CURSOR, LIMIT, List, Page, PageOfIds};
 use super::params::{Params, bad_param};
 use super::problem::Problem;
 use super::routes::resource;
-use crate::db::audit::{self, Filter, Outcome, Record};
+use crate::db::audit::{self, Filter, Numbered, Outcome, Record};
 use crate::request::{self, Subject, bounded};
 use crate::services::Services;
 use actix_web::body::MessageBody;
@@ -82,6 +82,8 @@ pub(super) async fn record<B: MessageBody>(
 #[schema(as = AuditRecord)]
 struct RecordView {
     id: Uuid,
+    /// Its place in the order of commits.
+    seq: i64,
     at: Timestamp,
     request_id: String,
     token: TokenView,
@@ -105,10 +107,11 @@ struct TokenView {
     name: Option<String>,
 }
 
-impl From<Record> for RecordView {
-    fn from(row: Record) -> Self {
+impl From<Numbered> for RecordView {
+    fn from(Numbered { record: row, seq }: Numbered) -> Self {
         Self {
             id: row.id,
+            seq,
             at: row.at,
             request_id: row.request_id,
             token: TokenView { id: row.token_id, name: row.token_name },
@@ -139,9 +142,12 @@ struct AuditFilter {
     target: Option<String>,
     #[param(value_type = Option<schemas::AuditOutcome>)]
     outcome: Option<String>,
+    /// Only what was committed behind the row with this `seq`, in the order of commits: who copies the log reads on like this.
+    #[param(minimum = 0)]
+    after_seq: Option<i64>,
 }
 
-/// Who has changed what, the newest first
+/// Who has changed what, the newest first; with `after_seq` in the order of commits
 #[utoipa::path(
     get,
     path = "/v1/audit",
@@ -149,7 +155,7 @@ struct AuditFilter {
     responses((status = 200, body = List<RecordView>))
 )]
 async fn list(services: web::Data<Services>, params: Params) -> Result<HttpResponse, Problem> {
-    params.only(&["since", "until", "token", "target", "outcome", LIMIT, CURSOR])?;
+    params.only(&["since", "until", "token", "target", "outcome", "after_seq", LIMIT, CURSOR])?;
     let page: Page<Uuid> = Page::of(&params)?;
     let outcome = params.one("outcome")?.map(|text| text.parse().map_err(|error: String| bad_param("outcome", error)));
     let filter = Filter {
@@ -158,10 +164,13 @@ async fn list(services: web::Data<Services>, params: Params) -> Result<HttpRespo
         token: params.one("token")?.map(str::to_owned),
         target: params.one("target")?.map(str::to_owned),
         outcome: outcome.transpose()?,
-        after: page.after,
     };
     // Who looks sees what was until now.
     services.unrecorded.write(&services.persistence).await?;
-    let rows = read(&services, async |reader| audit::list(reader, &filter, page.rows()).await).await?;
-    Ok(HttpResponse::Ok().json(page.list(rows, |row| row.id, RecordView::from)))
+    let after_seq = params.number("after_seq", 0..=i64::MAX)?;
+    let rows = read(&services, async |reader| match after_seq {
+        Some(seq) => audit::list_on(reader, &filter, seq, page.after, page.rows()).await,
+        None => audit::list(reader, &filter, page.after, page.rows()).await,
+    });
+    Ok(HttpResponse::Ok().json(page.list(rows.await?, |row| row.record.id, RecordView::from)))
 }

@@ -1,5 +1,7 @@
-//! Who may use the API: whoever has a token that is good, for what that allows.
+//! Who may use the API: whoever has a token that is good, for what that allows. A change is judged when it is there whole:
+//! its body may come slowly, and the token may end meanwhile.
 
+use super::body;
 use super::problem::Problem;
 use super::reach;
 use crate::access::{allows, class};
@@ -8,12 +10,12 @@ use crate::services::Services;
 use crate::tokens::Token;
 use crate::vault::hash_token;
 use actix_web::body::{BodySize, BoxBody, EitherBody, MessageBody};
-use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::http::header::{AUTHORIZATION, HeaderMap};
 use actix_web::middleware::Next;
 use actix_web::web::Bytes;
-use actix_web::{ResponseError, web};
+use actix_web::{HttpMessage, ResponseError, web};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,8 +27,8 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     Some(token.trim()).filter(|token| scheme.eq_ignore_ascii_case("bearer") && !token.is_empty())
 }
 
-/// The token of a request, if that allows what it asks for.
-async fn check(request: &ServiceRequest) -> Result<Arc<Token>, Problem> {
+/// The token of a request, if that allows what it asks for. Of a change the body is there then.
+async fn check(request: &mut ServiceRequest) -> Result<Arc<Token>, Problem> {
     let services = request.app_data::<web::Data<Services>>().cloned();
     let services = services.ok_or_else(|| Problem::internal("the application has no services"))?;
     let token = bearer(request.headers())
@@ -36,18 +38,26 @@ async fn check(request: &ServiceRequest) -> Result<Arc<Token>, Problem> {
         current.set_token(Arc::clone(&token));
     }
     // As the router reads it.
-    let path = request.match_info().as_str();
-    let path = path.strip_prefix("/v1/").unwrap_or_default();
-    if !allows(token.scope, request.method(), class(path)) {
+    let path = request.match_info().as_str().strip_prefix("/v1/").unwrap_or_default().to_owned();
+    if !allows(token.scope, request.method(), class(&path)) {
         return Err(Problem::forbidden(format!(
             "the scope {} of this token does not allow that",
             token.scope.as_str()
         )));
     }
-    if let Some(limit) = &token.labels {
-        reach::check(&services, limit, request.method(), path).await?;
+    if *request.method() != Method::GET {
+        let body = body::collect(request.take_payload());
+        let body = tokio::select! {
+            biased;
+            body = body => body?,
+            () = token.ended() => return Err(not_good()),
+        };
+        request.set_payload(Payload::from(body));
     }
-    Ok(token)
+    if let Some(limit) = &token.labels {
+        reach::check(&services, limit, request.method(), &path).await?;
+    }
+    if token.is_good() { Ok(token) } else { Err(not_good()) }
 }
 
 fn not_good() -> Problem {
@@ -60,10 +70,10 @@ fn not_good() -> Problem {
 /// # Errors
 /// Those of the handlers, and 401 for a wait whose token has ended; a missing token is an answer, not an error.
 pub(super) async fn require_token<B: MessageBody + 'static>(
-    request: ServiceRequest,
+    mut request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<BoxBody>>, actix_web::Error> {
-    let token = match check(&request).await {
+    let token = match check(&mut request).await {
         Ok(token) => token,
         Err(problem) => return Ok(request.into_response(problem.error_response()).map_into_right_body()),
     };

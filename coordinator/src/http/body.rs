@@ -1,5 +1,5 @@
-//! Request bodies: JSON of a limited size, with complaints that name the field and never repeat a value, which may be
-//! a secret.
+//! Request bodies: JSON of a limited size that comes in a limited time, with complaints that name the field and never
+//! repeat a value, which may be a secret.
 
 use super::problem::{FieldError, Problem};
 use actix_web::dev::Payload;
@@ -10,9 +10,12 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::error::Category;
 use serde_path_to_error::{Path, Segment};
+use std::time::Duration;
 
 /// The largest body, in bytes.
 pub const LIMIT: usize = 1024 * 1024;
+/// How long one may take to come whole.
+const TIME_LIMIT: Duration = Duration::from_secs(30);
 
 /// The body of a request, read as JSON whatever its content type says. An empty body is read as `{}`.
 #[derive(Debug)]
@@ -28,16 +31,36 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
     }
 }
 
-pub(super) async fn collect(mut payload: Payload) -> Result<Vec<u8>, Problem> {
-    let mut bytes = Vec::new();
+/// The whole body; one that is there is only handed on.
+///
+/// # Errors
+/// It is too large, comes too slowly, or breaks off.
+pub(super) async fn collect(payload: Payload) -> Result<web::Bytes, Problem> {
+    collect_within(TIME_LIMIT, payload).await
+}
+
+async fn collect_within(limit: Duration, payload: Payload) -> Result<web::Bytes, Problem> {
+    tokio::time::timeout(limit, gather(payload)).await.unwrap_or_else(|_| Err(Problem::too_slow(limit)))
+}
+
+async fn gather(mut payload: Payload) -> Result<web::Bytes, Problem> {
+    let mut first = web::Bytes::new();
+    let mut all = web::BytesMut::new();
     while let Some(chunk) = payload.next().await {
         let chunk: web::Bytes = chunk.map_err(|error| malformed(format!("the body breaks off: {error}")))?;
-        if bytes.len() + chunk.len() > LIMIT {
+        if first.len().max(all.len()) + chunk.len() > LIMIT {
             return Err(Problem::too_large(LIMIT));
         }
-        bytes.extend_from_slice(&chunk);
+        if first.is_empty() {
+            first = chunk;
+            continue;
+        }
+        if all.is_empty() {
+            all.extend_from_slice(&first);
+        }
+        all.extend_from_slice(&chunk);
     }
-    Ok(bytes)
+    Ok(if all.is_empty() { first } else { all.freeze() })
 }
 
 fn malformed(detail: String) -> Problem {
@@ -158,7 +181,9 @@ fn plain(expected: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use actix_web::ResponseError;
     use fleet_wire::Secret;
+    use futures_util::stream;
     use serde::Deserialize;
     use std::collections::BTreeMap;
 
@@ -214,6 +239,21 @@ mod tests {
         for (body, pointer, detail) in cases {
             assert_eq!(complaint_of(body), (422, FieldError::new(pointer, detail)), "{body}");
         }
+    }
+
+    #[actix::test]
+    async fn a_body_comes_whole_and_in_time() {
+        let pieces = |pieces: &[&'static str]| {
+            let pieces: Vec<_> = pieces.iter().map(|piece| Ok(web::Bytes::from_static(piece.as_bytes()))).collect();
+            stream::iter(pieces).boxed_local()
+        };
+        for (parts, whole) in [(&[][..], ""), (&["ab"], "ab"), (&["", "a", "", "b", "c"], "abc")] {
+            assert_eq!(collect(Payload::Stream { payload: pieces(parts) }).await.expect("a body"), whole);
+        }
+        // It trickles, and never ends.
+        let trickle = pieces(&["{"]).chain(stream::pending()).boxed_local();
+        let slow = collect_within(Duration::from_millis(20), Payload::Stream { payload: trickle }).await;
+        assert_eq!(slow.expect_err("too slow").status_code(), 408);
     }
 
     #[test]

@@ -2,18 +2,19 @@
 //!
 //! A key's name is made of whose it is, the path and the key. What is asked gets a claim, of which all ids, secrets and times are
 //! made that it writes, and the claim is written in the transaction that does it. So the ledger knows: no row, nothing was done;
-//! a row with an answer, that is the answer; a row without one, it was done, and a crash came before the answer was kept. Then it is
-//! carried out once more with the same claim: it writes what is there already, and answers with it. The answer is kept after
+//! a row with an answer, that is the answer; a row without one, it was done, and a crash came before the answer was kept. Then the
+//! answer is made anew with the same claim: of what is there by now, for what was changed or deleted since stays so. The answer is kept after
 //! it was given: it costs nobody a commit.
 //!
-//! Memory knows only what is under way, for as long as anybody is at work on it (a write that waits for its turn, too).
+//! Memory knows only what is under way, for as long as anybody is at work on it (a write that waits for its turn, too), and
+//! not a moment longer: who is refused leaves nothing behind.
 
 use super::body::collect;
 use super::clock;
 use super::failures::read;
 use super::problem::{FieldError, Problem};
-use crate::db::idempotency::{Known, PutAnswer, find};
-use crate::persistence::{Patience, Save};
+use crate::db::idempotency::{Known, find};
+use crate::persistence::SaveAnswer;
 use crate::request::{self, Claim, Request};
 use crate::services::Services;
 use crate::vault::{Place, Vault};
@@ -28,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 use uuid::Uuid;
 
 /// The header that holds the key.
@@ -36,6 +38,8 @@ pub const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 pub const KEPT: TimeDelta = TimeDelta::hours(24);
 /// The longest key.
 const LONGEST: usize = 255;
+/// For how long it is tried to learn whether an end was asked for before.
+const LOOK_LIMIT: Duration = Duration::from_secs(1);
 /// The headers that belong to an answer.
 const HEADERS: [HeaderName; 3] = [CONTENT_TYPE, LOCATION, CACHE_CONTROL];
 
@@ -63,6 +67,13 @@ struct UnderWay {
     answer: Option<Answer>,
 }
 
+impl UnderWay {
+    /// Whether it is answered, or anybody is at work on it.
+    fn is_known(&self) -> bool {
+        self.answer.is_some() || self.request.strong_count() > 0
+    }
+}
+
 /// What is under way, by the names of the keys. Its lock is held for a look-up, never across an await.
 #[derive(Debug, Default)]
 pub struct Keys(Mutex<HashMap<Vec<u8>, UnderWay>>);
@@ -73,17 +84,21 @@ impl Keys {
     }
 
     /// Begins what is asked, unless the same is under way: then its answer, if there is one already.
-    fn begin(&self, Asked { name, asked }: &Asked, request: &Arc<Request>) -> Result<Option<Answer>, Problem> {
+    fn begin(
+        self: &Arc<Self>,
+        Asked { name, asked }: &Asked,
+        request: &Arc<Request>,
+    ) -> Result<Option<Answer>, Problem> {
         let mut all = self.all();
-        if let Some(there) = all.get(name)
-            && (there.answer.is_some() || there.request.strong_count() > 0)
-        {
+        if let Some(there) = all.get(name).filter(|there| there.is_known()) {
             if there.asked != *asked {
                 return Err(Problem::key_reused());
             }
             return there.answer.clone().map(Some).ok_or_else(Problem::in_progress);
         }
         all.insert(name.clone(), UnderWay { asked: asked.clone(), request: Arc::downgrade(request), answer: None });
+        drop(all);
+        request.hold(Leaving { keys: Arc::clone(self), name: name.clone() });
         Ok(None)
     }
 
@@ -97,10 +112,30 @@ impl Keys {
         self.all().remove(name);
     }
 
-    /// Forgets what nobody is at work on any more.
-    pub fn sweep(&self) {
-        self.all().retain(|_, there| there.answer.is_some() || there.request.strong_count() > 0);
+    /// Forgets what nobody is at work on any more. Another request may have begun under the key meanwhile.
+    fn left(&self, name: &[u8]) {
+        let mut all = self.all();
+        if all.get(name).is_some_and(|there| !there.is_known()) {
+            all.remove(name);
+        }
     }
+}
+
+/// Goes with the last who is at work on what was asked under a key.
+struct Leaving {
+    keys: Arc<Keys>,
+    name: Vec<u8>,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.keys.left(&self.name);
+    }
+}
+
+/// 404 for what was made under the key, in an answer that was lost, and has been deleted since.
+pub(super) fn gone_since() -> Problem {
+    Problem::not_found("what was made under this Idempotency-Key is gone since")
 }
 
 /// Whose a key is.
@@ -185,12 +220,16 @@ async fn begin(request: &mut ServiceRequest, owner: Owner) -> Result<Begun, Prob
     let body = collect(request.take_payload()).await?;
     let parts = [&owner.id(&body)[..], request.match_info().as_str().as_bytes(), key.as_bytes()];
     let asked = Asked { name: hash(&parts), asked: hash(&[request.query_string().as_bytes(), &body]) };
-    request.set_payload(Payload::from(web::Bytes::from(body)));
+    request.set_payload(Payload::from(body));
     if let Some(answer) = services.keys.begin(&asked, &current)? {
         return Ok(Begun::Answered(answer));
     }
     let now = clock::real();
-    let known = read(&services, async |reader| find(reader, &asked.name, now - KEPT).await).await;
+    let looking = read(&services, async |reader| find(reader, &asked.name, now - KEPT).await);
+    let known = match ends_a_job(request.match_info().as_str()) {
+        true => Ok(tokio::time::timeout(LOOK_LIMIT, looking).await.ok().and_then(Result::ok).flatten()),
+        false => looking.await,
+    };
     let looked = known.and_then(|known| look(&services.vault, &asked, known));
     match looked {
         Ok(Looked::Run { id, at, repeated }) => {
@@ -208,6 +247,12 @@ async fn begin(request: &mut ServiceRequest, owner: Owner) -> Result<Begun, Prob
             Err(problem)
         }
     }
+}
+
+/// Whether a path asks for the end of a job. That works while the database is away, with a key too: it does no harm to ask
+/// for it twice.
+fn ends_a_job(path: &str) -> bool {
+    matches!(path.split('/').collect::<Vec<_>>()[..], ["", "v1", "jobs", _, "cancel"])
 }
 
 /// What the ledger means.
@@ -282,8 +327,7 @@ impl Keeper {
         let json = serde_json::to_vec(&answer).unwrap_or_default(); // texts and numbers always have a JSON form
         match services.vault.seal(place(claim.id), &json) {
             Ok(answer) => {
-                let save = Save { write: PutAnswer { claim, answer }, patience: Patience::REST };
-                if !matches!(services.persistence.send(save).await, Ok(Ok(()))) {
+                if !matches!(services.persistence.send(SaveAnswer { claim, answer }).await, Ok(Ok(()))) {
                     log::warn!("an answer could not be kept: who repeats the request gets it anew");
                 }
             }
@@ -330,24 +374,45 @@ mod tests {
 
     #[test]
     fn what_is_under_way_is_so_for_as_long_as_anybody_is_at_work() {
-        let keys = Keys::default();
+        let keys = Arc::new(Keys::default());
         let first = Arc::new(Request::new("1".to_owned(), None));
         assert_eq!(keys.begin(&asked("a"), &first), Ok(None));
         let second = Arc::new(Request::new("2".to_owned(), None));
         assert_eq!(status(keys.begin(&asked("a"), &second)), 409);
         assert_eq!(status(keys.begin(&asked("b"), &second)), 422);
-        keys.sweep();
         assert_eq!(keys.all().len(), 1);
         drop(first);
-        assert_eq!(keys.begin(&asked("b"), &second), Ok(None), "whoever was at work has gone");
+        assert!(keys.all().is_empty(), "whoever was at work has gone");
+        assert_eq!(keys.begin(&asked("b"), &second), Ok(None));
         keys.set_answer(b"name", answer());
         drop(second);
         let third = Arc::new(Request::new("3".to_owned(), None));
-        keys.sweep();
         assert_eq!(keys.begin(&asked("b"), &third), Ok(Some(answer())));
         assert_eq!(status(keys.begin(&asked("a"), &third)), 422);
         keys.forget(b"name");
         assert_eq!(keys.begin(&asked("a"), &third), Ok(None));
+    }
+
+    #[test]
+    fn who_leaves_takes_nobody_elses_place() {
+        let keys = Arc::new(Keys::default());
+        let first = Arc::new(Request::new("1".to_owned(), None));
+        assert_eq!(keys.begin(&asked("a"), &first), Ok(None));
+        keys.forget(b"name"); // it is answered, and the answer is in the ledger
+        let second = Arc::new(Request::new("2".to_owned(), None));
+        assert_eq!(keys.begin(&asked("b"), &second), Ok(None));
+        drop(first);
+        assert_eq!(keys.all().len(), 1);
+        drop(second);
+        assert!(keys.all().is_empty());
+    }
+
+    #[test]
+    fn only_the_end_of_a_job_is_asked_for_without_the_ledger() {
+        assert!(ends_a_job("/v1/jobs/1/cancel"));
+        for other in ["/v1/jobs/1/release", "/v1/operations/1/cancel", "/v1/jobs/1/cancel/x", "/jobs/1/cancel"] {
+            assert!(!ends_a_job(other), "{other}");
+        }
     }
 
     #[test]

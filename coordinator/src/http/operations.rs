@@ -4,6 +4,7 @@ use super::body::Body;
 use super::check::{no, path_id};
 use super::clock::now;
 use super::failures::{WAIT_LIMIT, dispatched, read, told_in_time};
+use super::idempotency::gone_since;
 use super::jobs::{JobView, LONGEST_WAIT, list_of};
 use super::openapi::schemas;
 use super::operation_request::{OperationRequest, Plan};
@@ -121,7 +122,8 @@ fn limited(selection: &Selection) -> Result<Selection, Problem> {
 /// The operation that a repeated request has made before a crash.
 async fn made_before(services: &Services) -> Result<Option<Operation>, Problem> {
     let Some(id) = request::made_before() else { return Ok(None) };
-    find(services, &id.to_string()).await.map(Some)
+    let found = read(services, async |reader| operations::find(reader, id).await).await?;
+    found.ok_or_else(gone_since).map(Some)
 }
 
 const NO_HOST: &str = "there is no host with this id in service";
@@ -252,8 +254,7 @@ async fn views(services: &Services, rows: Vec<Operation>) -> Result<Vec<Operatio
     let Some(reach) = reach(services).await? else {
         return Ok(stream::iter(rows).then(|row| live(services, row)).collect().await);
     };
-    let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
-    let mut counts = read(services, async |reader| operations::counts_of(reader, &ids, &reach.hosts).await).await?;
+    let mut counts = read(services, async |reader| operations::counts_of(reader, &rows, &reach.hosts).await).await?;
     Ok(rows
         .into_iter()
         .map(|row| (counts.remove(&row.id).unwrap_or_default(), row))

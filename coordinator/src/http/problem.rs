@@ -7,6 +7,7 @@ use actix_web::http::header::{ALLOW, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE}
 use actix_web::{HttpResponse, ResponseError};
 use serde::Serialize;
 use std::fmt;
+use std::time::Duration;
 
 /// What a client that is told to come back waits, in seconds.
 const RETRY_SECONDS: u64 = 5;
@@ -40,6 +41,7 @@ enum Kind {
     MethodNotAllowed,
     Conflict,
     InProgress,
+    TooSlow,
     TooLarge,
     Invalid,
     KeyReused,
@@ -49,7 +51,7 @@ enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Malformed,
         Self::Unauthorized,
         Self::TokenRefused,
@@ -58,6 +60,7 @@ impl Kind {
         Self::MethodNotAllowed,
         Self::Conflict,
         Self::InProgress,
+        Self::TooSlow,
         Self::TooLarge,
         Self::Invalid,
         Self::KeyReused,
@@ -77,6 +80,7 @@ impl Kind {
             Self::MethodNotAllowed => ("method-not-allowed", "That can't be done here", StatusCode::METHOD_NOT_ALLOWED),
             Self::Conflict => ("conflict", "It would conflict with what is there", StatusCode::CONFLICT),
             Self::InProgress => ("in-progress", "The same request is under way", StatusCode::CONFLICT),
+            Self::TooSlow => ("too-slow", "The request came too slowly", StatusCode::REQUEST_TIMEOUT),
             Self::TooLarge => ("too-large", "The request is too large", StatusCode::PAYLOAD_TOO_LARGE),
             Self::Invalid => ("invalid", "The request can't be carried out", StatusCode::UNPROCESSABLE_ENTITY),
             Self::KeyReused => {
@@ -175,6 +179,11 @@ impl Problem {
     /// 422: another request had this key.
     pub fn key_reused() -> Self {
         Self::new(Kind::KeyReused, "another request to this URL had this Idempotency-Key: take a new one")
+    }
+
+    /// 408: the body was not there within `limit`.
+    pub fn too_slow(limit: Duration) -> Self {
+        Self::new(Kind::TooSlow, format!("the body was not there within {} s", limit.as_secs()))
     }
 
     /// 413: the body has more than `limit` bytes.

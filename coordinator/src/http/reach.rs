@@ -4,7 +4,7 @@
 use super::failures::read;
 use super::problem::Problem;
 use crate::access::Labels;
-use crate::db::reach::{Reach, Share, Thing, share, within};
+use crate::db::reach::{Reach, Share, Thing, covers_repositories, share, within};
 use crate::operation::select::Per;
 use crate::request;
 use crate::services::Services;
@@ -62,8 +62,12 @@ pub(super) async fn check(services: &Services, limit: &Labels, method: &Method, 
     };
     match read(services, async |reader| share(reader, thing, limit).await).await? {
         Share::None => Err(unseen()),
-        Share::Some if !reads => Err(others()),
-        Share::Some | Share::All => Ok(()),
+        Share::Some | Share::All if reads => Ok(()),
+        Share::Some => Err(others()),
+        Share::All => match read(services, async |reader| covers_repositories(reader, thing, limit).await).await? {
+            true => Ok(()),
+            false => Err(others()),
+        },
     }
 }
 

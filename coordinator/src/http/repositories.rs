@@ -3,7 +3,8 @@
 use super::body::Body;
 use super::check::{Check, LINE, NAME, no, path_id};
 use super::clock::now;
-use super::failures::{read, settings_changed, to_the_end, try_write, write, write_for_sure};
+use super::failures::{read, settings_changed, to_the_end, write, write_for_sure};
+use super::idempotency::gone_since;
 use super::openapi::schemas;
 use super::page::{CURSOR, LIMIT, List, Page, PageOfTimes};
 use super::params::Params;
@@ -308,6 +309,10 @@ fn refused(error: WriteError) -> Problem {
     )
 )]
 async fn create(services: web::Data<Services>, Body(new): Body<NewRepository>) -> Result<HttpResponse, Problem> {
+    if let Some(id) = request::made_before() {
+        let row = read(&services, async |reader| repositories::find(reader, id).await).await?;
+        return created(&services, row.ok_or_else(gone_since)?).await;
+    }
     let id = request::new_id();
     let changes = RepositoryPatch::from(new).into_changes(&services.vault, id)?;
     let now = now();
@@ -332,14 +337,20 @@ async fn create(services: web::Data<Services>, Body(new): Body<NewRepository>) -
         created_at: now,
         updated_at: now,
     };
-    try_write(&services, Create(row.clone())).await?.map_err(refused)?;
-    if row.max_backups.is_some() {
-        limit_backups(&services, &row).await?;
-    }
-    let location = format!("/v1/repositories/{id}");
+    to_the_end(async move {
+        write_for_sure(&services, Create(row.clone())).await?.map_err(refused)?;
+        if row.max_backups.is_some() {
+            limit_backups(&services, &row).await?;
+        }
+        created(&services, row).await
+    })
+    .await
+}
+
+async fn created(services: &Services, row: Repository) -> Result<HttpResponse, Problem> {
     let mut answer = HttpResponse::Created();
-    answer.insert_header((LOCATION, location));
-    show(&services, answer, row).await
+    answer.insert_header((LOCATION, format!("/v1/repositories/{}", row.id)));
+    show(services, answer, row).await
 }
 
 /// Repositories, the oldest first
@@ -384,7 +395,9 @@ async fn show(services: &Services, mut answer: HttpResponseBuilder, row: Reposit
 /// Repositories, with how they are.
 async fn details(services: &Services, rows: Vec<Repository>) -> Result<Vec<Detail>, Problem> {
     let known = read(services, async |reader| repository_health::known(reader, &rows).await).await?;
-    let health = |known| repository_health::judge(known, &services.maintenance, now());
+    let reach = reach(services).await?;
+    let sees = |host: Uuid| reach.as_ref().is_none_or(|reach| reach.hosts.contains(&host));
+    let health = |known| repository_health::judge(known, &services.maintenance, now(), sees);
     Ok(rows
         .into_iter()
         .zip(&known)

@@ -75,15 +75,16 @@ pub(super) async fn known(reader: &mut AsyncPgConnection, rows: &[Repository]) -
     Ok(rows.iter().map(of).collect())
 }
 
-/// Judges what is known. Pure.
-pub(super) fn judge(known: &Known, rules: &Maintenance, now: Timestamp) -> Health {
+/// Judges what is known, for somebody who may hear of the hosts that pass `sees`. Pure.
+pub(super) fn judge(known: &Known, rules: &Maintenance, now: Timestamp, sees: impl Fn(Uuid) -> bool) -> Health {
     let mut problems = Vec::new();
     let mut wrong = |kind, detail: String| problems.push(Trouble { kind, detail, lock: None });
     if let Some(runner) = known.runner.as_ref().filter(|runner| !runner.online) {
         let away = now - runner.last_seen_at.unwrap_or(runner.created_at);
         if away > TimeDelta::from_std(rules.runner_offline).unwrap_or(TimeDelta::MAX) {
             let minutes = away.num_minutes();
-            wrong("runner_offline", format!("its runner {} is offline for {minutes} minutes", runner.hostname));
+            let name = if sees(runner.id) { runner.hostname.as_str() } else { "on another host" };
+            wrong("runner_offline", format!("its runner {name} is offline for {minutes} minutes"));
         }
     }
     for entry in &known.entries {
@@ -97,8 +98,14 @@ pub(super) fn judge(known: &Known, rules: &Maintenance, now: Timestamp) -> Healt
     if let Some(found) = known.check.as_deref().filter(|found| *found != SOUND) {
         wrong("check_failed", format!("the last check found: {found}"));
     }
-    problems.extend(known.locks.iter().map(of_lock));
+    problems.extend(known.locks.iter().map(|lock| if sees(lock.host_id) { of_lock(lock) } else { of_others_lock() }));
     Health { status: if problems.is_empty() { "ok" } else { "degraded" }, problems }
+}
+
+/// A lock that only an unlock on a host removes of which who asks may not hear.
+fn of_others_lock() -> Trouble {
+    let detail = "a job has met a stale lock of another host, and an unlock job on that host removes it".to_owned();
+    Trouble { kind: "stale_lock", detail, lock: None }
 }
 
 fn of_lock(stale: &StaleLock) -> Trouble {
@@ -125,6 +132,7 @@ fn of_lock(stale: &StaleLock) -> Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::db::json::Json;
     use chrono::DateTime;
     use std::time::Duration;
 
@@ -134,7 +142,37 @@ mod tests {
 
     fn kinds(known: &Known) -> Vec<&'static str> {
         let rules = Maintenance { jitter: Duration::ZERO, runner_offline: Duration::from_secs(3600) };
-        judge(known, &rules, at(0)).problems.into_iter().map(|problem| problem.kind).collect()
+        judge(known, &rules, at(0), |_| true).problems.into_iter().map(|problem| problem.kind).collect()
+    }
+
+    #[test]
+    fn who_may_not_see_a_host_is_told_nothing_of_it() {
+        let rules = Maintenance { jitter: Duration::ZERO, runner_offline: Duration::from_secs(3600) };
+        let lock = Lock {
+            hostname: Some("web-1".to_owned()),
+            username: Some("root".to_owned()),
+            pid: Some(7),
+            since: None,
+            standing: Standing::Dead,
+            exclusive: true,
+            id: None,
+        };
+        let stale = StaleLock {
+            repository_id: Uuid::from_u128(2),
+            host_id: Uuid::from_u128(1),
+            job_id: Uuid::from_u128(3),
+            lock: Json(lock),
+            met_at: at(0),
+        };
+        let mut known = runner(false, at(-90));
+        known.runner.as_mut().expect("one").hostname = "web-1".to_owned();
+        known.locks.push(stale);
+        let told = |sees: bool| serde_json::to_string(&judge(&known, &rules, at(0), |_| sees)).expect("JSON");
+        let (whole, hidden) = (told(true), told(false));
+        let host = Uuid::from_u128(1).to_string();
+        assert!(whole.contains("web-1") && whole.contains(&host), "{whole}");
+        assert!(!hidden.contains("web-1") && !hidden.contains(&host), "{hidden}");
+        assert!(hidden.contains("runner_offline") && hidden.contains("stale_lock"), "{hidden}");
     }
 
     fn runner(online: bool, seen: Timestamp) -> Known {

@@ -5,6 +5,7 @@ use super::check::{Check, LINE, no, path_id};
 use super::clock::now;
 use super::failures::{read, settled_settings};
 use super::hosts::in_service;
+use super::idempotency::gone_since;
 use super::openapi::schemas;
 use super::page::{CURSOR, LIMIT, List, Page, PageOfTimes};
 use super::params::Params;
@@ -174,7 +175,12 @@ async fn create(
     id: web::Path<String>,
     Body(body): Body<ScheduleBody>,
 ) -> Result<HttpResponse, Problem> {
-    let schedule = body.into_row(path_id("host", &id)?, request::new_id())?;
+    let host_id = path_id("host", &id)?;
+    if let Some(id) = request::made_before() {
+        let row = read(&services, async |reader| schedules::find(reader, host_id, id).await).await?;
+        return Ok(created(row.ok_or_else(gone_since)?));
+    }
+    let schedule = body.into_row(host_id, request::new_id())?;
     store(services, Put { schedule, replace: false }).await
 }
 
@@ -200,10 +206,7 @@ async fn store(services: web::Data<Services>, put: Put) -> Result<HttpResponse, 
     let stored = settled_settings(services, put, move |stored| matches!(stored, Stored::Done(_)).then_some(host_id));
     match stored.await? {
         Stored::Done(row) if replace => Ok(HttpResponse::Ok().json(ScheduleView::from(*row))),
-        Stored::Done(row) => {
-            let location = format!("/v1/hosts/{}/schedules/{}", row.host_id, row.id);
-            Ok(HttpResponse::Created().insert_header((LOCATION, location)).json(ScheduleView::from(*row)))
-        }
+        Stored::Done(row) => Ok(created(*row)),
         Stored::NotFound if replace => Err(no("schedule")),
         Stored::NotFound => Err(no("host")),
         Stored::NoGroups(names) => {
@@ -212,6 +215,11 @@ async fn store(services: web::Data<Services>, put: Put) -> Result<HttpResponse, 
         }
         Stored::TooMany => Err(Problem::conflict(format!("a host may have {MOST_OF_A_HOST} schedules"))),
     }
+}
+
+fn created(row: Schedule) -> HttpResponse {
+    let location = format!("/v1/hosts/{}/schedules/{}", row.host_id, row.id);
+    HttpResponse::Created().insert_header((LOCATION, location)).json(ScheduleView::from(row))
 }
 
 /// Schedules of a host, the oldest first

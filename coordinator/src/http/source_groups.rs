@@ -5,6 +5,7 @@ use super::check::{Check, HOOK, LINE, NAME, no};
 use super::clock::now;
 use super::failures::{read, settled_settings};
 use super::hosts::in_service;
+use super::idempotency::gone_since;
 use super::openapi::schemas;
 use super::page::{CURSOR, LIMIT, List, Page, PageOfNames};
 use super::params::Params;
@@ -13,6 +14,7 @@ use super::routes::resource;
 use crate::db::hosts::Host;
 use crate::db::json::Json;
 use crate::db::source_groups::{self, Delete, Deleted, Put, SourceGroup, Stored};
+use crate::request;
 use crate::services::Services;
 use actix_web::http::header::LOCATION;
 use actix_web::{HttpResponse, web};
@@ -247,6 +249,11 @@ async fn create(
 ) -> Result<HttpResponse, Problem> {
     let host = in_service(&services, &id).await?;
     let name = body.name.clone().ok_or_else(|| Problem::invalid_field("/name", "is missing"))?;
+    if request::was_done() {
+        let row = read(&services, async |reader| source_groups::find(reader, host.id, &name).await).await?;
+        let own = row.filter(|row| row.created_at == now());
+        return Ok(created(own.ok_or_else(gone_since)?));
+    }
     let group = body.into_row(&host, name)?;
     store(services, Put { group, replace: false }).await
 }
@@ -281,14 +288,16 @@ async fn put(
 async fn store(services: web::Data<Services>, put: Put) -> Result<HttpResponse, Problem> {
     let host = put.group.host_id;
     match settled_settings(services, put, move |stored| matches!(stored, Stored::Replaced(_)).then_some(host)).await? {
-        Stored::Created(row) => {
-            let location = format!("/v1/hosts/{}/source-groups/{}", row.host_id, segment(&row.name));
-            Ok(HttpResponse::Created().insert_header((LOCATION, location)).json(GroupView::from(row)))
-        }
+        Stored::Created(row) => Ok(created(row)),
         Stored::Replaced(row) => Ok(HttpResponse::Ok().json(GroupView::from(row))),
         Stored::Taken => Err(Problem::conflict("the host has a source group of this name: PUT replaces it")),
         Stored::NoHost => Err(no("host")),
     }
+}
+
+fn created(row: SourceGroup) -> HttpResponse {
+    let location = format!("/v1/hosts/{}/source-groups/{}", row.host_id, segment(&row.name));
+    HttpResponse::Created().insert_header((LOCATION, location)).json(GroupView::from(row))
 }
 
 /// A name as one segment of a URL's path.

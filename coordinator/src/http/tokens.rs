@@ -149,6 +149,7 @@ async fn create(services: web::Data<Services>, Body(new): Body<NewToken>) -> Res
         revoked_at: None,
     };
     to_the_end(async move {
+        let _changing = services.api_tokens.changing().await;
         let row = write_for_sure(&services, Create(row)).await?.map_err(|error| match error.constraint() {
             Some("api_tokens_name") => Problem::conflict("there is a token of this name: revoke it first"),
             _ => error.into(),
@@ -191,6 +192,7 @@ async fn get(services: web::Data<Services>, id: web::Path<String>) -> Result<Htt
 async fn revoke(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     let id = path_id("token", &id)?;
     to_the_end(async move {
+        let _changing = services.api_tokens.changing().await;
         if !write_for_sure(&services, Revoke { id, at: now() }).await?? {
             return Err(no("token"));
         }

@@ -9,16 +9,16 @@ pub mod members;
 pub mod select;
 
 use crate::board::Board;
-use crate::db::operations::{Change, Operation as OperationRecord, SaveChange, Tally};
+use crate::db::operations::{Change, Operation as OperationRecord, SaveChange, Saved, Tally};
 use crate::dispatcher::{Dispatcher, OverruleMany, Release};
 use crate::job::Decide;
-use crate::persistence::{Patience, Persistence, Requested, Save, WriteError};
+use crate::persistence::{Patience, Persistence, Requested, Save, Write, WriteError};
 use crate::request::Request;
 use actix::{
     Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult,
     ResponseActFuture, WrapFuture,
 };
-use chrono::Utc;
+use chrono::{SubsecRound, Utc};
 use members::{Actions, Event, Members};
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -119,8 +119,9 @@ impl Operation {
         change: Change,
         request: Option<Arc<Request>>,
         patience: Patience,
-    ) -> impl Future<Output = Result<Written, WriteError>> + use<> {
-        let write = Requested::of(request, SaveChange { id: self.record.id, change, at: Utc::now() });
+    ) -> impl Future<Output = Result<Saved, WriteError>> + use<> {
+        let at = Utc::now().trunc_subsecs(6);
+        let write = Requested::of(request, SaveChange { id: self.record.id, change, at });
         let written = self.services.persistence.send(Save { write, patience });
         async move { written.await.unwrap_or(Err(WriteError::Unknown)) }
     }
@@ -131,9 +132,10 @@ impl Operation {
         context.spawn(written.into_actor(self).map(|outcome, actor, context| actor.written(outcome, context)));
     }
 
-    fn written(&mut self, outcome: Result<Written, WriteError>, context: &mut Context<Self>) {
+    fn written(&mut self, outcome: Result<Saved, WriteError>, context: &mut Context<Self>) {
         match outcome {
-            Ok(record) => self.record = record.unwrap_or_else(|| self.record.clone()),
+            Ok(Some((record, _))) => self.record = record,
+            Ok(None) => {}
             Err(error) => log::error!(operation:% = self.record.id; "a change can't be written: {error}"),
         }
         if self.record.ended_at.is_some() {
@@ -143,9 +145,6 @@ impl Operation {
         self.services.board.job_changed(self.record.id);
     }
 }
-
-/// The operation as it stands in the ledger.
-type Written = Option<OperationRecord>;
 
 impl Actor for Operation {
     type Context = Context<Self>;
@@ -182,7 +181,7 @@ impl Handler<MemberChanged> for Operation {
     }
 }
 
-/// Somebody wants its end. Answered when that is in the ledger, with whether nobody did before.
+/// Somebody wants its end. Answered when that is in the ledger, with whether it was not over and nobody did before.
 #[derive(Message)]
 #[rtype(result = "Result<bool, WriteError>")]
 pub struct Cancel {
@@ -194,12 +193,12 @@ impl Handler<Cancel> for Operation {
     type Result = ResponseActFuture<Self, Result<bool, WriteError>>;
 
     fn handle(&mut self, Cancel { request }: Cancel, _: &mut Self::Context) -> Self::Result {
-        let first = self.record.cancel_requested_at.is_none();
-        let written = self.write(Change::Cancel, request.filter(|_| first), Patience::REST);
+        let written = self.write(Change::Cancel, request, Patience::REST);
         Box::pin(written.into_actor(self).map(move |outcome, actor, context| {
-            let record = outcome?;
+            let saved = outcome?;
+            let first = SaveChange::is_change(&saved);
             actor.members.cancel();
-            actor.written(Ok(record), context);
+            actor.written(Ok(saved), context);
             actor.stop_members();
             actor.act(context);
             Ok(first)

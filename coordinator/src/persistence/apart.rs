@@ -8,7 +8,7 @@
 use super::error::Failure;
 use super::messages::{Apart, Patience, Write};
 use super::{Answer, Persistence, WriteError, lock};
-use crate::db::Database;
+use crate::db::{Database, requests};
 use actix::{Context, Handler};
 use diesel_async::{AnsiTransactionManager, AsyncPgConnection, TransactionManager};
 use std::time::{Duration, Instant};
@@ -70,5 +70,9 @@ async fn apply<W: Write>(connection: &mut AsyncPgConnection, write: &W) -> Resul
     if !lock::is_ours(connection).await.map_err(Failure::before_commit)? {
         return Err(Failure::NotDone("another coordinator serves this database".to_owned()));
     }
-    write.apply(connection).await.map_err(Failure::before_commit)
+    let output = write.apply(connection).await.map_err(Failure::before_commit)?;
+    if let Some(request) = write.to_record(&output) {
+        requests::record(connection, &[(request, None)], &[]).await.map_err(Failure::before_commit)?;
+    }
+    Ok(output)
 }

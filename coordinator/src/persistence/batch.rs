@@ -2,25 +2,27 @@
 //!
 //! Writes with a result of their own go first, each in a savepoint so that one that is refused takes no other with
 //! it. Then come the others, grouped: a few statements for all hellos, one for all new jobs, one for all states, one for
-//! all log chunks. The number of round trips does not depend on how much there is to write.
+//! all log chunks. The number of round trips does not depend on how much there is to write. What requests leave comes last,
+//! for all of them in one statement each: who adds to the audit log waits for others that do, and must hold up nobody then.
 
 use super::WriteError;
 use super::error::{Failure, is_constraint, is_from_server};
-use super::messages::{Patience, Save, SaveHello, SaveJob, SavePresence, Write};
+use super::messages::{Patience, Save, SaveAnswer, SaveHello, SaveJob, SavePresence, SaveRecords, Write};
 use crate::db::greetings::{self, Greeting, NewHello};
 use crate::db::jobs::Beginning;
 use crate::db::statement::statement;
-use crate::db::{jobs, logs, presence, requests, runs};
+use crate::db::{idempotency, jobs, logs, presence, requests, runs};
+use crate::request::Request;
 use diesel::QueryResult;
 use diesel_async::{AnsiTransactionManager, AsyncConnection, AsyncPgConnection, RunQueryDsl, TransactionManager};
-use futures_util::future::{BoxFuture, join3, try_join3, try_join4};
+use futures_util::future::{BoxFuture, join3, try_join, try_join3, try_join4};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-/// Log data in one transaction, packed, in bytes: some milliseconds' worth, for so long everything else waits.
+/// Log data and answers in one transaction, packed, in bytes: some milliseconds' worth, for so long everything else waits.
 const MOST_BYTES: usize = 512 * 1024;
 
 type Reply<T> = oneshot::Sender<Result<T, WriteError>>;
@@ -29,6 +31,8 @@ type Reply<T> = oneshot::Sender<Result<T, WriteError>>;
 pub(super) trait Waiting: Send {
     /// Applies it and keeps its result.
     fn apply<'a>(&'a mut self, connection: &'a mut AsyncPgConnection) -> BoxFuture<'a, QueryResult<()>>;
+    /// The request to record with it, once it is applied.
+    fn to_record(&self) -> Option<&Request>;
     /// Tells its asker what came of it.
     fn settle(self: Box<Self>, outcome: Result<(), WriteError>);
 }
@@ -42,9 +46,14 @@ struct Single<W: Write> {
 impl<W: Write> Waiting for Single<W> {
     fn apply<'a>(&'a mut self, connection: &'a mut AsyncPgConnection) -> BoxFuture<'a, QueryResult<()>> {
         Box::pin(async move {
+            self.output = None; // of a transaction that was not committed
             self.output = Some(self.write.apply(connection).await?);
             Ok(())
         })
+    }
+
+    fn to_record(&self) -> Option<&Request> {
+        self.write.to_record(self.output.as_ref()?)
     }
 
     fn settle(self: Box<Self>, outcome: Result<(), WriteError>) {
@@ -69,25 +78,38 @@ struct PresenceWrite {
     reply: Reply<()>,
 }
 
+struct AnswerWrite {
+    save: SaveAnswer,
+    reply: Reply<()>,
+}
+
+struct RecordsWrite {
+    save: SaveRecords,
+    reply: Reply<()>,
+}
+
 enum Entry {
     Single(Box<dyn Waiting>),
     Job(JobWrite),
     Hello(HelloWrite),
     Presence(PresenceWrite),
+    Answer(AnswerWrite),
+    Records(RecordsWrite),
 }
 
 impl Entry {
-    /// How much log data it carries.
+    /// How much data it carries that may be large.
     fn bytes(&self) -> usize {
         match self {
             Self::Job(JobWrite { save, .. }) => save.chunks.iter().map(|chunk| chunk.data.len()).sum(),
-            Self::Single(_) | Self::Hello(_) | Self::Presence(_) => 0,
+            Self::Answer(AnswerWrite { save, .. }) => save.answer.len(),
+            Self::Single(_) | Self::Hello(_) | Self::Presence(_) | Self::Records(_) => 0,
         }
     }
 
     /// Whether one statement does all of its kind, and none needs an answer of another.
     fn is_grouped(&self) -> bool {
-        matches!(self, Self::Job(_) | Self::Presence(_))
+        matches!(self, Self::Job(_) | Self::Presence(_) | Self::Answer(_) | Self::Records(_))
     }
 
     fn settle(self, outcome: Result<(), WriteError>) {
@@ -96,7 +118,10 @@ impl Entry {
             Self::Hello(HelloWrite { greeting, reply, .. }) => {
                 let _ = reply.send(outcome.map(|()| greeting));
             }
-            Self::Job(JobWrite { reply, .. }) | Self::Presence(PresenceWrite { reply, .. }) => {
+            Self::Job(JobWrite { reply, .. })
+            | Self::Presence(PresenceWrite { reply, .. })
+            | Self::Answer(AnswerWrite { reply, .. })
+            | Self::Records(RecordsWrite { reply, .. }) => {
                 let _ = reply.send(outcome);
             }
         }
@@ -149,6 +174,14 @@ impl Batch {
         self.push(Entry::Presence(PresenceWrite { save, reply }), Patience::Endless);
     }
 
+    pub(super) fn push_answer(&mut self, save: SaveAnswer, reply: Reply<()>) {
+        self.push(Entry::Answer(AnswerWrite { save, reply }), Patience::REST);
+    }
+
+    pub(super) fn push_records(&mut self, save: SaveRecords, reply: Reply<()>) {
+        self.push(Entry::Records(RecordsWrite { save, reply }), Patience::REST);
+    }
+
     fn push(&mut self, entry: Entry, patience: Patience) {
         let deadline = match patience {
             Patience::Endless => None,
@@ -157,8 +190,8 @@ impl Batch {
         self.0.push(Queued { entry, deadline, doubtful: false });
     }
 
-    /// Takes the first writes out: at most `most`, and no more log data than one transaction should carry. Those without
-    /// log data do not wait for what is too much: who asks for two writes that depend on each other waits for the first.
+    /// Takes the first writes out: at most `most`, and no more data than one transaction should carry. Those without
+    /// such do not wait for what is too much: who asks for two writes that depend on each other waits for the first.
     pub(super) fn take(&mut self, most: usize) -> Self {
         let mut room = MOST_BYTES;
         let (mut taken, mut left) = (Vec::new(), Vec::new());
@@ -331,9 +364,14 @@ impl Batch {
         let mut chunks = Vec::new();
         let mut hosts = HashMap::new();
         let mut asked = Vec::new();
+        let mut answers = Vec::new();
+        let mut records = Vec::new();
         for queued in &self.0 {
             match &queued.entry {
-                Entry::Single(_) | Entry::Hello(_) => {}
+                Entry::Hello(_) => {}
+                Entry::Single(write) => asked.extend(write.to_record().map(|request| (request, None))),
+                Entry::Answer(AnswerWrite { save, .. }) => answers.push((&save.claim, &save.answer[..])),
+                Entry::Records(RecordsWrite { save, .. }) => records.extend(&save.0),
                 Entry::Job(JobWrite { save, .. }) => {
                     match &save.new {
                         Some(job) => {
@@ -356,7 +394,7 @@ impl Batch {
         }
         let ids: Vec<Uuid> = new.iter().map(|job| job.new.id).collect();
         // Polled, and so sent, in this order.
-        let (((), (), present), _, ()) = try_join3(
+        let (((), (), present), _, _) = try_join3(
             try_join3(
                 runs::claim_many(connection, &claims),
                 jobs::insert_many(connection, &new),
@@ -368,7 +406,7 @@ impl Batch {
                 logs::insert_chunks(connection, &chunks),
                 presence::update_many(connection, hosts.into_values()),
             ),
-            requests::record(connection, &asked),
+            try_join(idempotency::put_answers(connection, &answers), requests::record(connection, &asked, &records)),
         )
         .await?;
         for (index, queued) in self.0.iter().enumerate() {

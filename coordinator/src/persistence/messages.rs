@@ -1,12 +1,13 @@
 //! What can be asked of the persistence actor.
 
 use super::WriteError;
+use crate::db::audit::Record;
 use crate::db::greetings::{Greeting, NewHello};
 use crate::db::jobs::{JobState, NewJob};
 use crate::db::logs::LogChunk;
 use crate::db::presence::Presence;
-use crate::db::runs::{Claim, Ending};
-use crate::request::Request;
+use crate::db::runs::{self, Ending};
+use crate::request::{Claim, Request};
 use actix::Message;
 use diesel::QueryResult;
 use diesel_async::AsyncPgConnection;
@@ -27,6 +28,11 @@ pub trait Write: Send + Sync + 'static {
     /// Whether it has changed what it was to change, by its output: then the request that asked for it is recorded with it.
     fn is_change(_: &Self::Output) -> bool {
         true
+    }
+
+    /// The request to record in the same transaction, by the write's output.
+    fn to_record(&self, _: &Self::Output) -> Option<&Request> {
+        None
     }
 }
 
@@ -79,7 +85,7 @@ pub struct SaveJob {
     /// The row to make, if the job is new.
     pub new: Option<Arc<NewJob>>,
     /// The run that the new job claims: it is made only if it gets that.
-    pub claim: Option<Arc<Claim>>,
+    pub claim: Option<Arc<runs::Claim>>,
     /// How it has ended, if it has.
     pub ending: Option<Box<Ending>>,
     /// The state it is in now, if that changed; of a new job only its dispatch is taken.
@@ -110,6 +116,27 @@ impl Message for SaveHello {
 pub struct SavePresence(pub Vec<Presence>);
 
 impl Message for SavePresence {
+    type Result = Result<(), WriteError>;
+}
+
+/// Keeps the answer to what was asked under an `Idempotency-Key`; many of these become one statement.
+#[derive(Debug)]
+pub struct SaveAnswer {
+    /// What was asked.
+    pub claim: Claim,
+    /// The answer, sealed.
+    pub answer: Vec<u8>,
+}
+
+impl Message for SaveAnswer {
+    type Result = Result<(), WriteError>;
+}
+
+/// Adds rows to the audit log that go with no change: of what was refused, most of all.
+#[derive(Debug)]
+pub struct SaveRecords(pub Vec<Record>);
+
+impl Message for SaveRecords {
     type Result = Result<(), WriteError>;
 }
 

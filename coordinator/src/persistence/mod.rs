@@ -17,7 +17,7 @@ mod turn;
 
 pub use error::WriteError;
 pub use lock::{CoordinatorLock, LockError};
-pub use messages::{Apart, Drain, Patience, Save, SaveHello, SaveJob, SavePresence, Write};
+pub use messages::{Apart, Drain, Patience, Save, SaveAnswer, SaveHello, SaveJob, SavePresence, SaveRecords, Write};
 pub use requested::{Outcome, Requested};
 
 use crate::db::Database;
@@ -164,6 +164,28 @@ impl Handler<SavePresence> for Persistence {
     fn handle(&mut self, save: SavePresence, context: &mut Self::Context) -> Self::Result {
         let (reply, receiver) = oneshot::channel();
         self.gathered.push_presence(save, reply);
+        self.write_soon(context);
+        answer(receiver)
+    }
+}
+
+impl Handler<SaveAnswer> for Persistence {
+    type Result = Answer<()>;
+
+    fn handle(&mut self, save: SaveAnswer, context: &mut Self::Context) -> Self::Result {
+        let (reply, receiver) = oneshot::channel();
+        self.gathered.push_answer(save, reply);
+        self.write_soon(context);
+        answer(receiver)
+    }
+}
+
+impl Handler<SaveRecords> for Persistence {
+    type Result = Answer<()>;
+
+    fn handle(&mut self, save: SaveRecords, context: &mut Self::Context) -> Self::Result {
+        let (reply, receiver) = oneshot::channel();
+        self.gathered.push_records(save, reply);
         self.write_soon(context);
         answer(receiver)
     }

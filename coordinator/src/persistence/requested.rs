@@ -1,8 +1,7 @@
-//! A write that a REST request asks for. If it changes anything the request is recorded in the same transaction: there is no
-//! change without its record, nor a record without its change.
+//! A write that a REST request asks for. If it changes anything the request is recorded in the same transaction, behind all
+//! changes: there is no change without its record, nor a record without its change.
 
 use super::{Write, WriteError};
-use crate::db::requests;
 use crate::request::{self, Request};
 use diesel::QueryResult;
 use diesel_async::AsyncPgConnection;
@@ -48,10 +47,10 @@ impl<W: Write> Write for Requested<W> {
     type Output = W::Output;
 
     async fn apply(&self, connection: &mut AsyncPgConnection) -> QueryResult<W::Output> {
-        let output = self.write.apply(connection).await?;
-        if let Some(request) = self.request.as_deref().filter(|_| W::is_change(&output)) {
-            requests::record(connection, &[(request, None)]).await?;
-        }
-        Ok(output)
+        self.write.apply(connection).await
+    }
+
+    fn to_record(&self, output: &W::Output) -> Option<&Request> {
+        self.request.as_deref().filter(|_| W::is_change(output))
     }
 }

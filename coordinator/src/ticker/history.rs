@@ -2,8 +2,9 @@
 
 use super::pace::{piece, time_before};
 use crate::config::History;
-use crate::db::history::{ForgetJobs, ForgetLogs, ForgetRuns};
-use crate::db::{audit, operations};
+use crate::db::aged::{Aged, ForgetAged};
+use crate::db::history::{ForgetJobs, ForgetLogs};
+use crate::db::operations;
 use crate::persistence::{Patience, Persistence, Save, Write, WriteError};
 use actix::Addr;
 use fleet_wire::Timestamp;
@@ -35,17 +36,23 @@ async fn forget(persistence: &Addr<Persistence>, keep: &History, now: Timestamp)
         while let Some(last) = batch(persistence, ForgetJobs { ended_before, after }).await? {
             after = Some(last);
         }
-        while batch(persistence, ForgetRuns { due_before: ended_before }).await?.is_some() {}
+        aged(persistence, Aged::Runs, ended_before).await?;
         while batch(persistence, operations::Forget { made_before: ended_before }).await?.is_some() {}
     }
     if let Some(before) = before(keep.audit) {
-        while batch(persistence, audit::Forget { before }).await?.is_some() {}
+        aged(persistence, Aged::Audit, before).await?;
     }
     Ok(())
 }
 
+/// Deletes all that is older.
+pub(super) async fn aged(persistence: &Addr<Persistence>, what: Aged, before: Timestamp) -> Result<(), WriteError> {
+    while batch(persistence, ForgetAged { what, before }).await?.is_some() {}
+    Ok(())
+}
+
 /// Deletes one batch.
-pub(super) async fn batch<T: Send + Sync + 'static, W: Write<Output = Option<T>>>(
+async fn batch<T: Send + Sync + 'static, W: Write<Output = Option<T>>>(
     persistence: &Addr<Persistence>,
     write: W,
 ) -> Result<Option<T>, WriteError> {

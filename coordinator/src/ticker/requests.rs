@@ -1,19 +1,19 @@
 //! What requests leave behind: who used which token, what was refused, and keys whose time is over.
 
-use super::history::batch;
+use super::history::aged;
 use crate::clock;
-use crate::db::{idempotency, tokens};
+use crate::db::aged::Aged;
+use crate::db::tokens;
 use crate::http::idempotency::KEPT;
 use crate::persistence::{Patience, Save, WriteError};
 use crate::services::Services;
 
 /// Writes down what is in memory, and takes out of the ledger what is not needed any more.
 pub(super) async fn pass(services: Services) {
-    services.keys.sweep();
     let outcome = async {
         write_down(&services).await?;
         if let Some(now) = clock::certain() {
-            while batch(&services.persistence, idempotency::Forget { before: now - KEPT }).await?.is_some() {}
+            aged(&services.persistence, Aged::Keys, now - KEPT).await?;
         }
         Ok::<_, WriteError>(())
     };

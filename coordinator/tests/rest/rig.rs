@@ -215,10 +215,14 @@ impl Rig {
         whole
     }
 
+    /// The one `text` that a query gives.
+    pub(crate) async fn one(&self, query: &str) -> String {
+        diesel::sql_query(query).get_result::<Row>(&mut self.reader().await).await.expect("a row").text
+    }
+
     /// The name of the database.
     pub(crate) async fn database_name(&self) -> String {
-        let query = diesel::sql_query("SELECT current_database()::text AS text");
-        query.get_result::<Row>(&mut self.reader().await).await.expect("a name").text
+        self.one("SELECT current_database()::text AS text").await
     }
 
     /// A repository; its id.

@@ -2,7 +2,7 @@
 
 use crate::rig::{Rig, with_rig};
 use chrono::{DateTime, TimeDelta, Utc};
-use fleet_coordinator::db::history::ForgetRuns;
+use fleet_coordinator::db::aged::{Aged, ForgetAged};
 use fleet_coordinator::ticker::{look, set_right};
 use serde_json::{Value, json};
 
@@ -75,7 +75,7 @@ fn old_runs_go_in_batches_and_what_is_not_settled_stays() {
         sql(&rig, "UPDATE runs SET outcome = 'running' WHERE id = (SELECT id FROM runs ORDER BY due_at LIMIT 1)").await;
         let due_before = first + TimeDelta::days(2);
         let mut batches = 1;
-        while rig.write(ForgetRuns { due_before }).await.is_some() {
+        while rig.write(ForgetAged { what: Aged::Runs, before: due_before }).await.is_some() {
             batches += 1;
         }
         assert_eq!(batches, 3, "of 2 * 288 runs, 200 at a time");

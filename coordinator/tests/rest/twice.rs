@@ -2,8 +2,10 @@
 
 use crate::rig::{Rig, with_rig};
 use chrono::{SubsecRound, TimeDelta, Utc};
+use fleet_coordinator::db::aged::{Aged, ForgetAged};
 use fleet_coordinator::db::enrollment::{CreateToken, Enroll, EnrollmentToken};
 use fleet_coordinator::db::json::Json;
+use fleet_coordinator::db::operations::{Change, SaveChange, Tally};
 use fleet_coordinator::db::pauses::{self, Target};
 use fleet_coordinator::db::repositories::{Changed, Deleted};
 use fleet_coordinator::db::schedules::Schedule;
@@ -12,7 +14,9 @@ use fleet_coordinator::db::tokens::{self, ApiToken};
 use fleet_coordinator::db::{hosts, idempotency, repositories, schedules, source_groups};
 use fleet_coordinator::http::idempotency::KEPT;
 use fleet_coordinator::pauses::Pause;
-use fleet_coordinator::persistence::Write;
+use fleet_coordinator::persistence::{SaveAnswer, Write};
+use fleet_coordinator::request::Claim;
+use futures_util::future::join_all;
 use serde_json::json;
 use std::fmt::Debug;
 use uuid::Uuid;
@@ -96,7 +100,7 @@ fn keys_go_when_their_day_is_over() {
              FROM generate_series(1, 500) AS n",
         )
         .await;
-        let forget = idempotency::Forget { before: Utc::now() - KEPT };
+        let forget = ForgetAged { what: Aged::Keys, before: Utc::now() - KEPT };
         assert_eq!(rig.write(forget).await, Some(()), "there may be more");
         assert_eq!(rig.write(forget).await, None);
         let mut reader = rig.reader().await;
@@ -106,6 +110,65 @@ fn keys_go_when_their_day_is_over() {
         }
         let left = rig.whole_database().await.matches("\"claimed_at\"").count();
         assert_eq!(left, 250);
+    });
+}
+
+/// How many statements have written the keys: what one has written has its transaction and its number there.
+const STATEMENTS: &str = "SELECT count(DISTINCT (xmin::text, cmin::text))::text AS text FROM idempotency_keys";
+
+#[test]
+fn answers_of_a_turn_are_kept_in_one_statement() {
+    with_rig(async |rig| {
+        const ANSWERS: u32 = 200;
+        let at = Utc::now().trunc_subsecs(6);
+        let save = |number: u32| {
+            let name = number.to_be_bytes().to_vec();
+            let claim = Claim { name, asked: vec![1], id: Uuid::now_v7(), at, repeated: false };
+            SaveAnswer { claim, answer: vec![2] }
+        };
+        // One of them twice: the later counts.
+        let twice = SaveAnswer { answer: vec![3], ..save(7) };
+        let saves: Vec<SaveAnswer> = (0..ANSWERS).map(save).chain([twice]).collect();
+        let kept = saves.into_iter().map(|save| rig.services.persistence.send(save));
+        for kept in join_all(kept).await {
+            kept.expect("the actor").expect("kept");
+        }
+        let mut reader = rig.reader().await;
+        let found = idempotency::find(&mut reader, &7_u32.to_be_bytes(), at - KEPT).await.expect("read").expect("kept");
+        assert_eq!(found.answer, Some(vec![3]));
+        let statements: usize = rig.one(STATEMENTS).await.parse().expect("a number");
+        assert!(statements < 10, "{statements} statements for {ANSWERS} answers");
+    });
+}
+
+#[test]
+fn a_change_of_an_operation() {
+    with_rig(async |rig| {
+        rig.repository("for-the-dump").await;
+        rig.sql(
+            "INSERT INTO operations (id, kind, request, created_at, jobs, skipped)
+             SELECT ('00000000-0000-0000-0000-00000000000' || n)::uuid, 'check', '{}', now(), 0, 0
+             FROM generate_series(1, 2) AS n",
+        )
+        .await;
+        let at = Utc::now().trunc_subsecs(6);
+        let later = at + TimeDelta::seconds(1);
+        let change = |id: u128, change: &Change, at| SaveChange { id: Uuid::from_u128(id), change: change.clone(), at };
+        let end = Change::End(Tally::default());
+        // Whoever asks first has it done; who asks for the end of what is over changes nothing.
+        for (id, wanted, at, done) in [
+            (1, &Change::Cancel, at, true),
+            (1, &Change::Cancel, later, false),
+            (1, &end, later, true),
+            (2, &end, at, true),
+            (2, &Change::Cancel, later, false),
+            (2, &Change::Halt { reason: "x".to_owned() }, later, false),
+        ] {
+            let saved = twice(&rig, &change(id, wanted, at)).await;
+            assert_eq!(saved.as_ref().map(|(_, changed)| *changed), Some(done), "{id} {wanted:?}");
+            assert_eq!(SaveChange::is_change(&saved), done);
+        }
+        assert_eq!(twice(&rig, &change(3, &Change::Cancel, at)).await, None);
     });
 }
 

@@ -54,10 +54,14 @@ fn no_job() -> Problem {
 /// The job that a path names.
 pub(super) async fn find(services: &Services, id: &str) -> Result<Job, Problem> {
     let id: Uuid = id.parse().map_err(|_| no_job())?;
-    if let Some(job) = services.live.read(id) {
-        return Ok(job);
+    look_up(services, id).await?.ok_or_else(no_job)
+}
+
+async fn look_up(services: &Services, id: Uuid) -> Result<Option<Job>, Problem> {
+    match services.live.read(id) {
+        Some(job) => Ok(Some(job)),
+        None => Ok(services.jobs.get(id).await?),
     }
-    services.jobs.get(id).await?.ok_or_else(no_job)
 }
 
 /// A job; with `wait`, as soon as it is over or the time is up

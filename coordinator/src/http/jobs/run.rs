@@ -1,13 +1,14 @@
 //! `POST /v1/hosts/{id}/jobs`: somebody wants a host to do something.
 
-use super::find;
-use super::view::{JobView, waits_at_agent};
+use super::view::{JobView, in_words, waits_at_agent};
+use super::{find, look_up};
 use crate::db::jobs::{Job, NewJob, Origin};
 use crate::db::planning::Planning;
 use crate::dispatcher::{Submit, Submitted};
 use crate::http::body::Body;
 use crate::http::clock::now;
 use crate::http::failures::dispatched;
+use crate::http::idempotency::gone_since;
 use crate::http::openapi::schemas;
 use crate::http::problem::{FieldError, Problem};
 use crate::http::reach::check_kind;
@@ -106,13 +107,16 @@ pub(super) async fn run(
     let new = plan(kind, &wish, host, repository, groups, cause);
     let new = new.map_err(|objections| Problem::conflicts(fields(objections)))?;
     let Submitted { job, waiting_for } = submit(&services, new.with_id(request::new_id())).await?;
+    let obstacle = waiting_for.map(|obstacle| (job.new.id, obstacle)).into_iter().collect();
+    // It is made: what it waits for is worth no failure.
+    let waiting_for = in_words(&services, obstacle).await.ok().and_then(|mut words| words.remove(&job.new.id));
     accepted(&job, waiting_for)
 }
 
 /// The job that a repeated request has made before a crash.
 async fn made_before(services: &Services) -> Result<Option<Job>, Problem> {
     let Some(id) = request::made_before() else { return Ok(None) };
-    Ok(Some(find(services, &id.to_string()).await?))
+    look_up(services, id).await?.ok_or_else(gone_since).map(Some)
 }
 
 fn accepted(job: &Job, waiting_for: Option<String>) -> Result<HttpResponse, Problem> {

@@ -2,9 +2,11 @@
 
 use crate::db::jobs::Job;
 use crate::dispatcher::Explain;
+use crate::dispatcher::admission::Obstacle;
 use crate::http::failures::in_time;
 use crate::http::openapi::schemas;
 use crate::http::problem::Problem;
+use crate::http::reach::reach;
 use crate::services::Services;
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use fleet_wire::{JobProgress, RawJson, Status, Timestamp};
@@ -126,14 +128,28 @@ pub(super) fn waits_at_agent(job: &Job) -> Option<String> {
     }
 }
 
-/// What the waiting ones of `jobs` wait for, which only the running coordinator knows.
+/// What the waiting ones of `jobs` wait for, which only the running coordinator knows, as the current request may hear of it.
 pub(super) async fn obstacles(services: &Services, jobs: &[Job]) -> Result<HashMap<Uuid, String>, Problem> {
     let waits = |job: &&Job| job.state.status == Status::Queued && job.state.dispatched_at.is_none();
     let waiting: Vec<Uuid> = jobs.iter().filter(waits).map(|job| job.new.id).collect();
     if waiting.is_empty() {
         return Ok(HashMap::new());
     }
-    in_time(async { Ok(services.dispatcher.send(Explain { jobs: waiting }).await?) }).await
+    let found = in_time(async { Ok(services.dispatcher.send(Explain { jobs: waiting }).await?) }).await?;
+    in_words(services, found).await
+}
+
+/// The same of what is known already.
+pub(super) async fn in_words(
+    services: &Services,
+    found: HashMap<Uuid, Obstacle>,
+) -> Result<HashMap<Uuid, String>, Problem> {
+    let reach = match found.values().any(|obstacle| obstacle.host().is_some()) {
+        true => reach(services).await?,
+        false => None,
+    };
+    let sees = |host: Uuid| reach.as_ref().is_none_or(|reach| reach.hosts.contains(&host));
+    Ok(found.into_iter().map(|(job, obstacle)| (job, obstacle.describe(sees))).collect())
 }
 
 /// A job with what only the running coordinator knows.

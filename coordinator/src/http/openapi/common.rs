@@ -201,6 +201,10 @@ fn problems_of(path: &str, method: &str, operation: &Value, is_public: bool) -> 
     if operation.get("requestBody").is_some() {
         problems.extend([400, 413, 422]);
     }
+    if method != "get" {
+        // What is changed is looked at once its body is there.
+        problems.extend([408, 413]);
+    }
     if method == "post" {
         // An Idempotency-Key is wrong, its request is under way, or another had it.
         problems.extend([400, 409, 413, 422]);

@@ -1,0 +1,10 @@
+DROP INDEX operation_skipped_of_host;
+ALTER TABLE operation_skipped DROP COLUMN created_at;
+DROP INDEX jobs_of_host_in_operations;
+DROP INDEX audit_by_outcome;
+DROP INDEX audit_by_end;
+DROP INDEX audit_by_thing;
+DROP INDEX audit_by_token;
+DROP TRIGGER audit_in_turn ON audit;
+DROP FUNCTION audit_in_turn;
+ALTER TABLE audit DROP COLUMN seq;
