@@ -19,6 +19,7 @@ use actix_web::{HttpResponse, web};
 use fleet_wire::{RetentionError, RetentionPolicy, Timestamp, check_group_name};
 use serde::{Deserialize, Serialize};
 use utoipa::{OpenApi, ToSchema};
+use uuid::Uuid;
 
 /// The pause before the first retry unless the group says, in seconds.
 const USUAL_BACKOFF: i64 = 60;
@@ -71,7 +72,7 @@ impl From<Retention> for RetentionPolicy {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = SourceGroupSettings)]
-struct GroupBody {
+pub(super) struct GroupBody {
     #[schema(value_type = Option<schemas::GroupName>)]
     name: Option<String>,
     /// Absolute paths, as the host's system writes them.
@@ -133,14 +134,22 @@ impl From<SourceGroup> for GroupView {
 impl GroupBody {
     /// The row of this group for `host`, if everything in it makes sense.
     fn into_row(self, host: &Host, name: String) -> Result<SourceGroup, Problem> {
+        let mut check = Check::default();
+        let row = self.checked(&mut check, host.id, name);
+        check.done()?;
+        check_system(&host.os, &row.includes.0)?;
+        Ok(row)
+    }
+
+    /// The row of this group, with what is wrong in it noted; whether its paths are those of the host's system is not looked at.
+    pub(super) fn checked(self, check: &mut Check, host_id: Uuid, name: String) -> SourceGroup {
         let retention = self.retention.map(RetentionPolicy::from);
         let excludes = self.excludes.unwrap_or_default();
         let retry_max = self.retry_max.unwrap_or(0);
         let retry_backoff_seconds = self.retry_backoff_seconds.unwrap_or(USUAL_BACKOFF);
 
-        let mut check = Check::default();
-        check_name(&mut check, &name);
-        check_includes(&mut check, &self.includes);
+        check_name(check, &name);
+        check_includes(check, &self.includes);
         for (index, exclude) in excludes.iter().enumerate() {
             check.filled(&format!("/excludes/{index}"), exclude, LINE);
         }
@@ -148,7 +157,7 @@ impl GroupBody {
             check.wrong("/excludes", format!("may have {MOST_PATHS} patterns"));
         }
         if let Some(policy) = &retention {
-            check_retention(&mut check, policy);
+            check_retention(check, policy);
         }
         check.number("/retry_max", retry_max, 0..=MOST_RETRIES);
         check.number("/retry_backoff_seconds", retry_backoff_seconds, 0..=LONGEST_BACKOFF);
@@ -157,12 +166,10 @@ impl GroupBody {
         }
         check.short("/pre_hook", self.pre_hook.as_deref().unwrap_or_default(), HOOK);
         check.short("/post_hook", self.post_hook.as_deref().unwrap_or_default(), HOOK);
-        check.done()?;
-        check_system(&host.os, &self.includes)?;
 
         let now = now();
-        Ok(SourceGroup {
-            host_id: host.id,
+        SourceGroup {
+            host_id,
             name,
             includes: Json(self.includes),
             excludes: Json(excludes),
@@ -174,7 +181,7 @@ impl GroupBody {
             created_at: now,
             updated_at: now,
             rpo_seconds: self.rpo_seconds,
-        })
+        }
     }
 }
 
