@@ -28,12 +28,17 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
     }
 }
 
-pub(super) async fn collect(mut payload: Payload) -> Result<Vec<u8>, Problem> {
+pub(super) async fn collect(payload: Payload) -> Result<Vec<u8>, Problem> {
+    collect_up_to(payload, LIMIT).await
+}
+
+/// The same, up to `limit` bytes.
+pub(super) async fn collect_up_to(mut payload: Payload, limit: usize) -> Result<Vec<u8>, Problem> {
     let mut bytes = Vec::new();
     while let Some(chunk) = payload.next().await {
         let chunk: web::Bytes = chunk.map_err(|error| malformed(format!("the body breaks off: {error}")))?;
-        if bytes.len() + chunk.len() > LIMIT {
-            return Err(Problem::too_large(LIMIT));
+        if bytes.len() + chunk.len() > limit {
+            return Err(Problem::too_large(limit));
         }
         bytes.extend_from_slice(&chunk);
     }
@@ -48,17 +53,22 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let bytes = if bytes.trim_ascii().is_empty() { b"{}" } else { bytes };
     refuse_nul(bytes)?;
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let pointer = pointer(error.path());
-        let error = error.into_inner();
-        match error.classify() {
-            Category::Data => Problem::invalid(vec![complaint(pointer, &error.to_string())]),
+    let value =
+        serde_path_to_error::deserialize(&mut deserializer).map_err(|error| match error.inner().classify() {
+            Category::Data => Problem::invalid(vec![told(&error)]),
             // What the parser says of the syntax quotes nothing.
-            _ => Problem::malformed(vec![FieldError::new(pointer, format!("this is no JSON: {error}"))]),
-        }
-    })?;
+            _ => {
+                let detail = format!("this is no JSON: {}", error.inner());
+                Problem::malformed(vec![FieldError::new(pointer(error.path()), detail)])
+            }
+        })?;
     deserializer.end().map_err(|error| malformed(format!("this is no JSON: {error}")))?;
     Ok(value)
+}
+
+/// What is wrong with data that is JSON.
+pub(super) fn told(error: &serde_path_to_error::Error<serde_json::Error>) -> FieldError {
+    complaint(pointer(error.path()), &error.inner().to_string())
 }
 
 /// NUL, which PostgreSQL can't store, is refused wherever it stands.
@@ -74,7 +84,8 @@ fn refuse_nul(bytes: &[u8]) -> Result<(), Problem> {
     if errors.is_empty() { Ok(()) } else { Err(Problem::invalid(errors)) }
 }
 
-fn find_nul(value: &Value, pointer: String, errors: &mut Vec<FieldError>) {
+/// Notes where there is NUL.
+pub(super) fn find_nul(value: &Value, pointer: String, errors: &mut Vec<FieldError>) {
     const DETAIL: &str = "can't hold NUL (U+0000)";
     match value {
         Value::String(text) if text.contains('\0') => errors.push(FieldError::new(pointer, DETAIL)),

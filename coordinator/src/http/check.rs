@@ -26,7 +26,12 @@ pub struct Check {
 impl Check {
     /// Notes that something is wrong at `pointer`.
     pub fn wrong(&mut self, pointer: &str, detail: impl Into<String>) {
-        self.errors.push(FieldError::new(format!("{}{pointer}", self.under), detail));
+        self.errors.push(FieldError::new(self.place(pointer), detail));
+    }
+
+    /// A pointer from the top of the body.
+    pub fn place(&self, pointer: &str) -> String {
+        format!("{}{pointer}", self.under)
     }
 
     /// Has `check` look at a part of the body: its pointers are those behind `pointer`.

@@ -40,6 +40,7 @@ enum Kind {
     MethodNotAllowed,
     Conflict,
     InProgress,
+    PreconditionFailed,
     TooLarge,
     Invalid,
     KeyReused,
@@ -49,7 +50,7 @@ enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Malformed,
         Self::Unauthorized,
         Self::TokenRefused,
@@ -58,6 +59,7 @@ impl Kind {
         Self::MethodNotAllowed,
         Self::Conflict,
         Self::InProgress,
+        Self::PreconditionFailed,
         Self::TooLarge,
         Self::Invalid,
         Self::KeyReused,
@@ -77,6 +79,9 @@ impl Kind {
             Self::MethodNotAllowed => ("method-not-allowed", "That can't be done here", StatusCode::METHOD_NOT_ALLOWED),
             Self::Conflict => ("conflict", "It would conflict with what is there", StatusCode::CONFLICT),
             Self::InProgress => ("in-progress", "The same request is under way", StatusCode::CONFLICT),
+            Self::PreconditionFailed => {
+                ("precondition-failed", "It is not any more as it was seen", StatusCode::PRECONDITION_FAILED)
+            }
             Self::TooLarge => ("too-large", "The request is too large", StatusCode::PAYLOAD_TOO_LARGE),
             Self::Invalid => ("invalid", "The request can't be carried out", StatusCode::UNPROCESSABLE_ENTITY),
             Self::KeyReused => {
@@ -180,6 +185,11 @@ impl Problem {
     /// 413: the body has more than `limit` bytes.
     pub fn too_large(limit: usize) -> Self {
         Self::new(Kind::TooLarge, format!("the body may have {limit} bytes"))
+    }
+
+    /// 412: what there is has changed since the client has seen it.
+    pub fn precondition_failed(detail: impl Into<String>) -> Self {
+        Self::new(Kind::PreconditionFailed, detail)
     }
 
     /// 422: it could be read, but these fields make no sense.

@@ -13,6 +13,7 @@ use super::reach::reach;
 use super::repository_health::{self, Health};
 use super::repository_url;
 use super::routes::resource;
+use crate::db::json::Json;
 use crate::db::pauses::Target;
 use crate::db::repositories::{self, Change, Changed, Changes, Create, Delete, Deleted, Repository, SecretColumn};
 use crate::dispatcher::LimitBackups;
@@ -330,6 +331,7 @@ async fn create(services: web::Data<Services>, Body(new): Body<NewRepository>) -
         forget_max_snapshots: None,
         forget_max_share: None,
         max_backups: changes.max_backups.flatten(),
+        secret_sources: Json::default(),
         created_at: now,
         updated_at: now,
     };

@@ -70,6 +70,8 @@ pub(super) struct ScheduleBody {
 #[schema(as = Schedule)]
 struct ScheduleView {
     id: Uuid,
+    /// What the document of the fleet calls it.
+    name: Option<String>,
     cron: String,
     timezone: String,
     enabled: bool,
@@ -89,6 +91,7 @@ impl From<Schedule> for ScheduleView {
         let next_runs = timetable.iter().flat_map(|timetable| timetable.after(now()).take(NEXT_RUNS)).collect();
         Self {
             id: row.id,
+            name: row.name,
             cron: row.cron,
             timezone: row.timezone,
             enabled: row.enabled,
@@ -150,6 +153,7 @@ impl ScheduleBody {
             created_at: now,
             updated_at: now,
             deleted_at: None,
+            name: None,
         }
     }
 }

@@ -13,6 +13,7 @@ use super::routes::resource;
 use crate::db::hosts::Host;
 use crate::db::json::Json;
 use crate::db::source_groups::{self, Delete, Deleted, Put, SourceGroup, Stored};
+use crate::paths::is_absolute;
 use crate::services::Services;
 use actix_web::http::header::LOCATION;
 use actix_web::{HttpResponse, web};
@@ -219,14 +220,6 @@ fn check_system(os: &str, includes: &[String]) -> Result<(), Problem> {
     if errors.is_empty() { Ok(()) } else { Err(Problem::conflicts(errors)) }
 }
 
-fn is_absolute(os: &str, path: &str) -> bool {
-    if os != "windows" {
-        return path.starts_with('/');
-    }
-    let drive = path.as_bytes();
-    path.starts_with("\\\\") || matches!(drive, [letter, b':', b'\\' | b'/', ..] if letter.is_ascii_alphabetic())
-}
-
 fn check_retention(check: &mut Check, policy: &RetentionPolicy) {
     match policy.check() {
         Ok(()) => {}
@@ -364,17 +357,6 @@ async fn delete(services: web::Data<Services>, path: web::Path<(String, String)>
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn absolute_is_what_the_hosts_system_calls_so() {
-        assert!(is_absolute("linux", "/etc") && !is_absolute("linux", "etc") && !is_absolute("linux", "C:\\x"));
-        for path in ["C:\\x", "c:/x", "\\\\server\\share"] {
-            assert!(is_absolute("windows", path), "{path}");
-        }
-        for path in ["/etc", "C:", "C:x", "é:\\x", "x"] {
-            assert!(!is_absolute("windows", path), "{path}");
-        }
-    }
 
     #[test]
     fn any_name_is_one_segment() {
