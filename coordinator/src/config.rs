@@ -66,6 +66,28 @@ pub struct Config {
     /// How repositories are maintained.
     #[command(flatten)]
     pub maintenance: Maintenance,
+
+    /// Where secrets are that the document of the fleet names.
+    #[command(flatten)]
+    pub secrets: SecretSources,
+}
+
+/// Where secrets are that the document of the fleet names. Nothing else is read for it.
+#[derive(Clone, Debug, Default, Args)]
+pub struct SecretSources {
+    /// The folder of files that a repository's secrets may be read from ({file: PATH}). Without it none are.
+    #[arg(long = "secrets-dir", env = "FLEET_SECRETS_DIR", value_name = "FOLDER")]
+    pub directory: Option<PathBuf>,
+
+    /// What the names of variables begin with that a repository's secrets may be read from ({env: NAME}). If it is empty
+    /// none are.
+    #[arg(
+        long = "secrets-env-prefix",
+        env = "FLEET_SECRETS_ENV_PREFIX",
+        value_name = "PREFIX",
+        default_value = "FLEET_SECRET_"
+    )]
+    pub prefix: String,
 }
 
 /// How repositories are maintained. Each is given in seconds, or with a unit.

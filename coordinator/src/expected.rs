@@ -56,6 +56,7 @@ mod tests {
             created_at: at("2026-03-01T00:00:00Z"),
             updated_at: at("2026-03-01T00:00:00Z"),
             deleted_at: None,
+            name: None,
         }
     }
 

@@ -113,6 +113,7 @@ mod tests {
             created_at: now(),
             updated_at: now(),
             deleted_at: None,
+            name: None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::audit::Unrecorded;
 use crate::board::Board;
-use crate::config::{Deadlines, Leases, Maintenance};
+use crate::config::{Deadlines, Leases, Maintenance, SecretSources};
 use crate::db::jobs::Job;
 use crate::db::lookup::Lookup;
 use crate::db::tokens::ApiToken;
@@ -60,6 +60,8 @@ pub struct Services {
     pub unrecorded: Arc<Unrecorded>,
     /// What is under way under an `Idempotency-Key`.
     pub keys: Arc<Keys>,
+    /// Where secrets are that the document of the fleet names.
+    pub secrets: Arc<SecretSources>,
 }
 
 /// What must be known of the ledger before the first lease is given and the first request is answered.
@@ -84,6 +86,8 @@ pub struct Rules {
     pub maintenance: Maintenance,
     /// How jobs share repositories.
     pub leases: Leases,
+    /// Where secrets are that the document of the fleet names.
+    pub secrets: SecretSources,
 }
 
 impl Services {
@@ -96,7 +100,7 @@ impl Services {
         admin: &Secret,
         rules: Rules,
     ) -> Self {
-        let Rules { deadlines, maintenance, leases } = rules;
+        let Rules { deadlines, maintenance, leases, secrets } = rules;
         let registry = Registry::default().start();
         let (board, live) = (Arc::new(Board::default()), Arc::new(LiveJobs::default()));
         let operations = Arc::new(OpenOperations::default());
@@ -132,6 +136,7 @@ impl Services {
             api_tokens: Arc::new(Tokens::new(hash_token(admin.expose()), api_tokens)),
             unrecorded: Arc::default(),
             keys: Arc::default(),
+            secrets: Arc::new(secrets),
         }
     }
 }

@@ -82,6 +82,20 @@ impl Api {
         body: Option<&Value>,
         headers: &[(&str, &str)],
     ) -> Result<Reply, Failure> {
+        self.send(method, path, body.map(|body| ("application/json", body.to_string())), headers)
+    }
+
+    /// One request with a body of any type: (content type, text).
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub fn send(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<(&str, String)>,
+        headers: &[(&str, &str)],
+    ) -> Result<Reply, Failure> {
         let mut request = http::Request::builder().method(method).uri(format!("{}{path}", self.base));
         request = request.header("Authorization", format!("Bearer {}", self.token));
         for (name, value) in headers {
@@ -89,8 +103,8 @@ impl Api {
         }
         let what = || format!("{method} {path}");
         let mut response = match body {
-            Some(body) => {
-                let request = request.header("Content-Type", "application/json").body(body.to_string())?;
+            Some((content_type, text)) => {
+                let request = request.header("Content-Type", content_type).body(text)?;
                 self.http.run(request).context(what())?
             }
             None => self.http.run(request.body(())?).context(what())?,

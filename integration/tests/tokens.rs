@@ -61,6 +61,8 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("DELETE", "pause", "oa"),
     ("GET", "pauses", "roa"),
     ("GET", "overdue", "roa"),
+    ("GET", "fleet", "roa"),
+    ("PUT", "fleet", "a"),
     ("POST", "enrollment-tokens", "a"),
     ("POST", "tokens", "a"),
     ("GET", "tokens", "a"),

@@ -6,6 +6,7 @@ pub mod audit;
 pub mod compaction;
 pub mod enrollment;
 mod error;
+pub mod fleet;
 pub mod greetings;
 pub mod history;
 pub mod hosts;

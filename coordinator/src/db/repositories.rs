@@ -2,18 +2,22 @@
 
 use super::hosts;
 use super::jobs::OPEN;
+use super::json::Json;
 use super::schema::{hosts as host_rows, jobs, repositories, runs};
+use crate::fleet::sources::Source;
 use crate::persistence::Write;
 use crate::vault::{Place, UnsealError, Vault};
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use fleet_wire::{Secret, Timestamp};
-use std::collections::HashMap;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use uuid::Uuid;
 
 /// The columns that hold sealed secrets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[allow(missing_docs, reason = "the columns")]
 pub enum SecretColumn {
     Password,
@@ -22,7 +26,13 @@ pub enum SecretColumn {
     AdminCredential,
 }
 
+/// Where secrets come from. One that was set over REST is not in it.
+pub type SecretSources = BTreeMap<SecretColumn, Source>;
+
 impl SecretColumn {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Password, Self::Credential, Self::AdminPassword, Self::AdminCredential];
+
     /// Where the vault seals the secret of repository `id` in this column.
     pub fn place(self, id: Uuid) -> Place<'static> {
         let column = match self {
@@ -60,6 +70,7 @@ pub struct Repository {
     pub updated_at: Timestamp,
     /// How many backups may be out at once, if it has a limit of its own.
     pub max_backups: Option<i64>,
+    pub secret_sources: Json<SecretSources>,
 }
 
 impl Repository {
@@ -99,6 +110,7 @@ impl Repository {
             forget_max_snapshots: None,
             forget_max_share: None,
             max_backups: None,
+            secret_sources: Json::default(),
             created_at: Timestamp::UNIX_EPOCH,
             updated_at: Timestamp::UNIX_EPOCH,
         }
@@ -194,9 +206,22 @@ pub struct Changes {
     pub append_only: Option<bool>,
     pub max_backups: Option<Option<i64>>,
     pub updated_at: Option<Timestamp>,
+    /// Absent: those of the secrets that are changed are forgotten.
+    pub secret_sources: Option<Json<SecretSources>>,
 }
 
 impl Changes {
+    /// Where the secrets come from once these changes are made.
+    fn sources_after(&self, before: &SecretSources) -> SecretSources {
+        let changed = |column: &SecretColumn| match column {
+            SecretColumn::Password => self.password.is_some(),
+            SecretColumn::Credential => self.credential.is_some(),
+            SecretColumn::AdminPassword => self.admin_password.is_some(),
+            SecretColumn::AdminCredential => self.admin_credential.is_some(),
+        };
+        before.iter().filter(|(column, _)| !changed(column)).map(|(column, source)| (*column, source.clone())).collect()
+    }
+
     /// Takes the admin credential away, whatever there is of it.
     #[must_use]
     pub fn without_admin(self) -> Self {
@@ -245,8 +270,10 @@ impl Write for Change {
         let after = if self.changes == Changes::default() {
             before.clone()
         } else {
+            let sources = || Json(self.changes.sources_after(&before.secret_sources.0));
+            let secret_sources = Some(self.changes.secret_sources.clone().unwrap_or_else(sources));
             diesel::update(repositories::table.find(self.id))
-                .set(&self.changes)
+                .set(&Changes { secret_sources, ..self.changes.clone() })
                 .returning(Repository::as_returning())
                 .get_result(connection)
                 .await?

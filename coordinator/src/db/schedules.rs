@@ -39,6 +39,7 @@ pub struct Schedule {
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     pub deleted_at: Option<Timestamp>,
+    pub name: Option<String>,
 }
 
 /// One schedule of a host.
@@ -254,6 +255,7 @@ impl Write for Put {
             }
             Some(before) => {
                 row.created_at = before.created_at;
+                row.name.clone_from(&before.name);
                 expect_until(connection, &before, row.updated_at).await?;
             }
         }

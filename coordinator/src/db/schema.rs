@@ -218,6 +218,7 @@ diesel::table! {
         forget_max_snapshots -> Nullable<Int8>,
         forget_max_share -> Nullable<Float8>,
         max_backups -> Nullable<Int8>,
+        secret_sources -> Jsonb,
     }
 }
 
@@ -266,6 +267,7 @@ diesel::table! {
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
         deleted_at -> Nullable<Timestamptz>,
+        name -> Nullable<Text>,
     }
 }
 

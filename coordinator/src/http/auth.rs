@@ -2,6 +2,7 @@
 //! its body may come slowly, and the token may end meanwhile.
 
 use super::body;
+use super::fleet;
 use super::problem::Problem;
 use super::reach;
 use crate::access::{allows, class};
@@ -46,7 +47,8 @@ async fn check(request: &mut ServiceRequest) -> Result<Arc<Token>, Problem> {
         )));
     }
     if *request.method() != Method::GET {
-        let body = body::collect(request.take_payload());
+        let limit = if path == "fleet" { fleet::LARGEST } else { body::LIMIT };
+        let body = body::collect_up_to(limit, request.take_payload());
         let body = tokio::select! {
             biased;
             body = body => body?,

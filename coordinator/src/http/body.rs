@@ -36,20 +36,25 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
 /// # Errors
 /// It is too large, comes too slowly, or breaks off.
 pub(super) async fn collect(payload: Payload) -> Result<web::Bytes, Problem> {
-    collect_within(TIME_LIMIT, payload).await
+    collect_up_to(LIMIT, payload).await
 }
 
-async fn collect_within(limit: Duration, payload: Payload) -> Result<web::Bytes, Problem> {
-    tokio::time::timeout(limit, gather(payload)).await.unwrap_or_else(|_| Err(Problem::too_slow(limit)))
+/// The same, up to `limit` bytes.
+pub(super) async fn collect_up_to(limit: usize, payload: Payload) -> Result<web::Bytes, Problem> {
+    collect_within(TIME_LIMIT, limit, payload).await
 }
 
-async fn gather(mut payload: Payload) -> Result<web::Bytes, Problem> {
+async fn collect_within(time: Duration, limit: usize, payload: Payload) -> Result<web::Bytes, Problem> {
+    tokio::time::timeout(time, gather(limit, payload)).await.unwrap_or_else(|_| Err(Problem::too_slow(time)))
+}
+
+async fn gather(limit: usize, mut payload: Payload) -> Result<web::Bytes, Problem> {
     let mut first = web::Bytes::new();
     let mut all = web::BytesMut::new();
     while let Some(chunk) = payload.next().await {
         let chunk: web::Bytes = chunk.map_err(|error| malformed(format!("the body breaks off: {error}")))?;
-        if first.len().max(all.len()) + chunk.len() > LIMIT {
-            return Err(Problem::too_large(LIMIT));
+        if first.len().max(all.len()) + chunk.len() > limit {
+            return Err(Problem::too_large(limit));
         }
         if first.is_empty() {
             first = chunk;
@@ -71,17 +76,22 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let bytes = if bytes.trim_ascii().is_empty() { b"{}" } else { bytes };
     refuse_nul(bytes)?;
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let pointer = pointer(error.path());
-        let error = error.into_inner();
-        match error.classify() {
-            Category::Data => Problem::invalid(vec![complaint(pointer, &error.to_string())]),
+    let value =
+        serde_path_to_error::deserialize(&mut deserializer).map_err(|error| match error.inner().classify() {
+            Category::Data => Problem::invalid(vec![told(&error)]),
             // What the parser says of the syntax quotes nothing.
-            _ => Problem::malformed(vec![FieldError::new(pointer, format!("this is no JSON: {error}"))]),
-        }
-    })?;
+            _ => {
+                let detail = format!("this is no JSON: {}", error.inner());
+                Problem::malformed(vec![FieldError::new(pointer(error.path()), detail)])
+            }
+        })?;
     deserializer.end().map_err(|error| malformed(format!("this is no JSON: {error}")))?;
     Ok(value)
+}
+
+/// What is wrong with data that is JSON.
+pub(super) fn told(error: &serde_path_to_error::Error<serde_json::Error>) -> FieldError {
+    complaint(pointer(error.path()), &error.inner().to_string())
 }
 
 /// NUL, which PostgreSQL can't store, is refused wherever it stands.
@@ -97,7 +107,8 @@ fn refuse_nul(bytes: &[u8]) -> Result<(), Problem> {
     if errors.is_empty() { Ok(()) } else { Err(Problem::invalid(errors)) }
 }
 
-fn find_nul(value: &Value, pointer: String, errors: &mut Vec<FieldError>) {
+/// Notes where there is NUL.
+pub(super) fn find_nul(value: &Value, pointer: String, errors: &mut Vec<FieldError>) {
     const DETAIL: &str = "can't hold NUL (U+0000)";
     match value {
         Value::String(text) if text.contains('\0') => errors.push(FieldError::new(pointer, DETAIL)),
@@ -252,7 +263,7 @@ mod tests {
         }
         // It trickles, and never ends.
         let trickle = pieces(&["{"]).chain(stream::pending()).boxed_local();
-        let slow = collect_within(Duration::from_millis(20), Payload::Stream { payload: trickle }).await;
+        let slow = collect_within(Duration::from_millis(20), LIMIT, Payload::Stream { payload: trickle }).await;
         assert_eq!(slow.expect_err("too slow").status_code(), 408);
     }
 

@@ -17,12 +17,30 @@ pub const HIGHEST_CAP: i64 = 1 << 40;
 
 /// What is wrong with a body, field by field.
 #[derive(Debug, Default)]
-pub struct Check(Vec<FieldError>);
+pub struct Check {
+    errors: Vec<FieldError>,
+    /// Where in the body that stands which is looked at.
+    under: String,
+}
 
 impl Check {
     /// Notes that something is wrong at `pointer`.
     pub fn wrong(&mut self, pointer: &str, detail: impl Into<String>) {
-        self.0.push(FieldError::new(pointer, detail));
+        self.errors.push(FieldError::new(self.place(pointer), detail));
+    }
+
+    /// A pointer from the top of the body.
+    pub fn place(&self, pointer: &str) -> String {
+        format!("{}{pointer}", self.under)
+    }
+
+    /// Has `check` look at a part of the body: its pointers are those behind `pointer`.
+    pub fn within<T>(&mut self, pointer: &str, check: impl FnOnce(&mut Self) -> T) -> T {
+        let outer = self.under.len();
+        self.under.push_str(pointer);
+        let found = check(self);
+        self.under.truncate(outer);
+        found
     }
 
     /// Nothing, if nothing was wrong.
@@ -30,7 +48,7 @@ impl Check {
     /// # Errors
     /// 422 with everything that was.
     pub fn done(self) -> Result<(), Problem> {
-        if self.0.is_empty() { Ok(()) } else { Err(Problem::invalid(self.0)) }
+        if self.errors.is_empty() { Ok(()) } else { Err(Problem::invalid(self.errors)) }
     }
 
     /// A text of 1 to `longest` characters.
@@ -131,6 +149,19 @@ mod tests {
         let problem = check.done().expect_err("wrong");
         let pointers: Vec<_> = problem.errors().iter().map(|error| error.pointer.as_str()).collect();
         assert_eq!(pointers, ["/a", "/b", "/c", "/d", "/e/a=b"]);
+    }
+
+    #[test]
+    fn parts_of_a_body_are_pointed_at_from_its_top() {
+        let mut check = Check::default();
+        check.within("/a", |check| {
+            check.within("/0", |check| check.wrong("/b", "is bad"));
+            check.wrong("/c", "is bad");
+        });
+        check.wrong("/d", "is bad");
+        let problem = check.done().expect_err("wrong");
+        let pointers: Vec<_> = problem.errors().iter().map(|error| error.pointer.as_str()).collect();
+        assert_eq!(pointers, ["/a/0/b", "/a/c", "/d"]);
     }
 
     #[test]

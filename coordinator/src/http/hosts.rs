@@ -167,34 +167,41 @@ async fn get(services: web::Data<Services>, id: web::Path<String>) -> Result<Htt
 /// What is left out stays as it is.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct HostPatch {
+pub(super) struct HostPatch {
     /// All of its labels.
     #[serde(default)]
     #[schema(value_type = Option<schemas::Labels>)]
-    labels: Patch<BTreeMap<String, String>>,
+    pub(super) labels: Patch<BTreeMap<String, String>>,
     #[serde(default)]
     #[schema(value_type = Option<Uuid>)]
-    repository_id: Patch<String>,
+    pub(super) repository_id: Patch<String>,
     #[serde(default)]
     #[schema(value_type = Option<schemas::ShortText>)]
-    hook_shell: Patch<String>,
+    pub(super) hook_shell: Patch<String>,
     #[serde(default)]
     #[schema(value_type = Option<schemas::Hook>)]
-    pre_hook: Patch<String>,
+    pub(super) pre_hook: Patch<String>,
     #[serde(default)]
     #[schema(value_type = Option<schemas::Hook>)]
-    post_hook: Patch<String>,
+    pub(super) post_hook: Patch<String>,
     #[serde(default)]
     #[schema(value_type = Option<schemas::Kbps>)]
-    bandwidth_up_kbps: Patch<i64>,
+    pub(super) bandwidth_up_kbps: Patch<i64>,
     #[serde(default)]
     #[schema(value_type = Option<schemas::Kbps>)]
-    bandwidth_down_kbps: Patch<i64>,
+    pub(super) bandwidth_down_kbps: Patch<i64>,
 }
 
 impl HostPatch {
     fn into_changes(self) -> Result<Changes, Problem> {
         let mut check = Check::default();
+        let changes = self.checked(&mut check);
+        check.done()?;
+        Ok(changes)
+    }
+
+    /// What is to be changed, with what is wrong in it noted.
+    pub(super) fn checked(self, check: &mut Check) -> Changes {
         let labels = self.labels.into_change().map(Option::unwrap_or_default);
         check.labels("/labels", labels.as_ref().unwrap_or(&BTreeMap::new()));
         let repository_id = self.repository_id.into_change().map(|id| {
@@ -216,8 +223,7 @@ impl HostPatch {
         };
         let bandwidth_up_kbps = cap("/bandwidth_up_kbps", self.bandwidth_up_kbps);
         let bandwidth_down_kbps = cap("/bandwidth_down_kbps", self.bandwidth_down_kbps);
-        check.done()?;
-        Ok(Changes {
+        Changes {
             labels: labels.map(Json),
             repository_id,
             hook_shell,
@@ -225,7 +231,7 @@ impl HostPatch {
             post_hook,
             bandwidth_up_kbps,
             bandwidth_down_kbps,
-        })
+        }
     }
 }
 

@@ -62,7 +62,7 @@ struct LimitBody {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = MaintenanceSettings)]
-struct MaintenanceBody {
+pub(super) struct MaintenanceBody {
     #[schema(value_type = Option<EntrySettings>)]
     forget: Option<EntryBody>,
     #[schema(value_type = Option<EntrySettings>)]
@@ -144,14 +144,21 @@ impl MaintenanceView {
 
 impl MaintenanceBody {
     fn into_put(self, repository_id: Uuid) -> Result<Put, Problem> {
+        let mut check = Check::default();
+        let put = self.checked(&mut check, repository_id);
+        check.done()?;
+        Ok(put)
+    }
+
+    /// What is to be stored, with what is wrong in it noted.
+    pub(super) fn checked(self, check: &mut Check, repository_id: Uuid) -> Put {
         let at = now();
         let timezone = self.timezone.unwrap_or_else(|| UTC.to_owned());
-        let mut check = Check::default();
         let mut entries = Vec::new();
         for (kind, body) in [(Kind::Forget, self.forget), (Kind::Prune, self.prune), (Kind::Check, self.check)] {
             let Some(body) = body else { continue };
-            let timetable = timetable(&mut check, &format!("/{kind}"), &body.cron, &timezone);
-            check_subset(&mut check, kind, body.subset.as_deref());
+            let timetable = timetable(check, &format!("/{kind}"), &body.cron, &timezone);
+            check_subset(check, kind, body.subset.as_deref());
             let enabled = body.enabled.unwrap_or(true);
             entries.push(Entry {
                 repository_id,
@@ -175,9 +182,8 @@ impl MaintenanceBody {
         if let Err(why) = limit.check() {
             check.wrong("/forget_limit", why);
         }
-        check.done()?;
         let (forget_max_snapshots, forget_max_share) = (limit.snapshots, limit.share);
-        Ok(Put { repository_id, entries, rules: Rules { runner_host_id, forget_max_snapshots, forget_max_share }, at })
+        Put { repository_id, entries, rules: Rules { runner_host_id, forget_max_snapshots, forget_max_share }, at }
     }
 }
 

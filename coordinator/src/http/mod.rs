@@ -9,6 +9,7 @@ pub mod check;
 pub mod clock;
 pub mod enrollment;
 pub mod failures;
+pub mod fleet;
 pub mod health;
 pub mod hosts;
 pub mod idempotency;
@@ -83,6 +84,7 @@ fn configure_with_token(config: &mut web::ServiceConfig) {
     source_groups::configure(config);
     schedules::configure(config);
     maintenance::configure(config);
+    fleet::configure(config);
     runs::configure(config);
     pauses::configure(config);
     snapshots::configure(config);

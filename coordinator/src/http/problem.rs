@@ -42,6 +42,7 @@ enum Kind {
     Conflict,
     InProgress,
     TooSlow,
+    PreconditionFailed,
     TooLarge,
     Invalid,
     KeyReused,
@@ -51,7 +52,7 @@ enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::Malformed,
         Self::Unauthorized,
         Self::TokenRefused,
@@ -61,6 +62,7 @@ impl Kind {
         Self::Conflict,
         Self::InProgress,
         Self::TooSlow,
+        Self::PreconditionFailed,
         Self::TooLarge,
         Self::Invalid,
         Self::KeyReused,
@@ -81,6 +83,9 @@ impl Kind {
             Self::Conflict => ("conflict", "It would conflict with what is there", StatusCode::CONFLICT),
             Self::InProgress => ("in-progress", "The same request is under way", StatusCode::CONFLICT),
             Self::TooSlow => ("too-slow", "The request came too slowly", StatusCode::REQUEST_TIMEOUT),
+            Self::PreconditionFailed => {
+                ("precondition-failed", "It is not any more as it was seen", StatusCode::PRECONDITION_FAILED)
+            }
             Self::TooLarge => ("too-large", "The request is too large", StatusCode::PAYLOAD_TOO_LARGE),
             Self::Invalid => ("invalid", "The request can't be carried out", StatusCode::UNPROCESSABLE_ENTITY),
             Self::KeyReused => {
@@ -189,6 +194,11 @@ impl Problem {
     /// 413: the body has more than `limit` bytes.
     pub fn too_large(limit: usize) -> Self {
         Self::new(Kind::TooLarge, format!("the body may have {limit} bytes"))
+    }
+
+    /// 412: what there is has changed since the client has seen it.
+    pub fn precondition_failed(detail: impl Into<String>) -> Self {
+        Self::new(Kind::PreconditionFailed, detail)
     }
 
     /// 422: it could be read, but these fields make no sense.

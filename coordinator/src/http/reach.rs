@@ -28,6 +28,8 @@ enum About {
     Many,
     /// All hosts.
     Fleet,
+    /// What all hosts are made of, which is shown only whole.
+    Whole,
     /// What belongs to hosts.
     One(Thing),
     /// Something whose id is none.
@@ -42,6 +44,7 @@ fn about(path: &str) -> About {
         ["repositories", id, ..] => (id, Thing::Repository),
         ["operations", id, ..] => (id, Thing::Operation),
         ["pause", ..] => return About::Fleet,
+        ["fleet", ..] => return About::Whole,
         _ => return About::Many,
     };
     id.parse().map_or(About::Nothing, |id| About::One(of(id)))
@@ -56,7 +59,7 @@ pub(super) async fn check(services: &Services, limit: &Labels, method: &Method, 
     let thing = match about(path) {
         About::Many => return Ok(()),
         About::Fleet if reads => return Ok(()),
-        About::Fleet => return Err(others()),
+        About::Fleet | About::Whole => return Err(others()),
         About::Nothing => return Err(unseen()),
         About::One(thing) => thing,
     };
@@ -107,6 +110,7 @@ mod tests {
             (format!("operations/{id}/cancel"), About::One(Thing::Operation(id))),
             ("hosts/x".to_owned(), About::Nothing),
             ("pause".to_owned(), About::Fleet),
+            ("fleet".to_owned(), About::Whole),
             ("pauses".to_owned(), About::Many),
             ("jobs".to_owned(), About::Many),
         ];

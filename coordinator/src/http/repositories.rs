@@ -14,6 +14,7 @@ use super::reach::reach;
 use super::repository_health::{self, Health};
 use super::repository_url;
 use super::routes::resource;
+use crate::db::json::Json;
 use crate::db::pauses::Target;
 use crate::db::repositories::{self, Change, Changed, Changes, Create, Delete, Deleted, Repository, SecretColumn};
 use crate::dispatcher::LimitBackups;
@@ -136,49 +137,49 @@ struct NewRepository {
 /// What is left out stays as it is.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct RepositoryPatch {
+pub(super) struct RepositoryPatch {
     #[serde(default)]
     #[schema(value_type = schemas::Name)]
-    name: Patch<String>,
+    pub(super) name: Patch<String>,
     #[serde(default)]
     #[schema(value_type = schemas::RepositoryUrl)]
-    url: Patch<String>,
+    pub(super) url: Patch<String>,
     #[serde(default)]
     #[schema(value_type = schemas::SecretLine)]
-    password: Patch<Secret>,
+    pub(super) password: Patch<Secret>,
     #[serde(default)]
     #[schema(value_type = Option<schemas::Username>)]
-    username: Patch<String>,
+    pub(super) username: Patch<String>,
     #[serde(default)]
     #[schema(value_type = Option<schemas::SecretLine>)]
-    credential: Patch<Secret>,
+    pub(super) credential: Patch<Secret>,
     #[serde(default)]
     #[schema(value_type = Option<AdminPatch>)]
-    admin: Patch<AdminPatch>,
+    pub(super) admin: Patch<AdminPatch>,
     #[serde(default)]
     #[schema(value_type = bool)]
-    append_only: Patch<bool>,
+    pub(super) append_only: Patch<bool>,
     #[serde(default)]
     #[schema(value_type = Option<i64>, minimum = 1, maximum = 1000000)]
-    max_backups: Patch<i64>,
+    pub(super) max_backups: Patch<i64>,
 }
 
 /// What the repository's runner uses; what is left out is as for everybody.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct AdminPatch {
+pub(super) struct AdminPatch {
     #[serde(default)]
     #[schema(value_type = Option<schemas::RepositoryUrl>)]
-    url: Patch<String>,
+    pub(super) url: Patch<String>,
     #[serde(default)]
     #[schema(value_type = Option<schemas::Username>)]
-    username: Patch<String>,
+    pub(super) username: Patch<String>,
     #[serde(default)]
     #[schema(value_type = Option<schemas::SecretLine>)]
-    credential: Patch<Secret>,
+    pub(super) credential: Patch<Secret>,
     #[serde(default)]
     #[schema(value_type = Option<schemas::SecretLine>)]
-    password: Patch<Secret>,
+    pub(super) password: Patch<Secret>,
 }
 
 impl From<NewRepository> for RepositoryPatch {
@@ -200,8 +201,8 @@ impl From<NewRepository> for RepositoryPatch {
 }
 
 impl RepositoryPatch {
-    fn check(&self) -> Result<(), Problem> {
-        let mut check = Check::default();
+    /// Notes what is wrong.
+    pub(super) fn check(&self, check: &mut Check) {
         let needed = [
             ("/name", self.name.is_null()),
             ("/url", self.url.is_null()),
@@ -217,16 +218,17 @@ impl RepositoryPatch {
         if let Some(name) = self.name.value() {
             check.line("/name", name, NAME);
         }
-        check_login(&mut check, "", &self.url, &self.username, &self.credential, &self.password);
+        check_login(check, "", &self.url, &self.username, &self.credential, &self.password);
         if let Some(admin) = self.admin.value() {
-            check_login(&mut check, "/admin", &admin.url, &admin.username, &admin.credential, &admin.password);
+            check_login(check, "/admin", &admin.url, &admin.username, &admin.credential, &admin.password);
         }
-        check.done()
     }
 
     /// The changes of the row `id`, with the secrets sealed for it.
     fn into_changes(self, vault: &Vault, id: Uuid) -> Result<Changes, Problem> {
-        self.check()?;
+        let mut check = Check::default();
+        self.check(&mut check);
+        check.done()?;
         let seal = |column: SecretColumn, secret: Patch<Secret>| {
             let sealed = secret.try_map(|secret| vault.seal(column.place(id), secret.expose().as_bytes()));
             sealed.map(Patch::into_change).map_err(Problem::internal)
@@ -334,6 +336,7 @@ async fn create(services: web::Data<Services>, Body(new): Body<NewRepository>) -
         forget_max_snapshots: None,
         forget_max_share: None,
         max_backups: changes.max_backups.flatten(),
+        secret_sources: Json::default(),
         created_at: now,
         updated_at: now,
     };

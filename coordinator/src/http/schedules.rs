@@ -49,7 +49,7 @@ pub(super) struct Api;
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ScheduleSettings)]
-struct ScheduleBody {
+pub(super) struct ScheduleBody {
     #[schema(value_type = schemas::Cron)]
     cron: String,
     /// UTC unless it is said.
@@ -71,6 +71,8 @@ struct ScheduleBody {
 #[schema(as = Schedule)]
 struct ScheduleView {
     id: Uuid,
+    /// What the document of the fleet calls it.
+    name: Option<String>,
     cron: String,
     timezone: String,
     enabled: bool,
@@ -90,6 +92,7 @@ impl From<Schedule> for ScheduleView {
         let next_runs = timetable.iter().flat_map(|timetable| timetable.after(now()).take(NEXT_RUNS)).collect();
         Self {
             id: row.id,
+            name: row.name,
             cron: row.cron,
             timezone: row.timezone,
             enabled: row.enabled,
@@ -108,12 +111,19 @@ impl From<Schedule> for ScheduleView {
 impl ScheduleBody {
     /// The row of this schedule, if everything in it makes sense.
     fn into_row(self, host_id: Uuid, id: Uuid) -> Result<Schedule, Problem> {
+        let mut check = Check::default();
+        let row = self.checked(&mut check, host_id, id);
+        check.done()?;
+        Ok(row)
+    }
+
+    /// The row of this schedule, with what is wrong in it noted.
+    pub(super) fn checked(self, check: &mut Check, host_id: Uuid, id: Uuid) -> Schedule {
         let now = now();
         let timezone = self.timezone.unwrap_or_else(|| UTC.to_owned());
         let catch_up_seconds = self.catch_up_seconds.unwrap_or(USUAL_CATCH_UP);
 
-        let mut check = Check::default();
-        let timetable = timetable(&mut check, "", &self.cron, &timezone);
+        let timetable = timetable(check, "", &self.cron, &timezone);
         if self.source_groups.is_empty() {
             check.wrong("/source_groups", "needs at least one source group");
         }
@@ -126,10 +136,9 @@ impl ScheduleBody {
         check.number("/catch_up_seconds", catch_up_seconds, 0..=LONGEST_CATCH_UP);
         check.cap("/bandwidth_up_kbps", self.bandwidth_up_kbps.unwrap_or(0));
         check.cap("/bandwidth_down_kbps", self.bandwidth_down_kbps.unwrap_or(0));
-        check.done()?;
 
         let enabled = self.enabled.unwrap_or(true);
-        Ok(Schedule {
+        Schedule {
             id,
             host_id,
             cron: self.cron,
@@ -145,7 +154,8 @@ impl ScheduleBody {
             created_at: now,
             updated_at: now,
             deleted_at: None,
-        })
+            name: None,
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use super::routes::resource;
 use crate::db::hosts::Host;
 use crate::db::json::Json;
 use crate::db::source_groups::{self, Delete, Deleted, Put, SourceGroup, Stored};
+use crate::paths::is_absolute;
 use crate::request;
 use crate::services::Services;
 use actix_web::http::header::LOCATION;
@@ -21,6 +22,7 @@ use actix_web::{HttpResponse, web};
 use fleet_wire::{RetentionError, RetentionPolicy, Timestamp, check_group_name};
 use serde::{Deserialize, Serialize};
 use utoipa::{OpenApi, ToSchema};
+use uuid::Uuid;
 
 /// The pause before the first retry unless the group says, in seconds.
 const USUAL_BACKOFF: i64 = 60;
@@ -73,7 +75,7 @@ impl From<Retention> for RetentionPolicy {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = SourceGroupSettings)]
-struct GroupBody {
+pub(super) struct GroupBody {
     #[schema(value_type = Option<schemas::GroupName>)]
     name: Option<String>,
     /// Absolute paths, as the host's system writes them.
@@ -135,14 +137,22 @@ impl From<SourceGroup> for GroupView {
 impl GroupBody {
     /// The row of this group for `host`, if everything in it makes sense.
     fn into_row(self, host: &Host, name: String) -> Result<SourceGroup, Problem> {
+        let mut check = Check::default();
+        let row = self.checked(&mut check, host.id, name);
+        check.done()?;
+        check_system(&host.os, &row.includes.0)?;
+        Ok(row)
+    }
+
+    /// The row of this group, with what is wrong in it noted; whether its paths are those of the host's system is not looked at.
+    pub(super) fn checked(self, check: &mut Check, host_id: Uuid, name: String) -> SourceGroup {
         let retention = self.retention.map(RetentionPolicy::from);
         let excludes = self.excludes.unwrap_or_default();
         let retry_max = self.retry_max.unwrap_or(0);
         let retry_backoff_seconds = self.retry_backoff_seconds.unwrap_or(USUAL_BACKOFF);
 
-        let mut check = Check::default();
-        check_name(&mut check, &name);
-        check_includes(&mut check, &self.includes);
+        check_name(check, &name);
+        check_includes(check, &self.includes);
         for (index, exclude) in excludes.iter().enumerate() {
             check.filled(&format!("/excludes/{index}"), exclude, LINE);
         }
@@ -150,7 +160,7 @@ impl GroupBody {
             check.wrong("/excludes", format!("may have {MOST_PATHS} patterns"));
         }
         if let Some(policy) = &retention {
-            check_retention(&mut check, policy);
+            check_retention(check, policy);
         }
         check.number("/retry_max", retry_max, 0..=MOST_RETRIES);
         check.number("/retry_backoff_seconds", retry_backoff_seconds, 0..=LONGEST_BACKOFF);
@@ -159,12 +169,10 @@ impl GroupBody {
         }
         check.short("/pre_hook", self.pre_hook.as_deref().unwrap_or_default(), HOOK);
         check.short("/post_hook", self.post_hook.as_deref().unwrap_or_default(), HOOK);
-        check.done()?;
-        check_system(&host.os, &self.includes)?;
 
         let now = now();
-        Ok(SourceGroup {
-            host_id: host.id,
+        SourceGroup {
+            host_id,
             name,
             includes: Json(self.includes),
             excludes: Json(excludes),
@@ -176,7 +184,7 @@ impl GroupBody {
             created_at: now,
             updated_at: now,
             rpo_seconds: self.rpo_seconds,
-        })
+        }
     }
 }
 
@@ -212,14 +220,6 @@ fn check_system(os: &str, includes: &[String]) -> Result<(), Problem> {
     let errors: Vec<FieldError> =
         wrong.map(|(index, _)| FieldError::new(format!("/includes/{index}"), detail.clone())).collect();
     if errors.is_empty() { Ok(()) } else { Err(Problem::conflicts(errors)) }
-}
-
-fn is_absolute(os: &str, path: &str) -> bool {
-    if os != "windows" {
-        return path.starts_with('/');
-    }
-    let drive = path.as_bytes();
-    path.starts_with("\\\\") || matches!(drive, [letter, b':', b'\\' | b'/', ..] if letter.is_ascii_alphabetic())
 }
 
 fn check_retention(check: &mut Check, policy: &RetentionPolicy) {
@@ -366,17 +366,6 @@ async fn delete(services: web::Data<Services>, path: web::Path<(String, String)>
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn absolute_is_what_the_hosts_system_calls_so() {
-        assert!(is_absolute("linux", "/etc") && !is_absolute("linux", "etc") && !is_absolute("linux", "C:\\x"));
-        for path in ["C:\\x", "c:/x", "\\\\server\\share"] {
-            assert!(is_absolute("windows", path), "{path}");
-        }
-        for path in ["/etc", "C:", "C:x", "é:\\x", "x"] {
-            assert!(!is_absolute("windows", path), "{path}");
-        }
-    }
 
     #[test]
     fn any_name_is_one_segment() {

@@ -138,6 +138,7 @@ mod tests {
             created_at: Utc::now(),
             updated_at: Utc::now(),
             max_backups: None,
+            secret_sources: crate::db::json::Json::default(),
         }
     }
 

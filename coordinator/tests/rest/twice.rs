@@ -4,6 +4,7 @@ use crate::rig::{Rig, with_rig};
 use chrono::{SubsecRound, TimeDelta, Utc};
 use fleet_coordinator::db::aged::{Aged, ForgetAged};
 use fleet_coordinator::db::enrollment::{CreateToken, Enroll, EnrollmentToken};
+use fleet_coordinator::db::fleet::{Applied, Apply};
 use fleet_coordinator::db::json::Json;
 use fleet_coordinator::db::operations::{Change, SaveChange, Tally};
 use fleet_coordinator::db::pauses::{self, Target};
@@ -12,13 +13,16 @@ use fleet_coordinator::db::schedules::Schedule;
 use fleet_coordinator::db::source_groups::{Put, SourceGroup, Stored};
 use fleet_coordinator::db::tokens::{self, ApiToken};
 use fleet_coordinator::db::{hosts, idempotency, repositories, schedules, source_groups};
+use fleet_coordinator::fleet::wanted::{Layer, Selector, Template, Wanted};
 use fleet_coordinator::http::idempotency::KEPT;
 use fleet_coordinator::pauses::Pause;
 use fleet_coordinator::persistence::{SaveAnswer, Write};
 use fleet_coordinator::request::Claim;
 use futures_util::future::join_all;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// Applies a write twice; both must say the same and leave the same.
@@ -256,6 +260,7 @@ fn schedules_come_and_go() {
             created_at: now,
             updated_at: now,
             deleted_at: None,
+            name: None,
         };
         let put = |schedule: &Schedule, replace| schedules::Put { schedule: schedule.clone(), replace };
         assert!(matches!(twice(&rig, &put(&schedule, false)).await, schedules::Stored::Done(_)));
@@ -284,5 +289,46 @@ fn pauses_begin_and_end() {
         }
         let pause = Pause { reason: "r".to_owned(), by: "b".to_owned(), since: now };
         assert_eq!(twice(&rig, &pauses::Put { target: Target::Host(Uuid::nil()), pause }).await, None);
+    });
+}
+
+#[test]
+fn a_document_of_the_fleet() {
+    with_rig(async |rig| {
+        let (host, _) = rig.host("one", json!({})).await;
+        let now = Utc::now().trunc_subsecs(6);
+        let group = SourceGroup {
+            host_id: Uuid::nil(),
+            name: "docs".to_owned(),
+            includes: Json(vec!["/srv".to_owned()]),
+            excludes: Json::default(),
+            retention: None,
+            retry_max: 0,
+            retry_backoff_seconds: 60,
+            pre_hook: None,
+            post_hook: None,
+            created_at: now,
+            updated_at: now,
+            rpo_seconds: None,
+        };
+        let groups = Some(BTreeMap::from([("docs".to_owned(), group)]));
+        let layer = Layer { pointer: "/templates/0".to_owned(), groups, ..Layer::default() };
+        let wanted = Wanted { templates: vec![Template { selector: Selector::default(), layer }], ..Wanted::default() };
+        let mut apply = Apply::new(Arc::new(wanted), Arc::clone(&rig.services.vault), now, None);
+        let mut connection = rig.reader().await;
+        let mut told = Vec::new();
+        for _ in 0..2 {
+            let Ok(Applied::Done(done)) = apply.apply(&mut connection).await else { panic!("not done") };
+            told.push((done.plan.steps.len(), done.tag, rig.whole_database().await));
+            // What it was to be only if, it has changed itself.
+            apply.only_if.get_or_insert_with(|| vec!["another".to_owned()]);
+        }
+        assert_eq!(told[0].0, 1);
+        assert_eq!(told[0], told[1]);
+        let mut anew = Apply::new(Arc::clone(&apply.wanted), Arc::clone(&rig.services.vault), now, None);
+        anew.only_if = Some(vec!["another".to_owned()]);
+        assert!(matches!(anew.apply(&mut connection).await, Ok(Applied::Changed)));
+        let group = source_groups::find(&mut connection, host.parse().expect("an id"), "docs").await;
+        assert_eq!(group.expect("read").map(|row| row.includes.0), Some(vec!["/srv".to_owned()]));
     });
 }

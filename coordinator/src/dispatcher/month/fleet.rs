@@ -45,6 +45,7 @@ fn agent(number: u128, begin: Timestamp) -> Agent {
         created_at: begin,
         updated_at: begin,
         deleted_at: None,
+        name: None,
     };
     let retries = Retries { most: (number % 4) as i64, backoff: 60 * (1 + number as i64 % 5) };
     let (seen, journal, last_fired) = (begin - TimeDelta::days(1), Vec::new(), None);

@@ -6,13 +6,14 @@
 
 mod common;
 mod cron;
+mod fleet;
 mod rules;
 pub(super) mod schemas;
 
 use super::routes::resource;
 use super::{
-    agent_connect, audit, enrollment, health, hosts, jobs, logs, maintenance, operations, pauses, repositories, runs,
-    schedules, snapshots, source_groups, stats, tokens,
+    agent_connect, audit, enrollment, fleet as fleet_document, health, hosts, jobs, logs, maintenance, operations,
+    pauses, repositories, runs, schedules, snapshots, source_groups, stats, tokens,
 };
 use actix_web::web::{self, Bytes};
 use actix_web::{HttpResponse, http::header::ContentType};
@@ -38,6 +39,7 @@ fn parts() -> Vec<(&'static str, &'static str, utoipa::openapi::OpenApi)> {
         ("source_groups", "What of a host is backed up.", source_groups::Api::openapi()),
         ("schedules", "When it is backed up.", schedules::Api::openapi()),
         ("maintenance", "When repositories are forgotten in, pruned and checked.", maintenance::Api::openapi()),
+        ("fleet", "All of these settings as one document.", fleet_document::Api::openapi()),
         ("jobs", "What is done now.", jobs::Api::openapi()),
         ("logs", "What it has said.", logs::Api::openapi()),
         ("operations", "One wish for many hosts.", operations::Api::openapi()),
@@ -72,6 +74,7 @@ pub fn document() -> Value {
     }
     schemas.extend(schemas::all().into_iter().map(|(name, shape)| (name, json!(shape))));
     rules::add(&mut schemas);
+    fleet::add(&mut schemas);
     schemas.extend(common::problem_schemas());
     schemas.values_mut().for_each(common::bound_integers);
     for (path, item) in &mut paths {

@@ -89,6 +89,8 @@ shape! {
     JobCap: "A bandwidth cap of this job in KiB a second; 0 is none, also where its host has one.", number(i64::MIN, i64::MAX);
     NewSourceGroup: "As `SourceGroupSettings`, with a name.", ObjectBuilder::new();
     Labels: "Labels by their names.", labels();
+    FleetDocument: "The fleet as one document.", ObjectBuilder::new();
+    FleetPlan: "What a document changes.", ObjectBuilder::new();
 }
 
 /// No text may hold NUL, which PostgreSQL can't store.
