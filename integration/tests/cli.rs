@@ -365,6 +365,31 @@ fn tokens_pauses_and_the_audit_log_are_at_hand() {
 }
 
 #[test]
+fn the_fleet_becomes_what_a_document_says() {
+    let sandbox = Sandbox::start_with(&[("FLEET_SECRET_MAIN", "the password")]).unwrap();
+    let fleet = cli(&sandbox);
+    let file = sandbox.path("fleet.yaml");
+    let name = file.display().to_string();
+    fs::write(&file, "repositories:\n  main:\n    url: /srv/main\n    password: {env: FLEET_SECRET_MAIN}\n").unwrap();
+    let dry = fleet.run(&["apply", &name, "--dry-run"]).unwrap();
+    assert_eq!(dry.status, Some(0), "{dry:?}");
+    assert!(dry.stdout.contains("create  repository  main") && dry.stderr.contains("would create 1"), "{dry:?}");
+    assert_eq!(fleet.run(&["repositories", "-o", "id"]).unwrap().ok().unwrap(), "");
+    // Just what was seen.
+    let tag = dry.stderr.trim().rsplit(' ').next().unwrap().to_owned();
+    let done = fleet.run(&["apply", &name, "--if-match", &tag]).unwrap();
+    assert!(done.status == Some(0) && done.stderr.contains("created 1"), "{done:?}");
+    assert!(fleet.run(&["repositories"]).unwrap().ok().unwrap().contains("/srv/main"));
+    let again = fleet.run(&["apply", &name]).unwrap();
+    assert!(again.status == Some(0) && again.stderr.contains("is as the document says"), "{again:?}");
+    let export = fleet.run(&["export"]).unwrap().ok().unwrap();
+    assert!(export.contains("/srv/main") && !export.contains("the password"), "{export}");
+    fs::write(&file, "repositories: {main: {ur: /srv/main}}\n").unwrap();
+    let wrong = fleet.run(&["apply", &name]).unwrap();
+    assert!(wrong.status == Some(5) && wrong.stderr.contains("repositories"), "{wrong:?}");
+}
+
+#[test]
 fn completions_are_written_without_a_coordinator() {
     let fleet = FleetCli::new("http://127.0.0.1:1", "");
     for shell in ["bash", "zsh", "fish"] {

@@ -1,6 +1,8 @@
 //! The command line as a whole. What a command takes stands beside what it does, in `commands`.
 
-use crate::commands::{api, hosts, jobs, maintenance, operations, pauses, records, repositories, run, schedules};
+use crate::commands::{
+    api, apply, hosts, jobs, maintenance, operations, pauses, records, repositories, run, schedules,
+};
 use crate::commands::{logs, source_groups, tokens};
 use crate::failure::EXIT_STATUS;
 use crate::screen::Format;
@@ -106,6 +108,10 @@ pub(crate) enum Command {
     Token(tokens::Tokens),
     /// Who wanted to change what, and what came of it
     Audit(records::Audit),
+    /// Make the fleet what a document says
+    Apply(apply::Apply),
+    /// Write the fleet as a document
+    Export(apply::Export),
     /// Ask the API anything else
     Api(api::Api),
     /// Write completions for a shell to stdout
@@ -204,6 +210,8 @@ mod tests {
             "fleet logs -f JOB",
             "fleet pause --fleet --reason disks",
             "fleet token create nightly --scope operate --label site=ulm --ttl 365d",
+            "fleet apply fleet.yaml --dry-run --delete",
+            "fleet export -o json",
             "fleet completions bash",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());

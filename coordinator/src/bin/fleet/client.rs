@@ -67,9 +67,15 @@ impl<'a> Ask<'a> {
         if ask.body.is_some() { ask.with_header("Content-Type", "application/json".to_owned()) } else { ask }
     }
 
+    /// PUTs a document as it is.
+    pub(crate) fn put_document(path: Query, document: String, kind: &str) -> Self {
+        let ask = Self { method: "PUT", path, body: Some(document), headers: Vec::new(), wait: Duration::ZERO };
+        ask.with_header("Content-Type", kind.to_owned())
+    }
+
     /// Adds a header.
     #[must_use]
-    fn with_header(mut self, name: &'static str, value: String) -> Self {
+    pub(crate) fn with_header(mut self, name: &'static str, value: String) -> Self {
         self.headers.push((name, value));
         self
     }
@@ -82,6 +88,8 @@ pub(crate) struct Answer {
     pub(crate) text: String,
     /// The same as JSON; null if it is none.
     pub(crate) json: Value,
+    /// Its `ETag`, without quotes.
+    pub(crate) tag: Option<String>,
 }
 
 /// What an HTTP answer comes to.
@@ -204,12 +212,12 @@ impl Client {
         if tries > 1 {
             self.screen.note("it answers again");
         }
-        let Reply { text, kind, .. } = reply;
+        let Reply { text, kind, tag, .. } = reply;
         match serde_json::from_str(&text) {
-            Ok(json) => Ok(Answer { text, json }),
+            Ok(json) => Ok(Answer { text, json, tag }),
             // An answer without a body, lines of a log, a document in YAML, metrics.
             Err(_) if text.is_empty() || OTHER_KINDS.iter().any(|other| kind.starts_with(other)) => {
-                Ok(Answer { text, json: Value::Null })
+                Ok(Answer { text, json: Value::Null, tag })
             }
             Err(_) => Err(self.no_answer("what answers there is no coordinator")),
         }
@@ -240,9 +248,10 @@ impl Client {
         let header = |name| Some(response.headers().get(name)?.to_str().ok()?.to_owned());
         let (location, retry_after) = (header("location"), header("retry-after"));
         let kind = header("content-type").unwrap_or_default();
+        let tag = header("etag").map(|tag| tag.trim_start_matches("W/").trim_matches('"').to_owned());
         let text = response.body_mut().with_config().limit(LONGEST_ANSWER).read_to_string()?;
         let retry_after = retry_after.and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
-        Ok(Reply { status: response.status().as_u16(), location, retry_after, kind, text })
+        Ok(Reply { status: response.status().as_u16(), location, retry_after, kind, tag, text })
     }
 
     /// A stream of lines, asked for once, for `limit` at most; the content type says of which kind. It ends with an error where
@@ -288,6 +297,7 @@ struct Reply {
     retry_after: Option<Duration>,
     /// Its content type.
     kind: String,
+    tag: Option<String>,
     text: String,
 }
 

@@ -89,9 +89,9 @@ impl Screen {
     /// A word that says how something is, in the colour of that.
     pub(crate) fn word(&self, padded: &str) -> String {
         let colour = match padded.trim() {
-            "succeeded" | "online" | "done" => "32",
-            "failed" | "offline" | "halted" | "missed" | "lost" => "31",
-            "partial" | "cancelled" | "halting" | "cancelling" | "retrying" | "paused" | "refused" => "33",
+            "succeeded" | "online" | "done" | "create" => "32",
+            "failed" | "offline" | "halted" | "missed" | "lost" | "delete" => "31",
+            "partial" | "cancelled" | "halting" | "cancelling" | "retrying" | "paused" | "refused" | "change" => "33",
             "running" => "36",
             _ => "",
         };

@@ -1,6 +1,7 @@
 //! The commands, a file for what belongs together: its arguments, and what it does.
 
 pub(crate) mod api;
+pub(crate) mod apply;
 pub(crate) mod hosts;
 pub(crate) mod jobs;
 pub(crate) mod logs;
@@ -92,6 +93,8 @@ pub(crate) fn run(cli: Cli) -> Result<Outcome, Failure> {
         Command::EnrollToken(token) => token.run(&context),
         Command::Token(tokens) => tokens.run(&context),
         Command::Audit(audit) => audit.run(&context),
+        Command::Apply(apply) => apply.run(&context),
+        Command::Export(export) => export.run(&context),
         Command::Api(api) => api.run(&context),
         Command::Completions { .. } => Ok(Outcome::Done),
     }
