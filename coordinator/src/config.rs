@@ -66,6 +66,10 @@ pub struct Config {
     /// How repositories are maintained.
     #[command(flatten)]
     pub maintenance: Maintenance,
+
+    /// How many source groups `/metrics` tells of one by one, those that are overdue first. Of the others it has counts.
+    #[arg(long, env = "FLEET_METRICS_GROUPS", value_name = "NUMBER", default_value_t = 1_000)]
+    pub metrics_groups: usize,
 }
 
 /// How repositories are maintained. Each is given in seconds, or with a unit.

@@ -11,6 +11,7 @@ use crate::dispatcher::Dispatcher;
 use crate::http::idempotency::Keys;
 use crate::job::JobServices;
 use crate::live::LiveJobs;
+use crate::metrics::Metrics;
 use crate::operation::OpenOperations;
 use crate::pauses::Pauses;
 use crate::persistence::Persistence;
@@ -60,6 +61,8 @@ pub struct Services {
     pub unrecorded: Arc<Unrecorded>,
     /// What is under way under an `Idempotency-Key`.
     pub keys: Arc<Keys>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 /// What must be known of the ledger before the first lease is given and the first request is answered.
@@ -95,6 +98,7 @@ impl Services {
         persistence: Addr<Persistence>,
         admin: &Secret,
         rules: Rules,
+        metrics: Arc<Metrics>,
     ) -> Self {
         let Rules { deadlines, maintenance, leases } = rules;
         let registry = Registry::default().start();
@@ -110,6 +114,7 @@ impl Services {
             live: Arc::clone(&live),
             operations: Arc::clone(&operations),
             limits: deadlines,
+            metrics: Arc::clone(&metrics),
         };
         let Found { open, pauses, most_backups, api_tokens } = found;
         let pauses = Arc::new(pauses);
@@ -132,6 +137,7 @@ impl Services {
             api_tokens: Arc::new(Tokens::new(hash_token(admin.expose()), api_tokens)),
             unrecorded: Arc::default(),
             keys: Arc::default(),
+            metrics,
         }
     }
 }
