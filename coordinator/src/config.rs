@@ -67,6 +67,10 @@ pub struct Config {
     #[command(flatten)]
     pub maintenance: Maintenance,
 
+    /// How many source groups `/metrics` tells of one by one, those that are overdue first. Of the others it has counts.
+    #[arg(long, env = "FLEET_METRICS_GROUPS", value_name = "NUMBER", default_value_t = 1_000)]
+    pub metrics_groups: usize,
+
     /// Where secrets are that the document of the fleet names.
     #[command(flatten)]
     pub secrets: SecretSources,

@@ -15,6 +15,7 @@ pub mod http;
 pub mod job;
 pub mod live;
 pub mod maintenance;
+pub mod metrics;
 pub mod operation;
 pub mod paths;
 pub mod pauses;

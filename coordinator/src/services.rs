@@ -11,6 +11,7 @@ use crate::dispatcher::Dispatcher;
 use crate::http::idempotency::Keys;
 use crate::job::JobServices;
 use crate::live::LiveJobs;
+use crate::metrics::Metrics;
 use crate::operation::OpenOperations;
 use crate::pauses::Pauses;
 use crate::persistence::Persistence;
@@ -62,6 +63,8 @@ pub struct Services {
     pub keys: Arc<Keys>,
     /// Where secrets are that the document of the fleet names.
     pub secrets: Arc<SecretSources>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 /// What must be known of the ledger before the first lease is given and the first request is answered.
@@ -99,6 +102,7 @@ impl Services {
         persistence: Addr<Persistence>,
         admin: &Secret,
         rules: Rules,
+        metrics: Arc<Metrics>,
     ) -> Self {
         let Rules { deadlines, maintenance, leases, secrets } = rules;
         let registry = Registry::default().start();
@@ -114,6 +118,7 @@ impl Services {
             live: Arc::clone(&live),
             operations: Arc::clone(&operations),
             limits: deadlines,
+            metrics: Arc::clone(&metrics),
         };
         let Found { open, pauses, most_backups, api_tokens } = found;
         let pauses = Arc::new(pauses);
@@ -137,6 +142,7 @@ impl Services {
             unrecorded: Arc::default(),
             keys: Arc::default(),
             secrets: Arc::new(secrets),
+            metrics,
         }
     }
 }

@@ -109,6 +109,11 @@ macro_rules! messages {
             $($(#[$variant_doc])* #[serde(rename = $text)] $variant($payload)),+
         }
 
+        impl $name {
+            /// The `type` of every message of this direction, in the order of the contract.
+            pub const NAMES: &'static [&'static str] = &[$($text),+];
+        }
+
         impl $crate::Message for $name {
             fn type_name(&self) -> &'static str {
                 match self { $(Self::$variant(_) => $text),+ }

@@ -4,6 +4,7 @@
 pub mod aged;
 pub mod audit;
 pub mod compaction;
+pub mod counts;
 pub mod enrollment;
 mod error;
 pub mod fleet;
@@ -80,6 +81,17 @@ const READER_WAIT: Duration = Duration::from_secs(5);
 const READ_LIMIT: Duration = Duration::from_secs(10);
 /// A server that vanished without a word is noticed after this long: by what is not acknowledged, or by a probe.
 const VANISHED_AFTER: Duration = Duration::from_secs(15);
+
+/// How the connections for reading stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolStatus {
+    /// Connections that nobody uses.
+    pub idle: usize,
+    /// Connections that somebody uses.
+    pub in_use: usize,
+    /// Reads that wait for one.
+    pub waiting: usize,
+}
 
 /// Where the data is. Cheap to clone.
 #[derive(Clone)]
@@ -178,6 +190,13 @@ impl Database {
                 Err(DatabaseError::no_answer(READ_LIMIT))
             }
         }
+    }
+
+    /// How the connections for reading stand.
+    pub fn pool_status(&self) -> PoolStatus {
+        let status = self.readers.status();
+        let idle = status.available;
+        PoolStatus { idle, in_use: status.size.saturating_sub(idle), waiting: status.waiting }
     }
 
     /// Brings the schema up to date and returns the names of the migrations that ran. Two processes may do this at

@@ -4,7 +4,7 @@ use super::json::Json;
 use super::schema::repository_stats;
 use super::storable;
 use diesel::prelude::*;
-use diesel::sql_types::{Array, BigInt, Jsonb, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Array, Jsonb, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use fleet_wire::{RepoStats, Timestamp};
 use serde_json::Value;
@@ -117,36 +117,6 @@ pub async fn merge(
     .execute(connection)
     .await?;
     Ok(())
-}
-
-#[derive(QueryableByName)]
-struct StatusCount {
-    #[diesel(sql_type = Text)]
-    status: String,
-    #[diesel(sql_type = BigInt)]
-    jobs: i64,
-}
-
-async fn count_jobs(connection: &mut AsyncPgConnection, which: &str) -> QueryResult<Vec<(String, i64)>> {
-    let query = format!("SELECT status, count(*) AS jobs FROM jobs WHERE {which} GROUP BY status");
-    let rows: Vec<StatusCount> = diesel::sql_query(query).load(connection).await?;
-    Ok(rows.into_iter().map(|row| (row.status, row.jobs)).collect())
-}
-
-/// How many jobs are not over, by status. An index holds just these.
-///
-/// # Errors
-/// The database's.
-pub async fn count_open_jobs(connection: &mut AsyncPgConnection) -> QueryResult<Vec<(String, i64)>> {
-    count_jobs(connection, "outcome = 'open'").await
-}
-
-/// How many jobs were made in the last 24 hours, by status. All of history would be too much to count at every scrape.
-///
-/// # Errors
-/// The database's.
-pub async fn count_jobs_of_last_day(connection: &mut AsyncPgConnection) -> QueryResult<Vec<(String, i64)>> {
-    count_jobs(connection, "created_at > now() - interval '1 day'").await
 }
 
 #[cfg(test)]

@@ -123,6 +123,17 @@ impl Lane {
         self.ready.get_mut(&turn).or_else(|| self.aside.get_mut(&turn))
     }
 
+    /// How many have their lease.
+    pub(super) fn count_out(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Those that wait, and whether they are ready.
+    pub(super) fn all_waiting(&self) -> impl Iterator<Item = (&Waiting, bool)> {
+        let ready = self.ready.values().map(|waiting| (waiting, true));
+        ready.chain(self.aside.values().map(|waiting| (waiting, false)))
+    }
+
     /// The waiting jobs that are operations'.
     pub(super) fn members(&self) -> Vec<Uuid> {
         let waiting = self.ready.values().chain(self.aside.values());

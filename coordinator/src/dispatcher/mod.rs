@@ -8,6 +8,7 @@
 
 pub mod admission;
 mod adopt;
+mod census;
 #[cfg(test)]
 mod fairness;
 mod fire;
@@ -20,6 +21,7 @@ mod requests;
 mod retry;
 mod terms;
 
+pub use census::{Census, REASONS, Reason, TakeCensus};
 pub use fire::Fire;
 pub use operations::{OverruleMany, Release, ResumeOperations, SubmitOperation};
 pub use requests::{Explain, FindJob, HostRemoved, LookAtDeadlines, NoJob, Overrule, Tell};

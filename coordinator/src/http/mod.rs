@@ -16,6 +16,7 @@ pub mod idempotency;
 pub mod jobs;
 pub mod logs;
 pub mod maintenance;
+mod metrics;
 pub mod openapi;
 mod operation_request;
 mod operation_views;
@@ -60,12 +61,18 @@ pub fn app(
         InitError = (),
     >,
 > {
-    App::new().app_data(services).configure(configure).wrap(from_fn(audit::record)).wrap(from_fn(request_id::assign))
+    App::new()
+        .app_data(services)
+        .configure(configure)
+        .wrap(from_fn(audit::record))
+        .wrap(from_fn(request_id::assign))
+        .wrap(from_fn(metrics::measure))
 }
 
 /// Adds every route. What agents use comes first: it has its own tokens.
 pub fn configure(config: &mut web::ServiceConfig) {
     health::configure(config);
+    metrics::configure(config);
     openapi::configure(config);
     enrollment::configure_agent(config);
     agent_connect::configure(config);

@@ -1,7 +1,7 @@
 //! What answers while the coordinator waits for its database: it is alive, and everything else is to come back later.
 
 use super::problem::Problem;
-use super::{health, request_id};
+use super::{health, metrics, request_id};
 use actix_web::dev::ServerHandle;
 use actix_web::http::KeepAlive;
 use actix_web::middleware::from_fn;
@@ -44,6 +44,7 @@ impl WaitingRoom {
 
 fn configure(config: &mut web::ServiceConfig) {
     health::configure_without_database(config);
+    metrics::configure_without_database(config);
     config.default_service(web::to(not_yet));
 }
 

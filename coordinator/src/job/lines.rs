@@ -48,21 +48,35 @@ fn pack_sorted(job_id: Uuid, mut lines: Vec<StoredLine>) -> io::Result<Vec<Pack>
     Ok(packs)
 }
 
+/// What is new of some lines.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    /// Its chunks.
+    pub(super) chunks: Vec<LogChunk>,
+    /// Lines that are not known and were not taken: there are too many gaps.
+    pub(super) dropped: usize,
+}
+
 /// The chunks of what is not in `known`, which has it then.
 ///
 /// # Errors
 /// The compressor's.
-pub(super) fn take_new(packs: Vec<Pack>, known: &mut Seqs) -> io::Result<Vec<LogChunk>> {
-    let mut chunks = Vec::new();
+pub(super) fn take_new(packs: Vec<Pack>, known: &mut Seqs) -> io::Result<Taken> {
+    let (mut chunks, mut dropped) = (Vec::new(), 0);
     for Pack { chunk, lines } in packs {
         if known.insert_new_range(chunk.first_seq, chunk.last_seq) {
             chunks.push(chunk);
             continue;
         }
-        let new = lines.into_iter().filter(|line| known.insert(line.seq)).collect();
+        let mut is_new = |seq| {
+            let new = known.insert(seq);
+            dropped += usize::from(!new && !known.contains(seq));
+            new
+        };
+        let new = lines.into_iter().filter(|line| is_new(line.seq)).collect();
         chunks.extend(pack_sorted(chunk.job_id, new)?.into_iter().map(|pack| pack.chunk));
     }
-    Ok(chunks)
+    Ok(Taken { chunks, dropped })
 }
 
 /// How many of the sorted `lines` make the next chunk: they are consecutive and not too much; at least one.
@@ -91,7 +105,7 @@ mod tests {
     /// The first and last numbers of the chunks that are new.
     fn ranges(known: &mut Seqs, lines: impl IntoIterator<Item = LogLine>) -> Vec<(i64, i64)> {
         let packs = pack(Uuid::nil(), lines, Utc::now()).expect("packs");
-        let chunks = take_new(packs, known).expect("packs");
+        let chunks = take_new(packs, known).expect("packs").chunks;
         chunks.iter().map(|chunk| (chunk.first_seq, chunk.last_seq)).collect()
     }
 

@@ -28,6 +28,7 @@ use crate::db::lookup::Lookup;
 use crate::db::planning::OfHost;
 use crate::dispatcher::{Dispatcher, JobEnded, JobStopped};
 use crate::live::LiveJobs;
+use crate::metrics::Metrics;
 use crate::operation::{OpenOperations, members};
 use crate::persistence::{Patience, Persistence, SaveJob};
 use crate::registry::{Deliver, Registry, Undelivered};
@@ -41,7 +42,7 @@ use delivery::Delivery;
 use fleet_wire::{CommandCancel, CommandRun, JobProgress, JournalId, Status, ToAgent};
 use futures_util::FutureExt;
 use futures_util::future::OptionFuture;
-use lines::Pack;
+use lines::{Pack, Taken};
 use renew::Renewal;
 use seqs::Seqs;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -73,6 +74,8 @@ pub struct JobServices {
     pub operations: Arc<OpenOperations>,
     /// How long it may wait and run.
     pub limits: Deadlines,
+    /// Where it is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Where a job actor comes in.
@@ -95,7 +98,7 @@ pub struct Job {
     dispatcher: Addr<Dispatcher>,
     delivery: Delivery,
     writer: Writer,
-    /// The status that its operation knows.
+    /// The status that its operation knows, and that is counted.
     told: Status,
     /// Which lines are stored or on their way there. Read when the first one comes, for most jobs that a restart finds
     /// out need nothing else of the ledger.
@@ -186,7 +189,11 @@ impl Job {
 
     fn committed(&mut self, state: Arc<JobState>, context: &mut Context<Self>) {
         let (over, free) = (state.status.is_terminal(), state.is_over_for_good());
-        self.tell_operation(&state);
+        let before = std::mem::replace(&mut self.told, state.status);
+        if before != state.status {
+            self.count(before, &state);
+            self.tell_operation(&state);
+        }
         self.services.live.committed(self.id(), state);
         if over {
             self.services.board.clear_progress(self.id());
@@ -198,9 +205,20 @@ impl Job {
         self.services.board.job_changed(self.id());
     }
 
-    fn tell_operation(&mut self, state: &JobState) {
-        let Some(operation_id) = self.record.new.operation_id.filter(|_| state.status != self.told) else { return };
-        self.told = state.status;
+    /// Counts that it has begun, or is over.
+    fn count(&self, before: Status, state: &JobState) {
+        let (new, jobs) = (&self.record.new, &self.services.metrics.jobs);
+        // It may be over by the time that it is written that it has begun.
+        if let Some(began_at) = state.began_at.filter(|_| before == Status::Queued) {
+            jobs.began(&new.kind, new.created_at, began_at);
+        }
+        if state.status.is_terminal() {
+            jobs.ended(&new.kind, state);
+        }
+    }
+
+    fn tell_operation(&self, state: &JobState) {
+        let Some(operation_id) = self.record.new.operation_id else { return };
         let event = match state.status {
             Status::Queued => return,
             Status::Running => members::Event::Began,
@@ -359,6 +377,10 @@ impl Actor for Job {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
+        if self.entry != Entry::Resume {
+            let new = &self.record.new;
+            self.services.metrics.jobs.let_go(&new.kind, new.created_at, clock::now());
+        }
         match self.entry {
             Entry::Send => self.send_run(context),
             Entry::Dispatch if renew::is_renewed(&self.record.new) => self.renew(context),
@@ -448,10 +470,13 @@ impl Job {
         }
         let chunks = match &mut self.known {
             Some(known) => lines::take_new(lines, known),
-            None => Ok(Vec::new()), // there are no lines
+            None => Ok(Taken::default()), // there are no lines
         };
         match chunks {
-            Ok(chunks) => self.save(changed, chunks, context),
+            Ok(Taken { chunks, dropped }) => {
+                self.services.metrics.jobs.dropped_lines(dropped);
+                self.save(changed, chunks, context)
+            }
             Err(error) => {
                 log::error!(job:% = self.id(); "log lines can't be packed: {error}");
                 Box::pin(async { Err(NotWritten::Stopping) })

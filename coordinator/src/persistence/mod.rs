@@ -22,6 +22,7 @@ pub use requested::{Outcome, Requested};
 
 use crate::db::Database;
 use crate::db::greetings::Greeting;
+use crate::metrics::Writes;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
 use batch::Batch;
 use std::sync::Arc;
@@ -43,6 +44,7 @@ pub struct Persistence {
     hand: Option<Hand>,
     gathered: Batch,
     drained: Vec<oneshot::Sender<()>>,
+    writes: Writes,
 }
 
 impl Persistence {
@@ -50,7 +52,17 @@ impl Persistence {
     /// database is away, what this one has in memory is no longer true: that is said over `lost`.
     pub fn new(database: Database, lock: CoordinatorLock, lost: mpsc::UnboundedSender<LockError>) -> Self {
         let hand = Some(Hand::new(database.clone(), lock, lost));
-        Self { database, hand, gathered: Batch::default(), drained: Vec::new() }
+        Self { database, hand, gathered: Batch::default(), drained: Vec::new(), writes: Writes::default() }
+    }
+
+    /// The same, and what it does is counted in `writes`.
+    #[must_use]
+    pub fn counted(mut self, writes: &Writes) -> Self {
+        self.writes = writes.clone();
+        if let Some(hand) = &mut self.hand {
+            hand.writes = writes.clone();
+        }
+        self
     }
 
     /// The same with another limit for a transaction, which is 30 s otherwise.
@@ -64,6 +76,11 @@ impl Persistence {
 
     /// Starts the next turn, unless one is under way.
     fn write_soon(&mut self, context: &mut Context<Self>) {
+        self.begin_turn(context);
+        self.writes.waiting(self.gathered.len());
+    }
+
+    fn begin_turn(&mut self, context: &mut Context<Self>) {
         if self.hand.is_none() {
             return;
         }

@@ -8,6 +8,7 @@ use super::batch::Batch;
 use super::error::Failure;
 use super::lock::{CoordinatorLock, LockError};
 use crate::db::Database;
+use crate::metrics::Writes;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -32,6 +33,7 @@ pub(super) struct Hand {
     failures: u32,
     most_writes: usize,
     pub(super) limit: Duration,
+    pub(super) writes: Writes,
 }
 
 impl Hand {
@@ -43,6 +45,7 @@ impl Hand {
             failures: 0,
             most_writes: MOST_WRITES,
             limit: TRANSACTION_LIMIT,
+            writes: Writes::default(),
         }
     }
 
@@ -174,7 +177,13 @@ impl Turn {
     async fn commit(&mut self) -> Result<(), Failure> {
         let connection = self.hand.connection.as_mut();
         let connection = connection.ok_or_else(|| Failure::NotDone("no connection".to_owned()))?;
-        self.batch.commit(connection, self.hand.limit).await
+        let (writes, began) = (self.batch.len(), Instant::now());
+        let outcome = self.batch.commit(connection, self.hand.limit).await;
+        match &outcome {
+            Ok(()) => self.hand.writes.committed(writes, began.elapsed()),
+            Err(_) => self.hand.writes.failed(),
+        }
+        outcome
     }
 
     /// Finds the writes that are at fault. Those that still can't be written are kept for a later turn.

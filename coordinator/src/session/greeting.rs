@@ -33,9 +33,9 @@ impl Session {
         context.spawn(greet.into_actor(self).map(move |outcome, actor, context| match outcome {
             _ if actor.is_seen_off() => actor.leave(),
             Ok(Ok(Some(greeting))) => actor.go_live(&greeting, listed, journal, context),
-            Ok(Ok(None)) => Self::close(context, &Refusal::revoked()),
-            Ok(Err(error)) => Self::close(context, &Refusal::internal(error.to_string())),
-            Err(_) => Self::close(context, &Refusal::stopping()),
+            Ok(Ok(None)) => actor.close(context, &Refusal::revoked()),
+            Ok(Err(error)) => actor.close(context, &Refusal::internal(error.to_string())),
+            Err(_) => actor.close(context, &Refusal::stopping()),
         }));
     }
 
@@ -86,7 +86,7 @@ impl Session {
                 return;
             }
             let Some(greeting) = greeting else {
-                return Self::close(context, &Refusal::revoked());
+                return actor.close(context, &Refusal::revoked());
             };
             if actor.send_settings(&greeting, context) {
                 if let Some(repository_id) = greeting.init() {
@@ -98,7 +98,7 @@ impl Session {
     }
 
     /// False if the settings can't be read, and the connection is closed therefore.
-    fn send_settings(&self, greeting: &Greeting, context: &mut Context) -> bool {
+    fn send_settings(&mut self, greeting: &Greeting, context: &mut Context) -> bool {
         let paused = self.services.pauses.why(Some(greeting.host.id), greeting.host.repository_id).is_some();
         match settings::burst(greeting, &self.services.vault, self.ack, paused) {
             Ok(messages) => {
@@ -107,7 +107,7 @@ impl Session {
             }
             Err(error) => {
                 log::error!(host:% = self.host_id; "the repository's secrets can't be opened: {error}");
-                Self::close(
+                self.close(
                     context,
                     &Refusal::internal("the repository's secrets can't be opened; see the coordinator's log"),
                 );

@@ -3,6 +3,7 @@
 use super::courier::HandedOn;
 use super::refusal::Refusal;
 use super::{Context, Session, Stage};
+use crate::metrics::Dropped;
 use actix::{Handler, Message};
 use fleet_wire::{Ack, OFFLINE_AFTER, ToAgent, encode};
 
@@ -12,12 +13,13 @@ impl Handler<HandedOn> for Session {
     fn handle(&mut self, HandedOn(settled): HandedOn, context: &mut Context) {
         self.handing_on = false;
         let Some(settled) = settled else {
-            return Self::close(context, &Refusal::stopping());
+            return self.close(context, &Refusal::stopping());
         };
         if self.is_seen_off() {
             return self.hand_on(context);
         }
         for (id, refused) in settled.refused {
+            self.services.metrics.messages.dropped(Dropped::Refused);
             self.note_clock(&refused);
             context.text(encode(id.as_ref(), &ToAgent::from(refused)));
         }
@@ -85,7 +87,7 @@ impl Handler<EndIfSilent> for Session {
     fn handle(&mut self, _: EndIfSilent, context: &mut Context) {
         if self.is_silent() {
             log::warn!(host:% = self.host_id; "the agent was silent for {} s", OFFLINE_AFTER.as_secs());
-            Self::close(context, &Refusal::silent());
+            self.close(context, &Refusal::silent());
         }
     }
 }

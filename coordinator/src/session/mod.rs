@@ -28,6 +28,7 @@ mod settings;
 
 pub use mailbox::{Close, EndIfSilent, Reload, Send};
 
+use crate::metrics::Dropped;
 use crate::registry::{ConnectionId, HostGone, Leave};
 use crate::services::Services;
 use actix::{Actor, ActorContext, AsyncContext, SpawnHandle, StreamHandler};
@@ -35,7 +36,7 @@ use actix_http::ws::Codec;
 use actix_web::{HttpRequest, HttpResponse, web};
 use actix_web_actors::ws;
 use courier::Courier;
-use fleet_wire::{ErrorMessage, MAX_MESSAGE_BYTES, OFFLINE_AFTER, ToAgent, encode};
+use fleet_wire::{ErrorMessage, MAX_MESSAGE_BYTES, OFFLINE_AFTER, ToAgent, close, encode};
 use fragments::{FragmentError, Fragments};
 use frames::Frames;
 use futures_util::stream;
@@ -96,6 +97,8 @@ pub struct Session {
     clock_noted: bool,
     /// The timer of what the session waits for: hello, or that it may read on.
     timer: Option<SpawnHandle>,
+    /// Why we have closed it.
+    closed_for: Option<&'static str>,
 }
 
 /// The context of a session: a mailbox and a socket.
@@ -115,12 +118,13 @@ impl Session {
         let gate = Gate::default();
         // The gate judges by the declared length, before anything of a frame is buffered; the codec agrees.
         let codec = Codec::new().max_size(MAX_MESSAGE_BYTES);
+        let protocol = Protocol::new(Arc::clone(&services.metrics.messages));
         let session = Self {
             host_id,
             connection: CONNECTIONS.fetch_add(1, Ordering::Relaxed),
             services,
             stage: Stage::BeforeHello,
-            protocol: Protocol::default(),
+            protocol,
             fragments: Fragments::default(),
             frames: Some(Frames::new(payload, gate.clone(), codec)),
             gate,
@@ -132,6 +136,7 @@ impl Session {
             last_heard: Instant::now(),
             clock_noted: false,
             timer: None,
+            closed_for: None,
         };
         // The context's own stream of frames never ends and never has any: it would keep its buffer.
         let context = Context::with_codec(session, stream::pending(), Codec::new());
@@ -143,12 +148,18 @@ impl Session {
     }
 
     /// Says why and closes at once.
-    fn close(context: &mut Context, refusal: &Refusal) {
-        Self::say_goodbye(context, refusal);
+    fn close(&mut self, context: &mut Context, refusal: &Refusal) {
+        self.say_goodbye(context, refusal);
         context.stop();
     }
 
-    fn say_goodbye(context: &mut Context, refusal: &Refusal) {
+    fn say_goodbye(&mut self, context: &mut Context, refusal: &Refusal) {
+        self.closed_for.get_or_insert(refusal.code);
+        match refusal.close {
+            close::MALFORMED => self.services.metrics.messages.dropped(Dropped::Malformed),
+            close::TOO_BIG => self.services.metrics.messages.dropped(Dropped::TooBig),
+            _ => {}
+        }
         Self::send(context, ErrorMessage::new(refusal.code, refusal.message.clone()));
         // A close frame has room for 123 bytes of reason.
         let mut reason = refusal.message.clone();
@@ -159,7 +170,7 @@ impl Session {
     /// Says why and closes, but reads on until the agent has heard it.
     fn see_off(&mut self, refusal: &Refusal, stage: Stage, context: &mut Context) {
         log::warn!(host:% = self.host_id; "the agent's connection is closed: {}", refusal.message);
-        Self::say_goodbye(context, refusal);
+        self.say_goodbye(context, refusal);
         self.stage = stage;
         self.leave();
         self.hand_on_the_rest(context);
@@ -180,7 +191,10 @@ impl Session {
 
     fn receive(&mut self, text: &str, context: &mut Context) {
         let outcome = match self.stage {
-            Stage::BeforeHello => handshake::read_hello(text).map(|hello| self.greet(hello, context)),
+            Stage::BeforeHello => handshake::read_hello(text).map(|hello| {
+                self.services.metrics.messages.hello(text.len());
+                self.greet(hello, context);
+            }),
             Stage::Greeting | Stage::Live | Stage::Leaving => self.protocol.receive(text),
             Stage::TurnedAway => return,
         };
@@ -188,7 +202,7 @@ impl Session {
             Ok(()) => self.hand_on(context),
             Err(refusal) => {
                 log::warn!(host:% = self.host_id; "the agent's connection is closed: {}", refusal.message);
-                Self::close(context, &refusal);
+                self.close(context, &refusal);
             }
         }
     }
@@ -265,12 +279,12 @@ impl Session {
         }
     }
 
-    fn fragment_failed(error: FragmentError, context: &mut Context) {
+    fn fragment_failed(&mut self, error: FragmentError, context: &mut Context) {
         let refusal = match error {
             FragmentError::TooBig => Refusal::too_big(),
             error => Refusal::malformed(error.to_string()),
         };
-        Self::close(context, &refusal);
+        self.close(context, &refusal);
     }
 }
 
@@ -283,11 +297,15 @@ impl Actor for Session {
         if let Some(frames) = self.frames.take() {
             context.add_stream(frames);
         }
-        let hello_limit = context.run_later(OFFLINE_AFTER, |_, context| Self::close(context, &Refusal::no_hello()));
+        self.services.metrics.sessions.opened();
+        let hello_limit = context.run_later(OFFLINE_AFTER, |actor, context| {
+            actor.close(context, &Refusal::no_hello());
+        });
         self.set_timer(Some(hello_limit), context);
     }
 
     fn stopped(&mut self, context: &mut Context) {
+        self.services.metrics.sessions.closed(self.closed_for);
         self.leave();
         self.hand_on_the_rest(context);
     }
@@ -304,9 +322,9 @@ impl StreamHandler<Result<ws::Message, ws::ProtocolError>> for Session {
             Ok(ws::Message::Continuation(item)) => match self.fragments.add(item) {
                 Ok(Some(text)) => self.receive(&text, context),
                 Ok(None) => {}
-                Err(error) => Self::fragment_failed(error, context),
+                Err(error) => self.fragment_failed(error, context),
             },
-            Ok(ws::Message::Binary(_)) => Self::fragment_failed(FragmentError::Binary, context),
+            Ok(ws::Message::Binary(_)) => self.fragment_failed(FragmentError::Binary, context),
             Ok(ws::Message::Ping(_)) if self.is_seen_off() => {}
             Ok(ws::Message::Ping(bytes)) => context.pong(&bytes),
             Ok(ws::Message::Pong(_) | ws::Message::Nop) => {}
@@ -317,7 +335,7 @@ impl StreamHandler<Result<ws::Message, ws::ProtocolError>> for Session {
                 context.stop();
             }
             Err(ws::ProtocolError::Overflow) => self.see_off(&Refusal::too_big(), Stage::TurnedAway, context),
-            Err(error) => Self::close(context, &Refusal::malformed(error.to_string())),
+            Err(error) => self.close(context, &Refusal::malformed(error.to_string())),
         }
     }
 }

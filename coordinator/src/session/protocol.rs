@@ -2,11 +2,13 @@
 
 use super::refusal::Refusal;
 use crate::job::transitions::Event;
+use crate::metrics::{Dropped, Messages};
 use fleet_wire::{
     Decoded, EnvelopeId, JobId, JobProgress, LogLine, RepoStats, ScheduleAck, ScheduleFire, SnapshotsReport,
     ToCoordinator, decode,
 };
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// A session that has this much to hand on stops reading.
 const INBOX_BYTES: usize = 512 * 1024;
@@ -63,11 +65,15 @@ pub(super) struct Protocol {
     bytes: usize,
     /// The latest numbered envelope that was received.
     last: Option<EnvelopeId>,
-    /// Messages of types that we do not know.
-    unknown: u64,
+    messages: Arc<Messages>,
 }
 
 impl Protocol {
+    /// Nothing was said yet. What comes is counted in `messages`.
+    pub(super) fn new(messages: Arc<Messages>) -> Self {
+        Self { messages, ..Self::default() }
+    }
+
     /// Takes in one message.
     ///
     /// # Errors
@@ -76,13 +82,14 @@ impl Protocol {
         let (id, message) = match decode::<ToCoordinator>(text) {
             Ok(Decoded::Known { id, message }) => (id, message),
             Ok(Decoded::Unknown { id, type_name }) => {
-                self.unknown += 1;
+                self.messages.unknown(text.len());
                 log::debug!("a message of the unknown type {type_name:?} is ignored");
                 self.settle_after(id);
                 return Ok(());
             }
             Err(error) => return Err(Refusal::malformed(error.to_string())),
         };
+        self.messages.received(&message, text.len());
         match message {
             ToCoordinator::Hello(_) => return Err(Refusal::malformed("a second hello".to_owned())),
             ToCoordinator::Heartbeat(_) => {}
@@ -115,6 +122,7 @@ impl Protocol {
             && matches!(last, JobNews::Progress(_))
         {
             *last = event;
+            self.messages.dropped(Dropped::Superseded);
             return;
         }
         self.push(id, News::Job(job_id, event), text);

@@ -15,6 +15,7 @@ use crate::dispatcher::{HostRemoved, ResumeOperations};
 use crate::embedded_postgres::EmbeddedPostgres;
 use crate::http;
 use crate::http::waiting_room::WaitingRoom;
+use crate::metrics::Metrics;
 use crate::persistence::{Drain, LockError, Persistence};
 use crate::registry::CloseAll;
 use crate::services::{Rules, Services};
@@ -27,6 +28,7 @@ use listening::Listening;
 use opening::Ledger;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -141,10 +143,11 @@ fn start_actors(
     config: &Config,
 ) -> Services {
     let Ledger { lock, found, operations, online, removed } = ledger;
-    let persistence = Persistence::new(database.clone(), lock, lost).start();
+    let metrics = Arc::new(Metrics::new(config.metrics_groups));
+    let persistence = Persistence::new(database.clone(), lock, lost).counted(&metrics.writes).start();
     let Config { deadlines, maintenance, leases, secrets, .. } = config.clone();
     let rules = Rules { deadlines, maintenance, leases, secrets };
-    let services = Services::start(found, database, vault, persistence, admin_token, rules);
+    let services = Services::start(found, database, vault, persistence, admin_token, rules, metrics);
     services.dispatcher.do_send(ResumeOperations(operations));
     for host_id in removed {
         services.dispatcher.do_send(HostRemoved { host_id });

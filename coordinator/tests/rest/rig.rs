@@ -11,11 +11,13 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use fleet_coordinator::config::{Deadlines, Leases, Maintenance, SecretSources};
 use fleet_coordinator::db::{Database, pauses};
 use fleet_coordinator::http;
+use fleet_coordinator::metrics::Metrics;
 use fleet_coordinator::persistence::{CoordinatorLock, Patience, Persistence, Save, Write};
 use fleet_coordinator::services::{Found, Rules, Services};
 use fleet_coordinator::vault::Vault;
 use fleet_wire::Secret;
 use serde_json::{Value, json};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The admin token.
@@ -104,7 +106,8 @@ impl Rig {
         let (lost, _) = tokio::sync::mpsc::unbounded_channel();
         let persistence = Persistence::new(database.clone(), lock, lost).start();
         let vault = Vault::with_key([7; 32]);
-        let services = Services::start(Found::default(), database, vault, persistence, &Secret::new(ADMIN), RULES);
+        let (admin, metrics) = (Secret::new(ADMIN), Arc::new(Metrics::new(100)));
+        let services = Services::start(Found::default(), database, vault, persistence, &admin, RULES, metrics);
         Self { services }
     }
 

@@ -20,9 +20,13 @@ impl Lanes {
 
     /// The jobs that wait and for how long, the oldest first.
     pub(in crate::dispatcher) fn waiting(&self, now: Instant) -> impl Iterator<Item = (Uuid, Duration)> {
-        let now = self.count_before(now, Duration::ZERO);
-        let waited = move |since: i64| Duration::from_millis(u64::try_from(now.saturating_sub(since)).unwrap_or(0));
-        self.by_age.iter().map(move |(since, job_id)| (*job_id, waited(*since)))
+        self.by_age.iter().map(move |(since, job_id)| (*job_id, self.waited(*since, now)))
+    }
+
+    /// How long ago `since` is, as waiting counts.
+    pub(super) fn waited(&self, since: i64, now: Instant) -> Duration {
+        let ago = self.count_before(now, Duration::ZERO).saturating_sub(since);
+        Duration::from_millis(u64::try_from(ago).unwrap_or(0))
     }
 
     /// Whether the job is not over.

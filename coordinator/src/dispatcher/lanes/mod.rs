@@ -5,6 +5,7 @@
 //!
 //! Whatever happens to one job or host costs the same however many others there are.
 
+mod census;
 mod held;
 mod look;
 

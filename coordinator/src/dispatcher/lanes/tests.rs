@@ -257,3 +257,32 @@ fn waiting_counts_by_a_clock_that_nobody_sets_and_not_while_it_is_paused() {
     lanes.count_anew(REPOSITORY, at(95));
     assert_eq!(waited(&lanes, at(96)), [(11, seconds(1))]);
 }
+
+#[test]
+fn a_census_says_what_they_wait_for_and_since_when() {
+    use crate::dispatcher::census::{REASONS, Reason};
+    let mut lanes = lanes();
+    let now = Instant::now();
+    [1, 3].into_iter().for_each(|host| drop(lanes.host_ready(id(host), now)));
+    let hour = Duration::from_secs(3_600);
+    assert!(add(&mut lanes, &job(10, 1, Kind::Prune)));
+    assert!(!add(&mut lanes, &job(11, 1, Kind::Backup)));
+    lanes.count_waiting(id(11), hour, now);
+    assert!(!add(&mut lanes, &job(12, 1, Kind::Backup)));
+    assert!(!add(&mut lanes, &job(13, 2, Kind::Backup)), "its host is not there");
+    let held = NewJob { operation_id: Some(id(7)), ..job(14, 1, Kind::Check) };
+    lanes.add_held(&held, now);
+    lanes.committed(JobRecord::of(held, JobState::new()), now);
+    let pause = Pause { reason: String::new(), by: String::new(), since: chrono::Utc::now() };
+    lanes.pauses.set(Target::Host(id(3)), Some(pause.clone()));
+    lanes.host_ready(id(3), now);
+    assert!(!add(&mut lanes, &job(15, 3, Kind::Backup)));
+    let counts = |lanes: &Lanes| REASONS.map(|reason| lanes.census(now).of(reason).jobs);
+    assert_eq!((lanes.census(now).out, counts(&lanes)), (1, [1, 1, 1, 2]));
+    assert_eq!(lanes.census(now).of(Reason::Repository).longest, Some(hour));
+    assert_eq!(lanes.census(now).of(Reason::Operation).longest, None, "that is its operation's affair");
+    // An unlock needs no lease, and waits only for its host.
+    assert!(!add(&mut lanes, &job(16, 2, Kind::Unlock)));
+    lanes.pauses.set(Target::Fleet, Some(pause));
+    assert_eq!((lanes.census(now).out, counts(&lanes)), (1, [1, 5, 0, 0]));
+}

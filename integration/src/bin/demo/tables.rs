@@ -13,7 +13,7 @@ pub(crate) fn show(fleet: &Fleet, screen: &Screen) -> Result<(), Failure> {
     let head = ["host", "status", "repository", "group", "snapshot", "taken (UTC)", "of"];
     print(screen, &table(&head, &snapshots(fleet)?, &[]));
     screen.heading("Jobs");
-    print(screen, &table(&["kind", "jobs", "succeeded", "partial", "slowest"], &jobs(fleet)?, &[1, 2, 3, 4]));
+    print(screen, &table(&["kind", "jobs", "succeeded", "of them partial", "slowest"], &jobs(fleet)?, &[1, 2, 3, 4]));
     screen.heading("Repositories");
     let head = ["repository", "snapshots", "as restored", "stored", "last check", "locked"];
     print(screen, &table(&head, &repositories(fleet)?, &[1, 2, 3]));
@@ -117,7 +117,8 @@ pub(crate) fn suggest(fleet: &Fleet, screen: &Screen) {
        -H 'Content-Type: application/json' \\
        -d '{{\"kind\": \"backup\", \"source_group\": \"sparse\"}}'
   curl -sH \"$AUTH\" \"$FLEET/v1/jobs/ID?wait=60\"        # its id from the answer
-  curl -sH \"$AUTH\" $FLEET/v1/jobs/ID/logs",
+  curl -sH \"$AUTH\" $FLEET/v1/jobs/ID/logs
+  curl -s $FLEET/metrics                              # for Prometheus",
         url = fleet.coordinator.url(),
         token = fleet.coordinator.admin_token(),
     ));
