@@ -66,6 +66,22 @@ pub struct Config {
     /// How repositories are maintained.
     #[command(flatten)]
     pub maintenance: Maintenance,
+
+    /// How people and programs are told what is wrong.
+    #[command(flatten)]
+    pub notifications: Notifications,
+}
+
+/// How people and programs are told what is wrong. Each is given in seconds, or with a unit.
+#[derive(Clone, Debug, Args)]
+pub struct Notifications {
+    /// A notification that could not be delivered for this long is given up.
+    #[arg(long = "notify-limit", env = "FLEET_NOTIFY_LIMIT", value_name = "TIME", value_parser = parse_duration, default_value = "72h")]
+    pub give_up: Duration,
+
+    /// What is known of notifications that were delivered or given up longer ago than this is deleted.
+    #[arg(long = "keep-notifications", env = "FLEET_KEEP_NOTIFICATIONS", value_name = "TIME", value_parser = parse_duration, default_value = "7d")]
+    pub keep: Duration,
 }
 
 /// How repositories are maintained. Each is given in seconds, or with a unit.

@@ -14,6 +14,7 @@ pub mod http;
 pub mod job;
 pub mod live;
 pub mod maintenance;
+pub mod notify;
 pub mod operation;
 pub mod pauses;
 pub mod persistence;

@@ -11,6 +11,7 @@ use crate::dispatcher::Dispatcher;
 use crate::http::idempotency::Keys;
 use crate::job::JobServices;
 use crate::live::LiveJobs;
+use crate::notify::Outbox;
 use crate::operation::OpenOperations;
 use crate::pauses::Pauses;
 use crate::persistence::Persistence;
@@ -60,6 +61,8 @@ pub struct Services {
     pub unrecorded: Arc<Unrecorded>,
     /// What is under way under an `Idempotency-Key`.
     pub keys: Arc<Keys>,
+    /// What anybody wants to be told.
+    pub outbox: Arc<Outbox>,
 }
 
 /// What must be known of the ledger before the first lease is given and the first request is answered.
@@ -73,6 +76,8 @@ pub struct Found {
     pub most_backups: HashMap<Uuid, u32>,
     /// The tokens that are not revoked.
     pub api_tokens: Vec<ApiToken>,
+    /// What anybody wants to be told.
+    pub outbox: Arc<Outbox>,
 }
 
 /// What a person has set.
@@ -111,7 +116,7 @@ impl Services {
             operations: Arc::clone(&operations),
             limits: deadlines,
         };
-        let Found { open, pauses, most_backups, api_tokens } = found;
+        let Found { open, pauses, most_backups, api_tokens, outbox } = found;
         let pauses = Arc::new(pauses);
         let dispatcher = Dispatcher::new(open, most_backups, leases, Arc::clone(&pauses), of_jobs).start();
         Self {
@@ -132,6 +137,7 @@ impl Services {
             api_tokens: Arc::new(Tokens::new(hash_token(admin.expose()), api_tokens)),
             unrecorded: Arc::default(),
             keys: Arc::default(),
+            outbox,
         }
     }
 }

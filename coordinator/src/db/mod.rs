@@ -2,7 +2,10 @@
 //! [`diesel::QueryResult`]; what an error means is decided by who asked.
 
 pub mod audit;
+pub mod channels;
 pub mod compaction;
+pub mod conditions;
+pub mod deliveries;
 pub mod enrollment;
 mod error;
 pub mod greetings;
@@ -15,6 +18,7 @@ pub mod json;
 pub mod logs;
 pub mod lookup;
 pub mod maintenance;
+pub mod notices;
 pub mod operations;
 pub mod overdue;
 pub mod pauses;

@@ -8,7 +8,9 @@ use super::batch::Batch;
 use super::error::Failure;
 use super::lock::{CoordinatorLock, LockError};
 use crate::db::Database;
+use crate::notify::Outbox;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_postgres::NoTls;
@@ -32,6 +34,8 @@ pub(super) struct Hand {
     failures: u32,
     most_writes: usize,
     pub(super) limit: Duration,
+    /// What is to be told of what is written.
+    pub(super) outbox: Arc<Outbox>,
 }
 
 impl Hand {
@@ -43,6 +47,7 @@ impl Hand {
             failures: 0,
             most_writes: MOST_WRITES,
             limit: TRANSACTION_LIMIT,
+            outbox: Arc::default(),
         }
     }
 
@@ -174,7 +179,7 @@ impl Turn {
     async fn commit(&mut self) -> Result<(), Failure> {
         let connection = self.hand.connection.as_mut();
         let connection = connection.ok_or_else(|| Failure::NotDone("no connection".to_owned()))?;
-        self.batch.commit(connection, self.hand.limit).await
+        self.batch.commit(connection, self.hand.limit, &self.hand.outbox).await
     }
 
     /// Finds the writes that are at fault. Those that still can't be written are kept for a later turn.

@@ -15,6 +15,7 @@ use crate::dispatcher::{HostRemoved, ResumeOperations};
 use crate::embedded_postgres::EmbeddedPostgres;
 use crate::http;
 use crate::http::waiting_room::WaitingRoom;
+use crate::notify::Notifier;
 use crate::persistence::{Drain, LockError, Persistence};
 use crate::registry::CloseAll;
 use crate::services::{Rules, Services};
@@ -27,6 +28,7 @@ use listening::Listening;
 use opening::Ledger;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -141,15 +143,17 @@ fn start_actors(
     config: &Config,
 ) -> Services {
     let Ledger { lock, found, operations, online, removed } = ledger;
-    let persistence = Persistence::new(database.clone(), lock, lost).start();
+    let persistence = Persistence::new(database.clone(), lock, lost).with_outbox(Arc::clone(&found.outbox)).start();
     let Config { deadlines, maintenance, leases, .. } = config.clone();
+    let lost_after = deadlines.agent_lost;
     let rules = Rules { deadlines, maintenance, leases };
     let services = Services::start(found, database, vault, persistence, admin_token, rules);
     services.dispatcher.do_send(ResumeOperations(operations));
     for host_id in removed {
         services.dispatcher.do_send(HostRemoved { host_id });
     }
-    Ticker::new(services.clone(), config.history.clone(), &online).start();
+    Ticker::new(services.clone(), config.history.clone(), lost_after, &online).start();
+    Notifier::new(&services, config.notifications.clone()).start();
     services
 }
 
