@@ -11,7 +11,7 @@ use crate::dispatcher::Dispatcher;
 use crate::http::idempotency::Keys;
 use crate::job::JobServices;
 use crate::live::LiveJobs;
-use crate::notify::Outbox;
+use crate::notify::{Mailer, Outbox};
 use crate::operation::OpenOperations;
 use crate::pauses::Pauses;
 use crate::persistence::Persistence;
@@ -63,6 +63,8 @@ pub struct Services {
     pub keys: Arc<Keys>,
     /// What anybody wants to be told.
     pub outbox: Arc<Outbox>,
+    /// Sends e-mail, if there is a mail server.
+    pub mailer: Option<Arc<Mailer>>,
 }
 
 /// What must be known of the ledger before the first lease is given and the first request is answered.
@@ -89,6 +91,8 @@ pub struct Rules {
     pub maintenance: Maintenance,
     /// How jobs share repositories.
     pub leases: Leases,
+    /// What sends e-mail.
+    pub mailer: Option<Arc<Mailer>>,
 }
 
 impl Services {
@@ -101,7 +105,7 @@ impl Services {
         admin: &Secret,
         rules: Rules,
     ) -> Self {
-        let Rules { deadlines, maintenance, leases } = rules;
+        let Rules { deadlines, maintenance, leases, mailer } = rules;
         let registry = Registry::default().start();
         let (board, live) = (Arc::new(Board::default()), Arc::new(LiveJobs::default()));
         let operations = Arc::new(OpenOperations::default());
@@ -138,6 +142,7 @@ impl Services {
             unrecorded: Arc::default(),
             keys: Arc::default(),
             outbox,
+            mailer,
         }
     }
 }

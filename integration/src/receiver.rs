@@ -1,6 +1,7 @@
 //! A receiver of webhooks: a small HTTP server that keeps what it gets, and misbehaves when told to.
 
-use crate::{Context, Failure, eventually};
+use crate::tls::Stream;
+use crate::{Context, Failure, Tls, eventually};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -55,6 +56,7 @@ impl Webhook {
 struct State {
     manner: Mutex<Manner>,
     received: Mutex<Vec<Webhook>>,
+    tls: Option<Tls>,
 }
 
 /// The server. It lives as long as this process, and its port too.
@@ -74,9 +76,21 @@ impl Receiver {
     /// # Errors
     /// It can't listen.
     pub fn start(manner: Manner) -> Result<Self, Failure> {
+        Self::start_as(manner, None)
+    }
+
+    /// The same with TLS.
+    ///
+    /// # Errors
+    /// It can't listen.
+    pub fn start_tls(manner: Manner, tls: &Tls) -> Result<Self, Failure> {
+        Self::start_as(manner, Some(tls.clone()))
+    }
+
+    fn start_as(manner: Manner, tls: Option<Tls>) -> Result<Self, Failure> {
         let listener = TcpListener::bind("127.0.0.1:0").context("a receiver of webhooks")?;
         let address = listener.local_addr()?;
-        let state = Arc::new(State { manner: Mutex::new(manner), received: Mutex::default() });
+        let state = Arc::new(State { manner: Mutex::new(manner), received: Mutex::default(), tls });
         let receiver = Self { address, state: Arc::clone(&state) };
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -90,7 +104,8 @@ impl Receiver {
 
     /// Where it listens.
     pub fn url(&self) -> String {
-        format!("http://{}/hook", self.address)
+        let scheme = if self.state.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}/hook", self.address)
     }
 
     /// Answers otherwise from now on.
@@ -123,7 +138,12 @@ impl Receiver {
 
 impl State {
     fn serve(&self, stream: TcpStream) -> Result<(), Failure> {
-        let mut reader = BufReader::new(stream.try_clone()?);
+        stream.set_read_timeout(Some(HANGS_FOR))?;
+        let stream: Box<dyn Stream> = match &self.tls {
+            Some(tls) => tls.over(stream)?,
+            None => Box::new(stream),
+        };
+        let mut reader = BufReader::new(stream);
         let mut line = String::new();
         reader.read_line(&mut line)?;
         let target = line.trim_end().trim_end_matches(" HTTP/1.1").to_owned();
@@ -136,15 +156,15 @@ impl State {
         }
         let length: u64 = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
         let mut body = String::new();
-        reader.take(length.min(LONGEST_BODY)).read_to_string(&mut body)?;
+        reader.by_ref().take(length.min(LONGEST_BODY)).read_to_string(&mut body)?;
         let json = serde_json::from_str(&body).unwrap_or(Value::Null);
         locked(&self.received).push(Webhook { target, headers, body, json });
         let manner = locked(&self.manner).clone();
-        answer(stream, &manner)
+        answer(reader.into_inner(), &manner)
     }
 }
 
-fn answer(mut stream: TcpStream, manner: &Manner) -> Result<(), Failure> {
+fn answer(mut stream: Box<dyn Stream>, manner: &Manner) -> Result<(), Failure> {
     match manner {
         Manner::Status(status) => {
             write!(stream, "HTTP/1.1 {status} x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")?;
@@ -154,7 +174,6 @@ fn answer(mut stream: TcpStream, manner: &Manner) -> Result<(), Failure> {
         }
         Manner::Close => {}
         Manner::Hang => {
-            stream.set_read_timeout(Some(HANGS_FOR))?;
             // Nothing more comes; it ends when the other side does.
             let _ = stream.read(&mut [0]);
         }
@@ -171,5 +190,6 @@ fn answer(mut stream: TcpStream, manner: &Manner) -> Result<(), Failure> {
             }
         }
     }
+    stream.flush()?;
     Ok(())
 }

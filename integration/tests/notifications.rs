@@ -5,7 +5,9 @@ mod support;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use fleet_integration::{Api, Failure, Manner, Receiver, Sandbox, Webhook, eventually};
+use fleet_integration::{
+    Api, Failure, Mail, MailServer, Manner, Receiver, Sandbox, Tls, Webhook, eventually, leak_free_dir,
+};
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
@@ -415,7 +417,7 @@ fn what_is_wrong_with_a_channel_is_said() {
         ("events", json!([])),
         ("events", json!(["job.exploded"])),
         ("host_labels", json!({})),
-        ("repository_id", json!("none")),
+        ("recipients", json!(["ops@example.org"])),
         ("nothing like that", json!(1)),
     ];
     for (field, value) in wrong {
@@ -429,8 +431,8 @@ fn what_is_wrong_with_a_channel_is_said() {
         if field != "kind" {
             let of_one = format!("{path}/{}", made["id"].as_str().unwrap());
             let patch = ask(&api, "PATCH", &of_one, &json!({field: body[field]}));
-            let emptied = body[field].is_null() && field != "url";
-            assert_eq!(patch.status, if emptied { 200 } else { 422 }, "{body}: {}", patch.text);
+            let expected = if field == "recipients" { 409 } else { 422 };
+            assert_eq!(patch.status, expected, "{body}: {}", patch.text);
         }
     }
     let nowhere = json!({"name": "x", "kind": "webhook", "url": "http://a/", "repository_id": uuid::Uuid::new_v4()});
@@ -467,4 +469,123 @@ fn what_is_over_is_kept_for_its_time() {
     eventually("what is old to go", LONG, gone).unwrap();
     let list = until(&api, &format!("/v1/notifications/channels/{channel}/deliveries"), |_| true);
     assert_eq!(list["items"], json!([]));
+}
+
+/// A coordinator with a mail server, and a host.
+fn mailing(server: &MailServer) -> (Sandbox, Host) {
+    let url = format!("smtp://fleet:hunter2%40x@{}", server.address());
+    fleet(&[("FLEET_SMTP_URL", &url), ("FLEET_SMTP_FROM", "The fleet <fleet@example.org>")])
+}
+
+/// A channel of e-mail to two people.
+fn mail_channel(api: &Api) -> String {
+    let body = json!({"name": "ops", "kind": "email", "recipients": ["Ops <ops@example.org>", "boss@example.org"]});
+    api.post("/v1/notifications/channels", &body).unwrap()["id"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn many_failures_are_one_mail_and_a_mail_server_that_refuses_is_tried_again() {
+    const JOBS: usize = 15;
+    let server = MailServer::start().unwrap();
+    server.refuse(Some("450 come back later"));
+    let (sandbox, mut host) = mailing(&server);
+    let api = sandbox.api();
+    let channel = mail_channel(&api);
+    let jobs: HashSet<String> = (0..JOBS).map(|_| end(&api, &mut host, "failed", 1)).collect();
+    let refused = || {
+        let all = deliveries(&api, &channel);
+        let tried = all.iter().find(|delivery| delivery["tries"] != 0).cloned();
+        tried.ok_or_else(|| Failure::new(format!("{all:?}")))
+    };
+    let refused = eventually("a refusal to be noted", LIMIT, refused).unwrap();
+    assert_eq!((&refused["status"], &refused["attempts"][0]["status_code"]), (&json!("pending"), &json!(450)));
+    assert!(refused["attempts"][0]["error"].as_str().unwrap().contains("come back later"), "{refused}");
+    assert!(server.received().is_empty());
+
+    server.refuse(None);
+    let told =
+        |mails: &[Mail]| jobs.iter().all(|job| mails.iter().any(|mail| mail.text.replace("=\n", "").contains(job)));
+    let mails = server.until("all to be told", Duration::from_secs(150), told).unwrap();
+    assert!(mails.len() <= 2, "{} mails", mails.len());
+    let mail = &mails[0];
+    assert_eq!(mail.login, Some(("fleet".to_owned(), "hunter2@x".to_owned())));
+    assert_eq!(
+        (mail.from.as_str(), mail.to.as_slice()),
+        ("fleet@example.org", &["ops@example.org".to_owned(), "boss@example.org".to_owned()][..])
+    );
+    assert!(mail.text.contains("Subject: [restic-fleet] ") && mail.text.contains("job.failed"), "{}", mail.text);
+    assert!(mail.text.contains("web-1 backup of docs"), "{}", mail.text);
+    let noted = || match deliveries(&api, &channel) {
+        all if all.len() == JOBS && all.iter().all(|delivery| delivery["status"] == "delivered") => Ok(()),
+        all => Err(Failure::new(format!("{all:?}"))),
+    };
+    eventually("all to be noted", LIMIT, noted).unwrap();
+}
+
+#[test]
+fn a_channel_of_mail_needs_a_mail_server_and_addresses() {
+    let server = MailServer::start().unwrap();
+    let (mut sandbox, _host) = mailing(&server);
+    let api = sandbox.api();
+    let id = mail_channel(&api);
+    let path = format!("/v1/notifications/channels/{id}");
+    let channel = api.get(&path).unwrap();
+    assert_eq!((&channel["recipients"][1], &channel["url"]), (&json!("boss@example.org"), &Value::Null));
+    for (field, value) in [
+        ("recipients", json!([])),
+        ("recipients", json!(["nobody"])),
+        ("recipients", json!(["a@example.org\r\nBcc: b@example.org"])),
+        ("recipients", Value::Null),
+    ] {
+        let reply = ask(&api, "PATCH", &path, &json!({field: value}));
+        assert_eq!(reply.status, 422, "{field}: {}", reply.text);
+    }
+    for (field, value) in [("url", json!("https://example.org")), ("secret", Value::Null)] {
+        let reply = ask(&api, "PATCH", &path, &json!({field: value}));
+        assert_eq!(reply.status, 409, "{field}: {}", reply.text);
+    }
+    ask(&api, "POST", &format!("{path}/test"), &Value::Null).ok().unwrap();
+    let mails = server.until("the test", LIMIT, |mails| mails.len() == 1).unwrap();
+    assert!(mails[0].text.contains("Subject: [restic-fleet] test: ops"), "{}", mails[0].text);
+    // Without a server nothing can be sent, and that is said.
+    sandbox.restart_with(&[]).unwrap();
+    let api = sandbox.api();
+    let body = json!({"name": "more", "kind": "email", "recipients": ["a@example.org"]});
+    let reply = ask(&api, "POST", "/v1/notifications/channels", &body);
+    assert_eq!((reply.status, &reply.json["errors"][0]["pointer"]), (409, &json!("/kind")), "{}", reply.text);
+    ask(&api, "POST", &format!("{path}/test"), &Value::Null).ok().unwrap();
+    let failed = || {
+        let latest = deliveries(&api, &id).into_iter().next().filter(|delivery| delivery["tries"] == 1);
+        latest.ok_or_else(|| Failure::new("not tried yet"))
+    };
+    let failed = eventually("the second test to be tried", LIMIT, failed).unwrap();
+    assert!(failed["attempts"][0]["error"].as_str().unwrap().contains("FLEET_SMTP_URL"), "{failed}");
+}
+
+#[test]
+fn what_is_encrypted_arrives_at_those_whom_the_system_trusts_and_at_no_others() {
+    let folder = leak_free_dir("fleet-tls.").unwrap();
+    let tls = Tls::make(&folder.path().join("ours")).unwrap();
+    let (trusted, other) = (tls.certificate().display().to_string(), Tls::make(&folder.path().join("other")).unwrap());
+    let server = MailServer::start_tls(&tls).unwrap();
+    let url = format!("smtp://fleet:hunter2@{}?tls=required", server.address());
+    let variables = [("FLEET_SMTP_URL", &*url), ("FLEET_SMTP_FROM", "fleet@example.org"), ("SSL_CERT_FILE", &*trusted)];
+    let (sandbox, mut host) = fleet(&variables);
+    let api = sandbox.api();
+    let receiver = Receiver::start_tls(Manner::Status(200), &tls).unwrap();
+    let stranger = Receiver::start_tls(Manner::Status(200), &other).unwrap();
+    let (_, secret) = channel(&api, "pager", &receiver.url(), json!({}));
+    let (not_trusted, _) = channel(&api, "stranger", &stranger.url(), json!({}));
+    mail_channel(&api);
+    let job = end(&api, &mut host, "failed", 1);
+    let webhook = receiver.until("the webhook", LIMIT, |received| !received.is_empty()).unwrap().remove(0);
+    assert_eq!(
+        (jobs_of(std::slice::from_ref(&webhook)), webhook.header("webhook-signature")),
+        (HashSet::from([job]), &*signature(&secret, &webhook))
+    );
+    let mail = server.until("the mail", LIMIT, |mails| !mails.is_empty()).unwrap().remove(0);
+    assert_eq!((mail.encrypted, mail.login), (true, Some(("fleet".to_owned(), "hunter2".to_owned()))));
+    let refused = delivery_when(&api, &not_trusted, LIMIT, |delivery| delivery["tries"] != 0);
+    assert_eq!(refused["attempts"][0]["status_code"], Value::Null, "{refused}");
+    assert!(stranger.received().is_empty());
 }

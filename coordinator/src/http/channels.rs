@@ -17,7 +17,7 @@ use crate::access::Labels;
 use crate::db::channels::{self, Change, Changes, Channel, Create, Delete, secret_place};
 use crate::db::json::Json;
 use crate::db::repositories;
-use crate::notify::{Event, signature};
+use crate::notify::{Event, address, signature};
 use crate::persistence::WriteError;
 use crate::request;
 use crate::services::Services;
@@ -28,6 +28,11 @@ use fleet_wire::{Secret, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::{OpenApi, ToSchema};
 use uuid::Uuid;
+
+/// How many addresses a channel of e-mail may have.
+const MOST_RECIPIENTS: usize = 50;
+/// What is wrong with what only the other kind has.
+const OTHER_KIND: &str = "belongs to a channel of the other kind";
 
 /// Adds the routes.
 pub(super) fn configure(config: &mut web::ServiceConfig) {
@@ -49,12 +54,14 @@ pub(super) struct Api;
 #[serde(rename_all = "lowercase")]
 enum Kind {
     Webhook,
+    Email,
 }
 
 impl Kind {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Webhook => "webhook",
+            Self::Email => "email",
         }
     }
 }
@@ -66,11 +73,15 @@ struct NewChannel {
     name: String,
     #[schema(value_type = schemas::ChannelKind)]
     kind: Kind,
+    /// Of a webhook.
     #[schema(value_type = Option<schemas::WebhookUrl>)]
     url: Option<String>,
     /// What signs webhooks; without one it is made, and shown in this answer.
     #[schema(value_type = Option<schemas::WebhookSecret>)]
     secret: Option<Secret>,
+    /// Of e-mail.
+    #[schema(value_type = Option<Vec<schemas::MailAddress>>, min_items = 1, max_items = 50)]
+    recipients: Option<Vec<String>>,
     /// What it is told; everything unless it is said.
     #[schema(min_items = 1)]
     events: Option<Vec<Event>>,
@@ -98,6 +109,9 @@ struct ChannelPatch {
     #[schema(value_type = Option<schemas::WebhookSecret>)]
     secret: Patch<Secret>,
     #[serde(default)]
+    #[schema(value_type = Vec<schemas::MailAddress>, min_items = 1, max_items = 50)]
+    recipients: Patch<Vec<String>>,
+    #[serde(default)]
     #[schema(value_type = Option<Vec<Event>>, min_items = 1)]
     events: Patch<Vec<Event>>,
     #[serde(default)]
@@ -119,8 +133,12 @@ impl From<NewChannel> for ChannelPatch {
         Self {
             name: Patch::Value(new.name),
             url: given(new.url),
-            // Without one, one is made.
-            secret: new.secret.map_or(Patch::Null, Patch::Value),
+            // A webhook without one gets one that is made here.
+            secret: match new.kind {
+                Kind::Webhook => new.secret.map_or(Patch::Null, Patch::Value),
+                Kind::Email => given(new.secret),
+            },
+            recipients: given(new.recipients),
             events: given(new.events),
             host_labels: given(new.host_labels),
             repository_id: given(new.repository_id),
@@ -133,24 +151,16 @@ impl From<NewChannel> for ChannelPatch {
 type Made = (Changes, Option<Secret>);
 
 impl ChannelPatch {
+    /// Checks what does not depend on anything else; gives the repository.
     fn check(&self) -> Result<Option<Uuid>, Problem> {
         let mut check = Check::default();
-        let needed =
-            [("/name", self.name.is_null()), ("/url", self.url.is_null()), ("/enabled", self.enabled.is_null())];
+        self.check_target(&mut check);
+        let needed = [("/name", self.name.is_null()), ("/enabled", self.enabled.is_null())];
         for (pointer, _) in needed.into_iter().filter(|(_, null)| *null) {
             check.wrong(pointer, "can't be null");
         }
         if let Some(name) = self.name.value() {
             check.line("/name", name, NAME);
-        }
-        if let Some(url) = self.url.value() {
-            check.line("/url", url, LINE);
-            if let Some(complaint) = webhook_url::complaint(url) {
-                check.wrong("/url", complaint);
-            }
-        }
-        if self.secret.value().is_some_and(|secret| signature::key(secret).is_none()) {
-            check.wrong("/secret", "must be whsec_ and 24 to 64 bytes in base64; leave it out to have one made");
         }
         if self.events.value().is_some_and(Vec::is_empty) {
             check.wrong("/events", "needs an event: leave it out (or null) for all");
@@ -164,6 +174,53 @@ impl ChannelPatch {
         let repository = self.repository_id.value().and_then(|id| check.id("/repository_id", "repository", id));
         check.done()?;
         Ok(repository)
+    }
+
+    /// Checks where it goes to.
+    fn check_target(&self, check: &mut Check) {
+        match &self.url {
+            Patch::Absent => {}
+            Patch::Null => check.wrong("/url", "can't be null"),
+            Patch::Value(url) => {
+                check.line("/url", url, LINE);
+                if let Some(complaint) = webhook_url::complaint(url) {
+                    check.wrong("/url", complaint);
+                }
+            }
+        }
+        match &self.secret {
+            Patch::Value(secret) if signature::key(secret).is_none() => {
+                check.wrong("/secret", "must be whsec_ and 24 to 64 bytes in base64; leave it out to have one made");
+            }
+            Patch::Absent | Patch::Null | Patch::Value(_) => {}
+        }
+        match &self.recipients {
+            Patch::Absent => {}
+            Patch::Null => check.wrong("/recipients", "can't be null"),
+            Patch::Value(recipients) => {
+                if !(1..=MOST_RECIPIENTS).contains(&recipients.len()) {
+                    check.wrong("/recipients", format!("may have 1 to {MOST_RECIPIENTS} addresses"));
+                }
+                for (index, recipient) in recipients.iter().enumerate() {
+                    let pointer = format!("/recipients/{index}");
+                    check.line(&pointer, recipient, NAME);
+                    if let Err(error) = address(recipient) {
+                        check.wrong(&pointer, format!("is no address: {error}"));
+                    }
+                }
+            }
+        }
+    }
+
+    /// What is given and belongs to the other kind of channel.
+    fn strange(&self, kind: Kind) -> Option<&'static str> {
+        let (webhook, mail) = (kind == Kind::Webhook, kind == Kind::Email);
+        let given = [
+            ("/url", mail && self.url != Patch::Absent),
+            ("/secret", mail && self.secret != Patch::Absent),
+            ("/recipients", webhook && self.recipients != Patch::Absent),
+        ];
+        given.into_iter().find(|(_, strange)| *strange).map(|(pointer, _)| pointer)
     }
 
     /// The changes of the row `id`, with the secret sealed for it.
@@ -186,7 +243,7 @@ impl ChannelPatch {
             name: self.name.into_change().flatten(),
             url: self.url.into_change().flatten(),
             secret,
-            recipients: None,
+            recipients: self.recipients.into_change().flatten().map(Json),
             events: self.events.into_change().map(|events| events.map(Json)),
             host_labels: self.host_labels.into_change().map(|labels| labels.map(Json)),
             repository_id: self.repository_id.into_change().map(|_| repository),
@@ -212,6 +269,7 @@ struct ChannelView {
     #[schema(value_type = schemas::ChannelKind)]
     kind: String,
     url: Option<String>,
+    recipients: Option<Vec<String>>,
     events: Option<Vec<Event>>,
     #[schema(value_type = Option<schemas::Labels>)]
     host_labels: Option<Labels>,
@@ -232,6 +290,7 @@ impl ChannelView {
             name: row.name,
             kind: row.kind,
             url: row.url,
+            recipients: row.recipients.map(|Json(recipients)| recipients),
             events: row.events.map(|Json(events)| events),
             host_labels: row.host_labels.map(|Json(labels)| labels),
             repository_id: row.repository_id,
@@ -257,17 +316,29 @@ fn refused(error: WriteError) -> Problem {
     request_body = NewChannel,
     responses(
         (status = 201, body = ChannelView, headers(("Location" = String), ("Cache-Control" = String))),
-        (status = 409, description = "There is a channel of this name, or there are too many.")
+        (status = 409, description = "There is a channel of this name, or there are too many, or no mail server.")
     )
 )]
 async fn create(services: web::Data<Services>, Body(new): Body<NewChannel>) -> Result<HttpResponse, Problem> {
     let (id, kind) = (request::new_id(), new.kind);
-    if new.url.is_none() {
-        let mut check = Check::default();
-        check.wrong("/url", "is missing");
-        check.done()?;
+    let mut check = Check::default();
+    match kind {
+        Kind::Webhook if new.url.is_none() => check.wrong("/url", "is missing"),
+        Kind::Email if new.recipients.is_none() => check.wrong("/recipients", "is missing"),
+        Kind::Webhook | Kind::Email => {}
     }
-    let (changes, secret) = ChannelPatch::from(new).into_changes(&services, id).await?;
+    check.done()?;
+    if kind == Kind::Email && services.mailer.is_none() {
+        let needs = "needs a mail server: start the coordinator with FLEET_SMTP_URL";
+        return Err(Problem::conflicting_field("/kind", needs));
+    }
+    let patch = ChannelPatch::from(new);
+    let mut check = Check::default();
+    if let Some(pointer) = patch.strange(kind) {
+        check.wrong(pointer, OTHER_KIND);
+    }
+    check.done()?;
+    let (changes, secret) = patch.into_changes(&services, id).await?;
     let now = now();
     let row = Channel {
         id,
@@ -334,7 +405,7 @@ async fn get(services: web::Data<Services>, id: web::Path<String>) -> Result<Htt
     request_body = ChannelPatch,
     responses(
         (status = 200, body = ChannelView),
-        (status = 409, description = "There is a channel of this name.")
+        (status = 409, description = "There is a channel of this name, or this belongs to the other kind.")
     )
 )]
 async fn change(
@@ -342,7 +413,12 @@ async fn change(
     id: web::Path<String>,
     Body(patch): Body<ChannelPatch>,
 ) -> Result<HttpResponse, Problem> {
-    let id = path_id("channel", &id)?;
+    let Channel { id, kind, .. } = existing(&services, &id).await?;
+    let kind = if kind == Kind::Email.as_str() { Kind::Email } else { Kind::Webhook };
+    patch.check()?;
+    if let Some(pointer) = patch.strange(kind) {
+        return Err(Problem::conflicting_field(pointer, OTHER_KIND));
+    }
     let (changes, secret) = patch.into_changes(&services, id).await?;
     to_the_end(async move {
         let _changing = services.outbox.changing().await;

@@ -7,14 +7,17 @@
 mod backoff;
 pub mod condition;
 mod event;
+mod mail;
 mod notice;
 mod notifier;
 mod outbox;
 mod queue;
 pub mod signature;
+mod summary;
 mod webhook;
 
 pub use event::{Event, Events};
+pub use mail::{Mailer, address};
 pub use notice::Notice;
 pub use notifier::Notifier;
 pub use outbox::Outbox;

@@ -5,6 +5,7 @@
 //! when the bell rings, when attempts are noted, and at intervals.
 
 use super::backoff;
+use super::mail::Mailer;
 use super::outbox::Outbox;
 use super::queue::{AT_ONCE, OF_ONE, Shipment, choose};
 use super::webhook::{self, Sent};
@@ -25,6 +26,10 @@ use uuid::Uuid;
 
 /// How often it looks what is due, beside when the bell rings.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// A channel of e-mail has one at most this often; it tells up to so many things.
+const MAIL_EVERY: Duration = Duration::from_secs(60);
+const OF_MAIL: i64 = 1_000;
+const NO_SERVER: &str = "there is no mail server: start the coordinator with FLEET_SMTP_URL";
 /// How often old deliveries are looked for, how many go at once, and how long that may wait.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 const FORGET_AT_ONCE: i64 = 500;
@@ -37,6 +42,7 @@ pub struct Notifier {
     database: Database,
     persistence: Addr<Persistence>,
     vault: Arc<Vault>,
+    mailer: Option<Arc<Mailer>>,
     outbox: Arc<Outbox>,
     settings: Notifications,
     /// Deliveries that were sent, or are about to be, and are not noted yet.
@@ -45,6 +51,8 @@ pub struct Notifier {
     shipments: HashMap<Uuid, usize>,
     /// Channels whose last attempt has failed.
     failing: HashSet<Uuid>,
+    /// When channels of e-mail had their last one.
+    mailed: HashMap<Uuid, Instant>,
     /// It is being looked what is due.
     looking: bool,
     /// Something has come meanwhile.
@@ -62,11 +70,13 @@ impl Notifier {
             database: services.database.clone(),
             persistence: services.persistence.clone(),
             vault: Arc::clone(&services.vault),
+            mailer: services.mailer.clone(),
             outbox: Arc::clone(&services.outbox),
             settings,
             under_way: HashSet::new(),
             shipments: HashMap::new(),
             failing: HashSet::new(),
+            mailed: HashMap::new(),
             looking: false,
             again: false,
             tried: Vec::new(),
@@ -88,7 +98,7 @@ impl Notifier {
         let (database, under_way) = (self.database.clone(), self.under_way.iter().copied().collect::<Vec<_>>());
         let of_one = i64::try_from(OF_ONE).unwrap_or(i64::MAX);
         let read = async move {
-            database.read(async |reader| deliveries::due(reader, clock::now(), &under_way, of_one, of_one).await).await
+            database.read(async |reader| deliveries::due(reader, clock::now(), &under_way, of_one, OF_MAIL).await).await
         };
         context.spawn(read.into_actor(self).map(|due, actor, context| {
             actor.looking = false;
@@ -103,14 +113,22 @@ impl Notifier {
     }
 
     fn send(&mut self, due: Vec<Due>, context: &mut Context<Self>) {
-        for shipment in choose(due, &self.shipments, &self.failing, &HashSet::new()) {
+        self.mailed.retain(|_, at| at.elapsed() < MAIL_EVERY);
+        let resting: HashSet<Uuid> = self.mailed.keys().copied().collect();
+        for shipment in choose(due, &self.shipments, &self.failing, &resting, clock::now()) {
             let Some(channel) = shipment.first().map(|delivery| delivery.channel_id) else { continue };
             self.under_way.extend(shipment.iter().map(|delivery| delivery.id));
             *self.shipments.entry(channel).or_default() += 1;
-            let vault = Arc::clone(&self.vault);
+            if shipment.iter().any(Due::is_mail) {
+                self.mailed.insert(channel, Instant::now());
+            }
+            let (vault, mailer) = (Arc::clone(&self.vault), self.mailer.clone());
             let (at, began) = (clock::now().trunc_subsecs(6), Instant::now());
             let sending = tokio::task::spawn_blocking(move || {
-                let sent = shipment.first().map(|delivery| webhook::send(&vault, delivery)).unwrap_or_default();
+                let sent = match shipment.as_slice() {
+                    [delivery] if !delivery.is_mail() => webhook::send(&vault, delivery),
+                    all => mailer.map_or_else(|| Sent::failed(NO_SERVER), |mailer| mailer.send(all)),
+                };
                 (shipment, sent)
             });
             context.spawn(sending.into_actor(self).map(move |sent, actor, context| {

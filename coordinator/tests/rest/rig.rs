@@ -33,7 +33,7 @@ const MAINTENANCE: Maintenance = Maintenance { jitter: Duration::ZERO, runner_of
 const LEASES: Leases =
     Leases { drain_after: Duration::from_secs(60), backups_per_repository: None, backups_at_once: None };
 
-const RULES: Rules = Rules { deadlines: LIMITS, maintenance: MAINTENANCE, leases: LEASES };
+const RULES: Rules = Rules { deadlines: LIMITS, maintenance: MAINTENANCE, leases: LEASES, mailer: None };
 
 /// Runs `test` with an application over a fresh database.
 pub(crate) fn with_rig(test: impl AsyncFnOnce(Rig)) {

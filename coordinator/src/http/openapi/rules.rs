@@ -110,9 +110,12 @@ fn selectors() -> Value {
     ])
 }
 
-/// A webhook has a URL.
+/// A webhook has a URL, e-mail has recipients.
 fn channels() -> Value {
-    json!([{"required": ["url"], "properties": {"url": {"type": "string"}}}])
+    let nothing = json!({"type": "null"});
+    let webhook = json!({"kind": {"const": "webhook"}, "url": {"type": "string"}, "recipients": nothing});
+    let mail = json!({"kind": {"const": "email"}, "recipients": {"type": "array"}, "url": nothing, "secret": nothing});
+    json!([{"required": ["url"], "properties": webhook}, {"required": ["recipients"], "properties": mail}])
 }
 
 /// An admin can't be limited, who could make a token without limits.

@@ -78,8 +78,10 @@ shape! {
         text(1, LINE).pattern(Some(webhook_url()));
     WebhookSecret: "`whsec_` and 24 to 64 bytes in base64. It is never shown again.",
         text(1, LINE).pattern(Some(webhook_secret())).write_only(true);
+    MailAddress: "An address of e-mail, with or without a name before it: `Ops <ops@example.org>`.",
+        text(3, NAME).pattern(Some(format!("^[^{CONTROL}{SPACE}]([^{CONTROL}]*[^{CONTROL}{SPACE}])?$")));
     DeliveryStatus: "How a delivery stands.", words(deliveries::Status::ALL.iter().map(|status| status.as_str()));
-    ChannelKind: "How a channel tells.", words(["webhook"]);
+    ChannelKind: "How a channel tells.", words(["webhook", "email"]);
     HostPath: "An absolute path, as the host's system writes it.",
         text(1, LINE).pattern(Some("^(/|\\\\\\\\|[A-Za-z]:[\\\\/])[^\\u0000]*$"));
     LabelFilter: "A label that a host carries: `name=value`.",
