@@ -102,6 +102,7 @@ mod tests {
             ("tokens/1", "a", "a"),
             ("enrollment-tokens", "a", "a"),
             ("audit", "a", "a"),
+            ("notifications/channels/1/test", "a", "a"),
             ("something/new", "a", "a"),
             ("", "a", "a"),
         ];

@@ -1,10 +1,12 @@
 //! How the coordinator is started.
 
+use crate::notify::Mailer;
 use clap::{Args, Parser, Subcommand};
 use fleet_wire::{Kind, Secret, parse_duration};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Coordinates restic over a fleet of hosts.
@@ -67,6 +69,10 @@ pub struct Config {
     #[command(flatten)]
     pub maintenance: Maintenance,
 
+    /// How people and programs are told what is wrong.
+    #[command(flatten)]
+    pub notifications: Notifications,
+
     /// How many source groups `/metrics` tells of one by one, those that are overdue first. Of the others it has counts.
     #[arg(long, env = "FLEET_METRICS_GROUPS", value_name = "NUMBER", default_value_t = 1_000)]
     pub metrics_groups: usize,
@@ -92,6 +98,31 @@ pub struct SecretSources {
         default_value = "FLEET_SECRET_"
     )]
     pub prefix: String,
+}
+
+/// How people and programs are told what is wrong. Times are given in seconds, or with a unit.
+#[derive(Clone, Debug, Args)]
+pub struct Notifications {
+    /// The mail server for channels of e-mail: smtp://user:password@host:port, with ?tls=required for STARTTLS, or
+    /// smtps://. Without it there are none.
+    #[arg(long, env = "FLEET_SMTP_URL", value_name = "URL", hide_env_values = true, value_parser = parse_secret)]
+    pub smtp_url: Option<Secret>,
+
+    /// Who writes the e-mail, with or without a name: Fleet <fleet@example.org>.
+    #[arg(long, env = "FLEET_SMTP_FROM", value_name = "ADDRESS", requires = "smtp_url")]
+    pub smtp_from: Option<String>,
+
+    /// A notification that could not be delivered for this long is given up.
+    #[arg(long = "notify-limit", env = "FLEET_NOTIFY_LIMIT", value_name = "TIME", value_parser = parse_duration, default_value = "72h")]
+    pub give_up: Duration,
+
+    /// What is known of notifications that were delivered or given up longer ago than this is deleted.
+    #[arg(long = "keep-notifications", env = "FLEET_KEEP_NOTIFICATIONS", value_name = "TIME", value_parser = parse_duration, default_value = "7d")]
+    pub keep: Duration,
+
+    /// What sends e-mail: made of the above at the start.
+    #[arg(skip)]
+    pub mailer: Option<Arc<Mailer>>,
 }
 
 /// How repositories are maintained. Each is given in seconds, or with a unit.

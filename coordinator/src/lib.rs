@@ -16,6 +16,7 @@ pub mod job;
 pub mod live;
 pub mod maintenance;
 pub mod metrics;
+pub mod notify;
 pub mod operation;
 pub mod paths;
 pub mod pauses;

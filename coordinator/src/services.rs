@@ -12,6 +12,7 @@ use crate::http::idempotency::Keys;
 use crate::job::JobServices;
 use crate::live::LiveJobs;
 use crate::metrics::Metrics;
+use crate::notify::{Mailer, Outbox};
 use crate::operation::OpenOperations;
 use crate::pauses::Pauses;
 use crate::persistence::Persistence;
@@ -65,6 +66,10 @@ pub struct Services {
     pub secrets: Arc<SecretSources>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What anybody wants to be told.
+    pub outbox: Arc<Outbox>,
+    /// Sends e-mail, if there is a mail server.
+    pub mailer: Option<Arc<Mailer>>,
 }
 
 /// What must be known of the ledger before the first lease is given and the first request is answered.
@@ -78,6 +83,8 @@ pub struct Found {
     pub most_backups: HashMap<Uuid, u32>,
     /// The tokens that are not revoked.
     pub api_tokens: Vec<ApiToken>,
+    /// What anybody wants to be told.
+    pub outbox: Arc<Outbox>,
 }
 
 /// What a person has set.
@@ -91,6 +98,8 @@ pub struct Rules {
     pub leases: Leases,
     /// Where secrets are that the document of the fleet names.
     pub secrets: SecretSources,
+    /// What sends e-mail.
+    pub mailer: Option<Arc<Mailer>>,
 }
 
 impl Services {
@@ -104,7 +113,7 @@ impl Services {
         rules: Rules,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let Rules { deadlines, maintenance, leases, secrets } = rules;
+        let Rules { deadlines, maintenance, leases, secrets, mailer } = rules;
         let registry = Registry::default().start();
         let (board, live) = (Arc::new(Board::default()), Arc::new(LiveJobs::default()));
         let operations = Arc::new(OpenOperations::default());
@@ -120,7 +129,7 @@ impl Services {
             limits: deadlines,
             metrics: Arc::clone(&metrics),
         };
-        let Found { open, pauses, most_backups, api_tokens } = found;
+        let Found { open, pauses, most_backups, api_tokens, outbox } = found;
         let pauses = Arc::new(pauses);
         let dispatcher = Dispatcher::new(open, most_backups, leases, Arc::clone(&pauses), of_jobs).start();
         Self {
@@ -143,6 +152,8 @@ impl Services {
             keys: Arc::default(),
             secrets: Arc::new(secrets),
             metrics,
+            outbox,
+            mailer,
         }
     }
 }

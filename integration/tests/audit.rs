@@ -106,6 +106,22 @@ fn each_kind_of_change_and_refusal_has_its_row_and_no_secret() {
     secrets.push(made["token"].as_str().unwrap().to_owned());
     change("DELETE", &format!("tokens/{}", made["id"].as_str().unwrap()), Value::Null, "/v1/tokens/{id}");
     change("DELETE", &path, Value::Null, "/v1/hosts/{id}");
+    let channel = json!({"name": "pager", "kind": "webhook", "url": "http://127.0.0.1:9/"});
+    let made = change("POST", "notifications/channels", channel, "/v1/notifications/channels").json;
+    secrets.push(made["secret"].as_str().unwrap().to_owned());
+    let of_channel = format!("notifications/channels/{}", made["id"].as_str().unwrap());
+    let route = "/v1/notifications/channels/{id}";
+    let patched = change("PATCH", &of_channel, json!({"secret": null}), route).json;
+    secrets.push(patched["secret"].as_str().unwrap().to_owned());
+    change("POST", &format!("{of_channel}/test"), Value::Null, "/v1/notifications/channels/{id}/test");
+    let delivery = api.list(&format!("/v1/{of_channel}/deliveries")).unwrap()[0]["id"].as_str().unwrap().to_owned();
+    change(
+        "POST",
+        &format!("{of_channel}/deliveries/{delivery}/redeliver"),
+        Value::Null,
+        "/v1/notifications/channels/{id}/deliveries/{delivery}/redeliver",
+    );
+    change("DELETE", &of_channel, Value::Null, route);
     let spare = change(
         "POST",
         "repositories",

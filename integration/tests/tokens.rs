@@ -69,6 +69,15 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "tokens/ID", "a"),
     ("DELETE", "tokens/ID", "a"),
     ("GET", "audit", "a"),
+    ("POST", "notifications/channels", "a"),
+    ("GET", "notifications/channels", "a"),
+    ("GET", "notifications/channels/ID", "a"),
+    ("PATCH", "notifications/channels/ID", "a"),
+    ("DELETE", "notifications/channels/ID", "a"),
+    ("POST", "notifications/channels/ID/test", "a"),
+    ("GET", "notifications/channels/ID/deliveries", "a"),
+    ("GET", "notifications/channels/ID/deliveries/ID", "a"),
+    ("POST", "notifications/channels/ID/deliveries/ID/redeliver", "a"),
 ];
 
 #[test]

@@ -3,8 +3,11 @@
 
 pub mod aged;
 pub mod audit;
+pub mod channels;
 pub mod compaction;
+pub mod conditions;
 pub mod counts;
+pub mod deliveries;
 pub mod enrollment;
 mod error;
 pub mod fleet;
@@ -19,6 +22,7 @@ pub mod logs;
 pub mod lookup;
 pub mod maintenance;
 pub mod newest;
+pub mod notices;
 pub mod operations;
 pub mod overdue;
 pub mod pauses;

@@ -35,6 +35,48 @@ diesel::table! {
 }
 
 diesel::table! {
+    channels (id) {
+        id -> Uuid,
+        name -> Text,
+        kind -> Text,
+        url -> Nullable<Text>,
+        secret -> Nullable<Bytea>,
+        recipients -> Nullable<Jsonb>,
+        events -> Nullable<Jsonb>,
+        host_labels -> Nullable<Jsonb>,
+        repository_id -> Nullable<Uuid>,
+        enabled -> Bool,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    conditions (event, subject, name) {
+        event -> Text,
+        subject -> Uuid,
+        name -> Text,
+        since -> Timestamptz,
+        marks -> Jsonb,
+    }
+}
+
+diesel::table! {
+    deliveries (id) {
+        id -> Uuid,
+        channel_id -> Uuid,
+        notice_id -> Uuid,
+        status -> Text,
+        created_at -> Timestamptz,
+        tried_from -> Timestamptz,
+        next_attempt_at -> Nullable<Timestamptz>,
+        tries -> Int8,
+        attempts -> Jsonb,
+        settled_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
     enrollment_tokens (token_hash) {
         token_hash -> Bytea,
         labels -> Jsonb,
@@ -151,6 +193,15 @@ diesel::table! {
         overdue_at -> Nullable<Timestamptz>,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    notices (id) {
+        id -> Uuid,
+        event -> Text,
+        at -> Timestamptz,
+        data -> Jsonb,
     }
 }
 
@@ -323,6 +374,8 @@ diesel::table! {
     }
 }
 
+diesel::joinable!(deliveries -> channels (channel_id));
+diesel::joinable!(deliveries -> notices (notice_id));
 diesel::joinable!(enrollment_tokens -> hosts (host_id));
 diesel::joinable!(enrollment_tokens -> repositories (repository_id));
 diesel::joinable!(jobs -> hosts (host_id));
@@ -344,12 +397,16 @@ diesel::joinable!(stale_locks -> repositories (repository_id));
 diesel::allow_tables_to_appear_in_same_query!(
     api_tokens,
     audit,
+    channels,
+    conditions,
+    deliveries,
     enrollment_tokens,
     hosts,
     idempotency_keys,
     jobs,
     log_chunks,
     maintenance,
+    notices,
     operation_skipped,
     operations,
     pauses,

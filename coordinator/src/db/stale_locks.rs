@@ -58,7 +58,7 @@ impl Lock {
     }
 
     /// What tells it from other locks of its repository.
-    fn key(&self) -> String {
+    pub(crate) fn key(&self) -> String {
         let Lock { id, hostname, pid, .. } = self;
         let holder = || format!("{} {}", hostname.as_deref().unwrap_or_default(), pid.unwrap_or_default());
         id.clone().unwrap_or_else(holder)

@@ -5,8 +5,10 @@ pub mod agent_connect;
 mod audit;
 pub mod auth;
 pub mod body;
+mod channels;
 pub mod check;
 pub mod clock;
+mod deliveries;
 pub mod enrollment;
 pub mod failures;
 pub mod fleet;
@@ -28,7 +30,7 @@ pub mod pauses;
 pub mod problem;
 mod reach;
 pub mod repositories;
-mod repository_health;
+pub(crate) mod repository_health;
 pub mod repository_url;
 pub mod request_id;
 pub mod routes;
@@ -41,6 +43,7 @@ pub mod stats;
 mod tokens;
 mod upgraded;
 pub mod waiting_room;
+mod webhook_url;
 
 use crate::services::Services;
 use actix_web::body::MessageBody;
@@ -98,6 +101,8 @@ fn configure_with_token(config: &mut web::ServiceConfig) {
     stats::configure(config);
     tokens::configure(config);
     audit::configure(config);
+    channels::configure(config);
+    deliveries::configure(config);
     config.default_service(web::to(no_route));
 }
 

@@ -15,10 +15,29 @@ use uuid::Uuid;
 
 /// How a repository is.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
-pub(super) struct Health {
+pub(crate) struct Health {
     /// `ok` or `degraded`.
     status: &'static str,
     problems: Vec<Trouble>,
+}
+
+impl Health {
+    /// What is wrong, as REST shows it.
+    pub(crate) fn problems(&self) -> serde_json::Value {
+        // Texts, times and numbers always have a JSON form.
+        serde_json::to_value(&self.problems).unwrap_or_default()
+    }
+
+    /// What is wrong, a word for each: the same as long as it is the same trouble.
+    pub(crate) fn marks(&self) -> Vec<String> {
+        let mark = |trouble: &Trouble| match (&trouble.lock, trouble.kind) {
+            (Some(LockView { lock, .. }), kind) => format!("{kind} {}", lock.key()),
+            // Its detail counts the minutes.
+            (None, RUNNER_OFFLINE) => RUNNER_OFFLINE.to_owned(),
+            (None, kind) => format!("{kind} {}", trouble.detail),
+        };
+        self.problems.iter().map(mark).collect()
+    }
 }
 
 /// One thing that is wrong.
@@ -42,7 +61,7 @@ struct LockView {
 }
 
 /// What is known of one repository.
-pub(super) struct Known {
+pub(crate) struct Known {
     runner: Option<Host>,
     entries: Vec<Entry>,
     /// What the last check has come to.
@@ -50,6 +69,7 @@ pub(super) struct Known {
     locks: Vec<StaleLock>,
 }
 
+const RUNNER_OFFLINE: &str = "runner_offline";
 /// The field of the stats that tells.
 const CHECK_STATUS: &str = "last_check_status";
 /// What it says of a sound repository.
@@ -59,7 +79,7 @@ const SOUND: &str = "ok";
 ///
 /// # Errors
 /// The database's.
-pub(super) async fn known(reader: &mut AsyncPgConnection, rows: &[Repository]) -> diesel::QueryResult<Vec<Known>> {
+pub(crate) async fn known(reader: &mut AsyncPgConnection, rows: &[Repository]) -> diesel::QueryResult<Vec<Known>> {
     let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
     let runners: Vec<Uuid> = rows.iter().filter_map(|row| row.runner_host_id).collect();
     let runners = if runners.is_empty() { Vec::new() } else { hosts::find_many(reader, &runners).await? };
@@ -76,7 +96,7 @@ pub(super) async fn known(reader: &mut AsyncPgConnection, rows: &[Repository]) -
 }
 
 /// Judges what is known, for somebody who may hear of the hosts that pass `sees`. Pure.
-pub(super) fn judge(known: &Known, rules: &Maintenance, now: Timestamp, sees: impl Fn(Uuid) -> bool) -> Health {
+pub(crate) fn judge(known: &Known, rules: &Maintenance, now: Timestamp, sees: impl Fn(Uuid) -> bool) -> Health {
     let mut problems = Vec::new();
     let mut wrong = |kind, detail: String| problems.push(Trouble { kind, detail, lock: None });
     if let Some(runner) = known.runner.as_ref().filter(|runner| !runner.online) {
@@ -84,7 +104,7 @@ pub(super) fn judge(known: &Known, rules: &Maintenance, now: Timestamp, sees: im
         if away > TimeDelta::from_std(rules.runner_offline).unwrap_or(TimeDelta::MAX) {
             let minutes = away.num_minutes();
             let name = if sees(runner.id) { runner.hostname.as_str() } else { "on another host" };
-            wrong("runner_offline", format!("its runner {name} is offline for {minutes} minutes"));
+            wrong(RUNNER_OFFLINE, format!("its runner {name} is offline for {minutes} minutes"));
         }
     }
     for entry in &known.entries {

@@ -11,7 +11,8 @@ use super::messages::{Patience, Save, SaveAnswer, SaveHello, SaveJob, SavePresen
 use crate::db::greetings::{self, Greeting, NewHello};
 use crate::db::jobs::Beginning;
 use crate::db::statement::statement;
-use crate::db::{idempotency, jobs, logs, presence, requests, runs};
+use crate::db::{idempotency, jobs, logs, notices, presence, requests, runs};
+use crate::notify::{Notice, Outbox};
 use crate::request::Request;
 use diesel::QueryResult;
 use diesel_async::{AnsiTransactionManager, AsyncConnection, AsyncPgConnection, RunQueryDsl, TransactionManager};
@@ -246,11 +247,29 @@ impl Batch {
         }
     }
 
+    /// What the ends of jobs in it are to be told, if anybody wants to know.
+    fn notices(&self, outbox: &Outbox) -> Vec<Notice> {
+        if !outbox.is_wanted() {
+            return Vec::new();
+        }
+        let ending = |queued: &'_ Queued| match &queued.entry {
+            Entry::Job(JobWrite { save, .. }) => save.ending.as_deref().and_then(Notice::of_ending),
+            _ => None,
+        };
+        self.0.iter().filter_map(ending).filter(|notice| outbox.wants(notice.event)).collect()
+    }
+
     /// Commits everything in one transaction of at most `limit`. On success every asker is told; on failure nobody is,
-    /// and the batch is as before.
-    pub(super) async fn commit(&mut self, connection: &mut AsyncPgConnection, limit: Duration) -> Result<(), Failure> {
+    /// and the batch is as before. What goes into the `outbox` goes with it.
+    pub(super) async fn commit(
+        &mut self,
+        connection: &mut AsyncPgConnection,
+        limit: Duration,
+        outbox: &Outbox,
+    ) -> Result<(), Failure> {
         let mut committing = false;
-        let attempt = self.transaction(connection, &mut committing);
+        let notices = self.notices(outbox);
+        let attempt = self.transaction(connection, &notices, &mut committing);
         let rejected = match tokio::time::timeout(limit, attempt).await {
             Ok(outcome) => outcome?,
             Err(_) => {
@@ -262,20 +281,24 @@ impl Batch {
         for (index, queued) in std::mem::take(&mut self.0).into_iter().enumerate() {
             queued.entry.settle(rejected.remove(&index).map_or(Ok(()), |error| Err(WriteError::Rejected(error))));
         }
+        if !notices.is_empty() {
+            outbox.ring();
+        }
         Ok(())
     }
 
     async fn transaction(
         &mut self,
         connection: &mut AsyncPgConnection,
+        notices: &[Notice],
         committing: &mut bool,
     ) -> Result<Vec<(usize, diesel::result::Error)>, Failure> {
         if self.0.iter().all(|queued| queued.entry.is_grouped()) {
             *committing = true;
-            return self.at_once(connection).await;
+            return self.at_once(connection, notices).await;
         }
         AnsiTransactionManager::begin_transaction(connection).await.map_err(Failure::before_commit)?;
-        let rejected = match self.apply(connection).await {
+        let rejected = match self.apply(connection, notices).await {
             Ok(rejected) => rejected,
             Err(error) => {
                 // A rollback that fails leaves a broken connection; the database rolls back by itself then.
@@ -296,12 +319,13 @@ impl Batch {
     async fn at_once(
         &mut self,
         mut connection: &AsyncPgConnection,
+        notices: &[Notice],
     ) -> Result<Vec<(usize, diesel::result::Error)>, Failure> {
         let mut rejected = Vec::new();
         let mut last = connection;
         let (begun, applied, committed) = join3(
             statement("BEGIN").execute(&mut connection),
-            self.apply_grouped(last, &mut rejected),
+            self.apply_grouped(last, notices, &mut rejected),
             statement("COMMIT").execute(&mut last),
         )
         .await;
@@ -317,7 +341,11 @@ impl Batch {
     }
 
     /// Applies everything, and tells which writes are refused.
-    async fn apply(&mut self, connection: &mut AsyncPgConnection) -> QueryResult<Vec<(usize, diesel::result::Error)>> {
+    async fn apply(
+        &mut self,
+        connection: &mut AsyncPgConnection,
+        notices: &[Notice],
+    ) -> QueryResult<Vec<(usize, diesel::result::Error)>> {
         let mut rejected = Vec::new();
         for (index, queued) in self.0.iter_mut().enumerate() {
             if let Entry::Single(write) = &mut queued.entry {
@@ -329,7 +357,7 @@ impl Batch {
             }
         }
         self.apply_hellos(connection).await?;
-        self.apply_grouped(connection, &mut rejected).await?;
+        self.apply_grouped(connection, notices, &mut rejected).await?;
         Ok(rejected)
     }
 
@@ -355,6 +383,7 @@ impl Batch {
     async fn apply_grouped(
         &self,
         connection: &AsyncPgConnection,
+        told: &[Notice],
         rejected: &mut Vec<(usize, diesel::result::Error)>,
     ) -> QueryResult<()> {
         let mut new = Vec::new();
@@ -394,7 +423,7 @@ impl Batch {
         }
         let ids: Vec<Uuid> = new.iter().map(|job| job.new.id).collect();
         // Polled, and so sent, in this order.
-        let (((), (), present), _, _) = try_join3(
+        let (((), (), present), _, (), _) = try_join4(
             try_join3(
                 runs::claim_many(connection, &claims),
                 jobs::insert_many(connection, &new),
@@ -406,6 +435,8 @@ impl Batch {
                 logs::insert_chunks(connection, &chunks),
                 presence::update_many(connection, hosts.into_values()),
             ),
+            notices::write(connection, told),
+            // Last: the audit log is closed to others from here to the commit.
             try_join(idempotency::put_answers(connection, &answers), requests::record(connection, &asked, &records)),
         )
         .await?;

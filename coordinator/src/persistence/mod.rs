@@ -23,6 +23,7 @@ pub use requested::{Outcome, Requested};
 use crate::db::Database;
 use crate::db::greetings::Greeting;
 use crate::metrics::Writes;
+use crate::notify::Outbox;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
 use batch::Batch;
 use std::sync::Arc;
@@ -70,6 +71,15 @@ impl Persistence {
     pub fn with_transaction_limit(mut self, limit: Duration) -> Self {
         if let Some(hand) = &mut self.hand {
             hand.limit = limit;
+        }
+        self
+    }
+
+    /// The same, which tells what is in `outbox` of the ends of jobs.
+    #[must_use]
+    pub fn with_outbox(mut self, outbox: Arc<Outbox>) -> Self {
+        if let Some(hand) = &mut self.hand {
+            hand.outbox = outbox;
         }
         self
     }

@@ -9,7 +9,9 @@ use super::error::Failure;
 use super::lock::{CoordinatorLock, LockError};
 use crate::db::Database;
 use crate::metrics::Writes;
+use crate::notify::Outbox;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_postgres::NoTls;
@@ -34,6 +36,8 @@ pub(super) struct Hand {
     most_writes: usize,
     pub(super) limit: Duration,
     pub(super) writes: Writes,
+    /// What is to be told of what is written.
+    pub(super) outbox: Arc<Outbox>,
 }
 
 impl Hand {
@@ -46,6 +50,7 @@ impl Hand {
             most_writes: MOST_WRITES,
             limit: TRANSACTION_LIMIT,
             writes: Writes::default(),
+            outbox: Arc::default(),
         }
     }
 
@@ -178,7 +183,7 @@ impl Turn {
         let connection = self.hand.connection.as_mut();
         let connection = connection.ok_or_else(|| Failure::NotDone("no connection".to_owned()))?;
         let (writes, began) = (self.batch.len(), Instant::now());
-        let outcome = self.batch.commit(connection, self.hand.limit).await;
+        let outcome = self.batch.commit(connection, self.hand.limit, &self.hand.outbox).await;
         match &outcome {
             Ok(()) => self.hand.writes.committed(writes, began.elapsed()),
             Err(_) => self.hand.writes.failed(),

@@ -32,6 +32,8 @@ pub enum StartError {
     Listen { address: SocketAddr, source: io::Error },
     #[error("no random numbers from the operating system: {0}")]
     Random(#[from] getrandom::Error),
+    #[error("e-mail can't be sent like this: {0}")]
+    Mail(String),
     #[error("the HTTP server failed: {0}")]
     Http(#[source] io::Error),
 }

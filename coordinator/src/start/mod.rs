@@ -9,13 +9,14 @@ mod opening;
 
 pub use error::StartError;
 
-use crate::config::Config;
+use crate::config::{Config, Notifications};
 use crate::db::Database;
 use crate::dispatcher::{HostRemoved, ResumeOperations};
 use crate::embedded_postgres::EmbeddedPostgres;
 use crate::http;
 use crate::http::waiting_room::WaitingRoom;
 use crate::metrics::Metrics;
+use crate::notify::{Mailer, Notifier};
 use crate::persistence::{Drain, LockError, Persistence};
 use crate::registry::CloseAll;
 use crate::services::{Rules, Services};
@@ -74,11 +75,12 @@ pub async fn migrate(config: &Config) -> Result<(), StartError> {
 ///
 /// # Errors
 /// It could not start, or can't go on.
-pub async fn serve(config: Config) -> Result<(), StartError> {
+pub async fn serve(mut config: Config) -> Result<(), StartError> {
     prepare_data_dir(&config.data_dir)?;
     let mut signals = Signals::new().map_err(StartError::Http)?;
     let vault = Vault::open(&config.key_path())?;
     let admin_token = admin_token(&config)?;
+    config.notifications.mailer = mailer(&config.notifications)?;
     let listening = Listening::on(config.listen, &config.data_dir)?;
     let room = listening.waiting_room()?;
     let opening = open_database(&config);
@@ -144,16 +146,27 @@ fn start_actors(
 ) -> Services {
     let Ledger { lock, found, operations, online, removed } = ledger;
     let metrics = Arc::new(Metrics::new(config.metrics_groups));
-    let persistence = Persistence::new(database.clone(), lock, lost).counted(&metrics.writes).start();
+    let persistence = Persistence::new(database.clone(), lock, lost).counted(&metrics.writes);
+    let persistence = persistence.with_outbox(Arc::clone(&found.outbox)).start();
     let Config { deadlines, maintenance, leases, secrets, .. } = config.clone();
-    let rules = Rules { deadlines, maintenance, leases, secrets };
+    let lost_after = deadlines.agent_lost;
+    let mailer = config.notifications.mailer.clone();
+    let rules = Rules { deadlines, maintenance, leases, secrets, mailer };
     let services = Services::start(found, database, vault, persistence, admin_token, rules, metrics);
     services.dispatcher.do_send(ResumeOperations(operations));
     for host_id in removed {
         services.dispatcher.do_send(HostRemoved { host_id });
     }
-    Ticker::new(services.clone(), config.history.clone(), &online).start();
+    Ticker::new(services.clone(), config.history.clone(), lost_after, &online).start();
+    Notifier::new(&services, config.notifications.clone()).start();
     services
+}
+
+/// What sends e-mail, if there is a mail server.
+fn mailer(settings: &Notifications) -> Result<Option<Arc<Mailer>>, StartError> {
+    let Some(url) = &settings.smtp_url else { return Ok(None) };
+    let from = settings.smtp_from.as_deref().unwrap_or_default();
+    Ok(Some(Arc::new(Mailer::new(url, from).map_err(StartError::Mail)?)))
 }
 
 fn admin_token(config: &Config) -> Result<Secret, StartError> {

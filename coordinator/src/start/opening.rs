@@ -9,12 +9,15 @@ use crate::clock;
 use crate::config::Config;
 use crate::db::operations::{Operation, Standing};
 use crate::db::{
-    Database, DatabaseError, Outlook, history, hosts, jobs, operations, pauses, repositories, settings, tokens,
+    Database, DatabaseError, Outlook, channels, history, hosts, jobs, operations, pauses, repositories, settings,
+    tokens,
 };
+use crate::notify::Outbox;
 use crate::pauses::Pauses;
 use crate::persistence::CoordinatorLock;
 use crate::services::Found;
 use crate::vault::Vault;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -70,7 +73,8 @@ async fn try_open(config: &Config, database: &Database, vault: &Vault) -> Result
         let (open, operations) = (jobs::open(reader).await?, operations::open(reader).await?);
         let pauses = Pauses::new(pauses::all(reader).await?);
         let (most_backups, api_tokens) = (repositories::most_backups(reader).await?, tokens::living(reader).await?);
-        let found = Found { open, pauses, most_backups, api_tokens };
+        let outbox = Arc::new(Outbox::new(channels::wanted(reader).await?));
+        let found = Found { open, pauses, most_backups, api_tokens, outbox };
         Ok((found, operations, hosts::online(reader).await?, hosts::removed_with_open_jobs(reader).await?))
     };
     let (found, operations, online, removed) = database.read(read).await?;

@@ -3,6 +3,7 @@
 
 mod clock;
 mod compaction;
+mod conditions;
 mod history;
 mod look;
 mod maintenance;
@@ -42,6 +43,9 @@ const DEADLINES_INTERVAL: Duration = Duration::from_secs(2);
 /// How often it is written down who used which token and what was refused; a crash loses as much of that.
 const REQUESTS_INTERVAL: Duration = Duration::from_secs(30);
 
+/// How often it is looked what is overdue, lost or not healthy, to be told.
+const CONDITIONS_INTERVAL: Duration = Duration::from_secs(10);
+
 /// How often it is looked what is due, was missed, or is to be tried again.
 const RUNS_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -62,6 +66,10 @@ pub struct Ticker {
     compacting: bool,
     /// What requests leave behind is being written.
     noting: bool,
+    /// It is being looked at what is wrong.
+    judging: bool,
+    /// An agent that was not heard of for this long is lost.
+    lost_after: Duration,
     /// When it was last looked at the ledger of runs with a clock that went forward; none at the start.
     looked_at: Option<Timestamp>,
 }
@@ -69,7 +77,7 @@ pub struct Ticker {
 impl Ticker {
     /// A ticker that takes the hosts in `online` as heard of just now: after a start they get the time that any
     /// silent host gets.
-    pub fn new(services: Services, history: History, online: &[Uuid]) -> Self {
+    pub fn new(services: Services, history: History, lost_after: Duration, online: &[Uuid]) -> Self {
         online.iter().for_each(|host| services.board.see(*host));
         let written = HashMap::new();
         Self {
@@ -81,6 +89,8 @@ impl Ticker {
             looking: false,
             compacting: false,
             noting: false,
+            judging: false,
+            lost_after,
             looked_at: None,
         }
     }
@@ -140,6 +150,16 @@ impl Ticker {
         context.spawn(pass.into_actor(self).map(|(), actor, _| actor.noting = false));
     }
 
+    fn look_at_conditions(&mut self, context: &mut Context<Self>) {
+        if self.judging {
+            return;
+        }
+        self.judging = true;
+        let (services, lost_after) = (self.services.clone(), self.lost_after);
+        let pass = async move { conditions::look(&services, lost_after, crate::clock::now()).await };
+        context.spawn(pass.into_actor(self).map(|(), actor, _| actor.judging = false));
+    }
+
     fn look_at_runs(&mut self, context: &mut Context<Self>) {
         if self.looking {
             return;
@@ -166,6 +186,7 @@ impl Actor for Ticker {
 
     fn started(&mut self, context: &mut Self::Context) {
         context.run_interval(PRESENCE_INTERVAL, |actor, context| actor.note_presence(context));
+        context.run_interval(CONDITIONS_INTERVAL, |actor, context| actor.look_at_conditions(context));
         context.run_interval(RUNS_INTERVAL, |actor, context| actor.look_at_runs(context));
         if self.history.is_limited() {
             context.run_interval(HISTORY_INTERVAL, |actor, context| actor.forget_history(context));

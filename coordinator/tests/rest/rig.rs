@@ -37,7 +37,8 @@ const LEASES: Leases =
 
 const SECRETS: SecretSources = SecretSources { directory: None, prefix: String::new() };
 
-const RULES: Rules = Rules { deadlines: LIMITS, maintenance: MAINTENANCE, leases: LEASES, secrets: SECRETS };
+const RULES: Rules =
+    Rules { deadlines: LIMITS, maintenance: MAINTENANCE, leases: LEASES, secrets: SECRETS, mailer: None };
 
 /// Runs `test` with an application over a fresh database.
 pub(crate) fn with_rig(test: impl AsyncFnOnce(Rig)) {

@@ -12,6 +12,7 @@ pub(super) fn add(schemas: &mut Map<String, Value>) {
         ("Selector", "anyOf", selectors()),
         ("NewSourceGroup", "allOf", json!([reference("SourceGroupSettings"), named()])),
         ("NewToken", "anyOf", scopes()),
+        ("NewChannel", "anyOf", channels()),
     ];
     for (name, keyword, rule) in rules {
         if let Some(Value::Object(schema)) = schemas.get_mut(name) {
@@ -107,6 +108,14 @@ fn selectors() -> Value {
         told("repository_id", json!({"type": "string"})),
         told("ids", json!({"type": "array"})),
     ])
+}
+
+/// A webhook has a URL, e-mail has recipients.
+fn channels() -> Value {
+    let nothing = json!({"type": "null"});
+    let webhook = json!({"kind": {"const": "webhook"}, "url": {"type": "string"}, "recipients": nothing});
+    let mail = json!({"kind": {"const": "email"}, "recipients": {"type": "array"}, "url": nothing, "secret": nothing});
+    json!([{"required": ["url"], "properties": webhook}, {"required": ["recipients"], "properties": mail}])
 }
 
 /// An admin can't be limited, who could make a token without limits.

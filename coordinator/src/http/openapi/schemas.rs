@@ -3,7 +3,7 @@
 use super::super::check::{HIGHEST_CAP, HOOK, LABELS, LINE, NAME};
 use super::super::tokens::RESERVED;
 use crate::db::jobs::Origin;
-use crate::db::{audit, runs};
+use crate::db::{audit, deliveries, runs};
 use fleet_wire::crontab::Zone;
 use fleet_wire::{Arch, Kind as JobKind, Os, Status};
 use serde_json::Value;
@@ -74,6 +74,14 @@ shape! {
         text(1, LINE).pattern(Some(subset()));
     RepositoryUrl: "Where a repository is, in restic's notation, without credentials.",
         text(1, LINE).pattern(Some(repository_url()));
+    WebhookUrl: "Where webhooks go to: http or https, without user and fragment.",
+        text(1, LINE).pattern(Some(webhook_url()));
+    WebhookSecret: "`whsec_` and 24 to 64 bytes in base64. It is never shown again.",
+        text(1, LINE).pattern(Some(webhook_secret())).write_only(true);
+    MailAddress: "An address of e-mail, with or without a name before it: `Ops <ops@example.org>`.",
+        text(3, NAME).pattern(Some(format!("^[^{CONTROL}{SPACE}]([^{CONTROL}]*[^{CONTROL}{SPACE}])?$")));
+    DeliveryStatus: "How a delivery stands.", words(deliveries::Status::ALL.iter().map(|status| status.as_str()));
+    ChannelKind: "How a channel tells.", words(["webhook", "email"]);
     HostPath: "An absolute path, as the host's system writes it.",
         text(1, LINE).pattern(Some("^(/|\\\\\\\\|[A-Za-z]:[\\\\/])[^\\u0000]*$"));
     LabelFilter: "A label that a host carries: `name=value`.",
@@ -155,6 +163,19 @@ fn repository_url() -> String {
     format!(
         "^((local:)?{path}|rest:https?://{server}|s3:(https?://)?{server}|sftp:(//)?({host}@)?{host}([:/]{rest})?|{any})$"
     )
+}
+
+/// What `webhook_url` takes, but for hosts with rarer characters in their names.
+fn webhook_url() -> String {
+    let port = "0*([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])";
+    let host = "([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\\[[0-9A-Fa-f:.]+\\])";
+    format!("^https?://{host}(:{port})?(/[!$-;=@-_a-z|~]*)?(\\?[!$-;=?-~]*)?$")
+}
+
+/// Base64 of 24 to 64 bytes.
+fn webhook_secret() -> String {
+    let (any, four) = ("[A-Za-z0-9+/]", "([A-Za-z0-9+/]{4})");
+    format!("^whsec_({four}{{8,21}}|{four}{{8,21}}{any}[AQgw]==|{four}{{8,20}}{any}{{2}}[AEIMQUYcgkosw048]=)$")
 }
 
 fn any_text() -> ObjectBuilder {
