@@ -1,7 +1,7 @@
 //! What is true right now and not worth a transaction each time: the progress of running jobs, signs of life, and who
 //! waits for a change. Actors write it, REST reads it; nothing here must survive a restart.
 
-use chrono::Utc;
+use crate::clock;
 use fleet_wire::{JobProgress, Timestamp};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -63,7 +63,7 @@ impl Board {
 
     /// Notes a sign of life.
     pub fn see(&self, host_id: Uuid) {
-        lock(&self.seen).insert(host_id, Seen { at: Utc::now(), since: Instant::now() });
+        lock(&self.seen).insert(host_id, Seen { at: clock::now(), since: Instant::now() });
     }
 
     /// When a host was last heard of, if that was after the start.

@@ -5,8 +5,8 @@
 //! is the machine's that counts. When it jumps, the coordinator's goes on without the jump; what the machine shows then
 //! is believed once it has stood for [`BELIEVED_AFTER`]. Until then the clock is in doubt, and nothing is deleted for its age.
 //!
-//! After a start there is only the ledger to compare with: a clock behind what it has noted last is in doubt, and one far
-//! ahead of that is believed, but nothing is deleted until it has stood as well.
+//! After a start there is only the ledger to compare with. A clock behind what it has noted last, or far ahead of that, may be
+//! wrong, and so may the ledger: the clock is followed, jumps too, but nothing is deleted until it has stood for as long.
 
 use chrono::{TimeDelta, Utc};
 use fleet_wire::Timestamp;
@@ -43,12 +43,10 @@ pub fn begin(latest: Option<Timestamp>) {
     let Some(latest) = latest else { return };
     let (shown, passed) = machine();
     let clock = Steady::after(latest, shown, passed);
-    if clock.doubt.is_some() {
-        say_doubt(shown, latest);
-    } else if clock.unsure_until.is_some() {
+    if clock.unsure_until.is_some() {
         let minutes = BELIEVED_AFTER.as_secs() / 60;
         log::warn!(
-            "the last thing in the ledger is of {latest}, long before {shown}: no history is deleted for {minutes} minutes"
+            "the last thing in the ledger is of {latest}, and the clock shows {shown}: no history is deleted for {minutes} minutes"
         );
     }
     *clock_of_all() = clock;
@@ -138,15 +136,9 @@ impl Steady {
 
     /// The clock of a coordinator that has noted something at `latest` before it was started.
     pub(crate) fn after(latest: Timestamp, shown: Timestamp, passed: Duration) -> Self {
-        let ahead = shown - latest;
-        let clock = Self::new(shown, passed);
-        if ahead < -SLIGHT {
-            Self { at: latest, doubt: Some((passed, ahead)), ..clock }
-        } else if ahead > LONGEST_AWAY {
-            Self { unsure_until: Some(passed + BELIEVED_AFTER), ..clock }
-        } else {
-            clock
-        }
+        let is_likely = (-SLIGHT..=LONGEST_AWAY).contains(&(shown - latest));
+        let unsure_until = (!is_likely).then_some(passed + BELIEVED_AFTER);
+        Self { unsure_until, ..Self::new(shown, passed) }
     }
 
     pub(crate) fn read(&mut self, shown: Timestamp, passed: Duration) -> Reading {
@@ -156,6 +148,11 @@ impl Steady {
         if ahead.abs() <= SLIGHT {
             let news = self.doubt.map(|_| News::Right);
             return self.follow(shown, passed, news);
+        }
+        if self.unsure_until.is_some_and(|until| passed < until) {
+            // It is not known to have been right before.
+            self.unsure_until = Some(passed + BELIEVED_AFTER);
+            return self.follow(shown, passed, None);
         }
         match self.doubt {
             Some((since, by)) if (ahead - by).abs() <= SLIGHT => {
@@ -275,7 +272,22 @@ mod tests {
         };
         assert_eq!((begins(-30), begins(20 * 3_600)), ((TimeDelta::zero(), true), (TimeDelta::zero(), true)));
         assert_eq!(begins(25 * 3_600), (TimeDelta::zero(), false), "it may have been away");
-        assert_eq!(begins(-3_600), (TimeDelta::hours(1), false), "it can't have been");
+        assert_eq!(begins(-3_600), (TimeDelta::zero(), false), "the clock is wrong, or was before");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_after_the_start_of_a_machine_without_one_is_followed() {
+        // It begins in 1970, and is told the time after a minute.
+        let mut clock = Steady::after(at(0), Timestamp::UNIX_EPOCH, Duration::ZERO);
+        let mut reads = |shown: Timestamp, minutes: u64| {
+            let reading = clock.read(shown, Duration::from_secs(60 * minutes));
+            (reading.now == shown, reading.is_certain)
+        };
+        assert_eq!(reads(Timestamp::UNIX_EPOCH, 0), (true, false));
+        assert_eq!(reads(at(900), 1), (true, false));
+        assert_eq!(reads(at(900 + 59 * 60), 60), (true, false));
+        assert_eq!(reads(at(900 + 60 * 60), 61), (true, true));
+        assert_eq!(reads(Timestamp::UNIX_EPOCH, 62), (false, false), "now it is known to have been right");
     }
 
     #[test]

@@ -144,3 +144,38 @@ fn logs_can_go_before_their_jobs() {
     assert_eq!((&api.job(&old).unwrap()["status"], log_of(&api, &old).len()), (&json!("succeeded"), 0));
     assert_eq!((log_of(&api, &running).len(), log_of(&api, &odd_id).len()), (1, 1));
 }
+
+#[test]
+fn a_coordinator_that_was_away_for_long_is_not_sure_of_its_clock_and_deletes_nothing() {
+    let mut sandbox = Sandbox::start().unwrap();
+    let mut host = Host::ready_as(&sandbox, "web-1", &repository(&sandbox), &journalling("j", &[]));
+    group(&sandbox.api(), &host.id, "docs", Value::Null);
+    let old = ended(&sandbox, &mut host, "docs", "failed");
+    host.disconnect();
+    let keep = [("FLEET_KEEP_JOBS", "24h")];
+    let metrics = |sandbox: &Sandbox| sandbox.api().call("GET", "/metrics", None, &[]).unwrap().text;
+    // What was written last is of three days ago: it was away, or its clock is ahead.
+    for table in [
+        "UPDATE hosts SET last_seen_at = last_seen_at - interval '3 days' RETURNING id",
+        "UPDATE jobs SET created_at = created_at - interval '3 days', ended_at = ended_at - interval '3 days' RETURNING id",
+    ] {
+        sandbox.database.query(table).unwrap();
+    }
+    sandbox.restart_with(&keep).unwrap();
+    assert!(metrics(&sandbox).contains("fleet_clock_in_doubt 1\n"));
+    assert!(sandbox.coordinator.process().output().contains("no history is deleted"));
+    host.connect(&sandbox, &journalling("j", &[]));
+    let seen = "SELECT last_seen_at FROM hosts";
+    let before = sandbox.database.query(seen).unwrap();
+    host.say("heartbeat", json!({"sent_at": "2026-03-01T02:00:00Z"}));
+    // Signs of life are written less often than it is looked for old history.
+    let written = || match sandbox.database.query(seen).unwrap() == before {
+        true => Err(Failure::new("it is not written")),
+        false => Ok(()),
+    };
+    eventually("a sign of life to be written", LIMIT, written).unwrap();
+    assert_eq!(status(&sandbox.api(), &format!("/v1/jobs/{old}")), 200);
+    sandbox.restart_with(&keep).unwrap();
+    assert!(metrics(&sandbox).contains("fleet_clock_in_doubt 0\n"));
+    gone(&sandbox, &old);
+}

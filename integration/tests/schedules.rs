@@ -276,6 +276,30 @@ fn a_failed_backup_is_tried_again_and_each_attempt_is_a_job() {
 }
 
 #[test]
+fn each_pause_before_an_attempt_is_twice_as_long() {
+    let sandbox = Sandbox::start().unwrap();
+    let api = sandbox.api();
+    let mut host = Host::ready_as(&sandbox, "web-1", &repository(&sandbox), &journalling("j", &[]));
+    let docs = json!({"name": "docs", "includes": ["/srv"], "retry_max": 3, "retry_backoff_seconds": 100});
+    api.create_source_group(&host.id, &docs).unwrap();
+    let schedule = yearly(&api, &host.id, &["docs"]);
+    host.say("schedule.fire", json!({"schedule_id": schedule, "scheduled_at": now(), "job_ids": [id()]}));
+    for seconds in [100.0, 200.0, 400.0] {
+        let job = host.run("backup");
+        host.accept(&job);
+        let last = host.finish(&job, "failed", 1);
+        host.settled(last);
+        run_when(&api, &host.id, "retrying");
+        let pause = "SELECT extract(epoch FROM retry_at - changed_at) FROM runs";
+        let pause: f64 = sandbox.database.query(pause).unwrap()[0][0].as_deref().unwrap().parse().unwrap();
+        assert!((0.8 * seconds..=1.2 * seconds).contains(&pause), "{pause} for {seconds}");
+        assert_eq!(host.runs_so_far(&api), Vec::<String>::new());
+        sandbox.database.query("UPDATE runs SET retry_at = now() RETURNING id").unwrap();
+    }
+    host.run("backup");
+}
+
+#[test]
 fn what_was_refused_or_cancelled_is_not_tried_again() {
     let sandbox = Sandbox::start().unwrap();
     let api = sandbox.api();

@@ -2,6 +2,7 @@
 
 use super::lanes::{Held, Member, Released};
 use super::{Dispatcher, Overrule, Resume};
+use crate::clock;
 use crate::db::jobs::{Job as JobRecord, JobState, NewJob};
 use crate::db::operations::{Make, Operation as OperationRecord, Skipped, Standing};
 use crate::job::{Decide, Entry};
@@ -10,7 +11,6 @@ use crate::operation::{Operation, OperationServices};
 use crate::persistence::{Apart, Patience, Requested, WriteError};
 use crate::request::Request;
 use actix::{AsyncContext, Context, Handler, Message, ResponseFuture};
-use chrono::Utc;
 use fleet_wire::Status;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -66,7 +66,7 @@ impl Dispatcher {
             self.lanes.add_new(&new, Instant::now())
         };
         let journal = self.journal_of(new.host_id).filter(|_| goes_out);
-        let state = JobState { dispatched_at: goes_out.then(Utc::now), journal, ..JobState::new() };
+        let state = JobState { dispatched_at: goes_out.then(clock::now), journal, ..JobState::new() };
         (JobRecord::of(new.as_stored(), state.as_stored()), goes_out)
     }
 

@@ -4,13 +4,13 @@
 use super::ledger;
 use super::refusal::Refusal;
 use super::{Context, Session, Stage, arrivals, settings};
+use crate::clock;
 use crate::db::greetings::{Greeting, NewHello};
 use crate::dispatcher::{EnsureInit, HostReady};
 use crate::maintenance::guards;
 use crate::persistence::SaveHello;
 use crate::registry::Enter;
 use actix::{ActorFutureExt, AsyncContext, WrapFuture};
-use chrono::Utc;
 use fleet_wire::{Ack, CAPABILITY_ACK, Hello, JobId, JournalId};
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ impl Session {
         let (host_id, connection, session) = (self.host_id, self.connection, context.address());
         // Before the settings are read: who changes them later tells the registry after that.
         self.services.registry.do_send(Enter { host_id, connection, session });
-        let new = NewHello { host_id, hello: Box::new(hello), at: Utc::now() };
+        let new = NewHello { host_id, hello: Box::new(hello), at: clock::now() };
         let greet = self.services.persistence.send(SaveHello(new));
         context.spawn(greet.into_actor(self).map(move |outcome, actor, context| match outcome {
             _ if actor.is_seen_off() => actor.leave(),

@@ -20,6 +20,12 @@ impl Month {
             lanes.host_ready(host(number), moment);
         }
         self.tell_schedule(number);
+        if self.random(3) == 0
+            && let Some((due_at, job)) = self.agent(number).last_fired
+            && self.agent(number).journal.is_empty()
+        {
+            self.judge(number, due_at, job);
+        }
         self.tell(number);
         self.grant(repository_of(number));
         if self.is_on() {
@@ -76,8 +82,9 @@ impl Month {
             return;
         }
         let job = Uuid::from_u128(u128::from(self.queued) << 64 | number);
-        let fired = Told::Fired(self.now, job);
-        self.agent(number).journal.push(fired);
+        let due_at = self.now;
+        self.agent(number).journal.push(Told::Fired(due_at, job));
+        self.agent(number).last_fired = Some((due_at, job));
         self.tell(number);
         self.after(30, Event::Alone(number, job));
         self.await_firing(number);
@@ -89,7 +96,8 @@ impl Month {
         if untold && !busy {
             let new = new_job(job, Kind::Backup, number, self.now);
             let (state, asked) = (JobState::new(), self.now);
-            let work = Work { new, state, asked, begun: true, alone: true, dispatched: false, over: false };
+            let work =
+                Work { new, state, made_at: asked, asked, begun: true, alone: true, dispatched: false, over: false };
             self.work.insert(job, work);
             self.agent(number).journal.push(Told::Started(job));
             self.work_on(job);
@@ -99,11 +107,13 @@ impl Month {
     /// An agent is at work from now on.
     pub(super) fn work_on(&mut self, job: Uuid) {
         self.at_work.insert(job);
-        let length = match kind_of(&self.work[&job].new) {
-            Kind::Prune => 3_600 + self.random(7_200),
-            Kind::Backup => 300 + self.random(2_100),
-            _ => 300 + self.random(1_800),
+        let new = &self.work[&job].new;
+        let (least, more) = match kind_of(new) {
+            Kind::Prune => (3_600, 7_200),
+            Kind::Backup => self.agents[number_of(new.host_id) as usize].backup_takes,
+            _ => (300, 1_800),
         };
+        let length = least + self.random(more);
         self.after(length, Event::End(job));
     }
 

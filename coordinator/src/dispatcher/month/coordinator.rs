@@ -82,6 +82,9 @@ impl Month {
     }
 
     pub(super) fn judge(&mut self, number: u128, due_at: Timestamp, job: Uuid) {
+        if self.lanes().contains(job) {
+            return; // it is told once more
+        }
         let now = self.read_clock().nearest(due_at);
         let open = self.lanes().backups_of(host(number), GROUP).find(|id| *id != job);
         let schedule = &self.agents[number as usize].schedule;
@@ -102,7 +105,16 @@ impl Month {
         }
         let alone = self.work.get(&id).is_some_and(|work| work.alone);
         let (state, asked) = (JobState::new(), self.now);
-        let work = Work { new: new.clone(), state, asked, begun: alone, alone, dispatched: false, over: false };
+        let work = Work {
+            new: new.clone(),
+            state,
+            made_at: asked,
+            asked,
+            begun: alone,
+            alone,
+            dispatched: false,
+            over: false,
+        };
         self.work.insert(id, work);
         let moment = self.moment();
         let lanes = self.lanes();

@@ -20,12 +20,19 @@ const CRONS: [&str; 5] = ["0 2 * * *", "30 2 * * 1-5", "15 */6 * * *", "0 1,13 *
 const ZONES: [&str; 4] = ["Europe/Berlin", "America/New_York", "UTC", "Australia/Lord_Howe"];
 
 fn agent(number: u128, begin: Timestamp) -> Agent {
-    let (cron, timezone) = (CRONS[number as usize % CRONS.len()], ZONES[number as usize / 3 % ZONES.len()]);
-    let timetable = Timetable::parse(cron, timezone).expect("a timetable");
+    let timezone = ZONES[number as usize / 3 % ZONES.len()];
+    // Those of one repository are never all at rest.
+    let busy = number % REPOSITORIES == 1;
+    let cron = match busy {
+        true => format!("{} * * * *", 6 * (number / REPOSITORIES)),
+        false => CRONS[number as usize % CRONS.len()].to_owned(),
+    };
+    let backup_takes = if busy { (1_500, 1_200) } else { (300, 2_100) };
+    let timetable = Timetable::parse(&cron, timezone).expect("a timetable");
     let schedule = Schedule {
         id: Uuid::from_u128(9_000 + number),
         host_id: host(number),
-        cron: cron.to_owned(),
+        cron,
         timezone: timezone.to_owned(),
         enabled: true,
         source_groups: Json(vec![GROUP.to_owned()]),
@@ -40,8 +47,25 @@ fn agent(number: u128, begin: Timestamp) -> Agent {
         deleted_at: None,
     };
     let retries = Retries { most: (number % 4) as i64, backoff: 60 * (1 + number as i64 % 5) };
-    let (seen, journal) = (begin - TimeDelta::days(1), Vec::new());
-    Agent { schedule, timetable, retries, enabled: true, told: 0, connected: false, seen, journal }
+    let (seen, journal, last_fired) = (begin - TimeDelta::days(1), Vec::new(), None);
+    Agent {
+        schedule,
+        timetable,
+        retries,
+        enabled: true,
+        told: 0,
+        connected: false,
+        seen,
+        journal,
+        last_fired,
+        backup_takes,
+    }
+}
+
+/// Half of them have a runner, which is away now and then.
+fn repository(number: u128) -> Repository {
+    let runner_host_id = (number % 2 == 0).then(|| host(number));
+    Repository { runner_host_id, ..Repository::sample(repository_of(number)) }
 }
 
 fn entry(number: u128, kind: Kind, cron: &str, begin: Timestamp) -> Entry {
@@ -80,7 +104,7 @@ pub(super) fn month() -> Month {
         queue: BinaryHeap::new(),
         queued: 0,
         agents: (0..HOSTS).map(|number| agent(number, begin)).collect(),
-        repositories: (0..REPOSITORIES).map(|number| Repository::sample(repository_of(number))).collect(),
+        repositories: (0..REPOSITORIES).map(repository).collect(),
         entries: entries.collect(),
         pauses: Arc::default(),
         lanes: None,
@@ -107,9 +131,9 @@ pub(super) fn month() -> Month {
     month
 }
 
-/// Each repository once, a host every other day, and the fleet twice.
+/// Each repository twice, a host every other day, and the fleet twice.
 fn plan_pauses(month: &mut Month) {
-    let repositories = (0..REPOSITORIES).map(Scope::Repository);
+    let repositories = (0..2 * REPOSITORIES).map(|number| Scope::Repository(number % REPOSITORIES));
     let hosts = (0..15).map(|number| Scope::Host(number * 13));
     for scope in repositories.chain(hosts).chain([Scope::Fleet, Scope::Fleet]) {
         let seconds = DAY + month.random((DAYS - 5) * DAY);

@@ -103,11 +103,16 @@ struct Agent {
     connected: bool,
     seen: Timestamp,
     journal: Vec<Told>,
+    /// Its last firing: where an acknowledgement is lost, it is told again.
+    last_fired: Option<(Timestamp, Uuid)>,
+    /// How long its backups take, in seconds.
+    backup_takes: (i64, i64),
 }
 
 struct Work {
     new: NewJob,
     state: JobState,
+    made_at: Timestamp,
     /// From when on nobody but others was in its way.
     asked: Timestamp,
     /// An agent is at work on it, or was.
