@@ -12,7 +12,7 @@ use std::{env, fs};
 
 const LIMIT: Duration = Duration::from_secs(300);
 const HOSTS: usize = 5;
-const ROUNDS: usize = 4;
+const ROUNDS: usize = 3;
 /// What an agent, or restic of whatever version, says of somebody else's lock.
 const OF_LOCKS: [&str; 3] = ["fleet_waits_for_lock", "already locked", "unable to create lock"];
 const PASSWORD: &str = "password of shared";
