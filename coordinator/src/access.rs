@@ -53,7 +53,7 @@ pub fn class(path: &str) -> Class {
     match segments.as_slice() {
         ["jobs" | "operations" | "pause" | "pauses", ..] | ["hosts", _, "jobs" | "pause"] => Class::Work,
         ["repositories", _, "pause"] => Class::Work,
-        ["hosts" | "repositories" | "overdue", ..] => Class::Settings,
+        ["hosts" | "repositories" | "overdue" | "agent-release" | "snapshots" | "runs", ..] => Class::Settings,
         _ => Class::Trust,
     }
 }
@@ -94,6 +94,9 @@ mod tests {
             ("pause", "roa", "oa"),
             ("pauses", "roa", "oa"),
             ("overdue", "roa", "a"),
+            ("agent-release", "roa", "a"),
+            ("snapshots", "roa", "a"),
+            ("runs", "roa", "a"),
             ("jobs", "roa", "oa"),
             ("jobs/1/release", "roa", "oa"),
             ("operations/1/cancel", "roa", "oa"),

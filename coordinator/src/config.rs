@@ -66,6 +66,23 @@ pub struct Config {
     /// How repositories are maintained.
     #[command(flatten)]
     pub maintenance: Maintenance,
+
+    /// How many requests may come.
+    #[command(flatten)]
+    pub rates: Rates,
+}
+
+/// How many requests may come in a second; 0 is as many as they like.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct Rates {
+    /// How many requests each token may make in a second; at rest it saves up those of two. Without it 1000, and the admin
+    /// token as many as it likes.
+    #[arg(long = "rate-per-token", env = "FLEET_RATE_PER_TOKEN", value_name = "NUMBER")]
+    pub token: Option<u32>,
+
+    /// How many requests may come in a second from each address without a good token, enrolments among them. Without it 100.
+    #[arg(long = "rate-per-address", env = "FLEET_RATE_PER_ADDRESS", value_name = "NUMBER")]
+    pub address: Option<u32>,
 }
 
 /// How repositories are maintained. Each is given in seconds, or with a unit.

@@ -2,7 +2,7 @@
 
 use crate::audit::Unrecorded;
 use crate::board::Board;
-use crate::config::{Deadlines, Leases, Maintenance};
+use crate::config::{self, Deadlines, Leases, Maintenance};
 use crate::db::jobs::Job;
 use crate::db::lookup::Lookup;
 use crate::db::tokens::ApiToken;
@@ -14,7 +14,9 @@ use crate::live::LiveJobs;
 use crate::operation::OpenOperations;
 use crate::pauses::Pauses;
 use crate::persistence::Persistence;
+use crate::rates::Rates;
 use crate::registry::Registry;
+use crate::release::{Release, Releases};
 use crate::tokens::Tokens;
 use crate::vault::{Vault, hash_token};
 use actix::{Actor, Addr};
@@ -60,6 +62,10 @@ pub struct Services {
     pub unrecorded: Arc<Unrecorded>,
     /// What is under way under an `Idempotency-Key`.
     pub keys: Arc<Keys>,
+    /// How many requests come.
+    pub rates: Arc<Rates>,
+    /// The newest agent.
+    pub release: Arc<Releases>,
 }
 
 /// What must be known of the ledger before the first lease is given and the first request is answered.
@@ -73,6 +79,8 @@ pub struct Found {
     pub most_backups: HashMap<Uuid, u32>,
     /// The tokens that are not revoked.
     pub api_tokens: Vec<ApiToken>,
+    /// The newest agent.
+    pub release: Option<Release>,
 }
 
 /// What a person has set.
@@ -84,6 +92,8 @@ pub struct Rules {
     pub maintenance: Maintenance,
     /// How jobs share repositories.
     pub leases: Leases,
+    /// How many requests may come.
+    pub rates: config::Rates,
 }
 
 impl Services {
@@ -96,7 +106,7 @@ impl Services {
         admin: &Secret,
         rules: Rules,
     ) -> Self {
-        let Rules { deadlines, maintenance, leases } = rules;
+        let Rules { deadlines, maintenance, leases, rates } = rules;
         let registry = Registry::default().start();
         let (board, live) = (Arc::new(Board::default()), Arc::new(LiveJobs::default()));
         let operations = Arc::new(OpenOperations::default());
@@ -111,7 +121,7 @@ impl Services {
             operations: Arc::clone(&operations),
             limits: deadlines,
         };
-        let Found { open, pauses, most_backups, api_tokens } = found;
+        let Found { open, pauses, most_backups, api_tokens, release } = found;
         let pauses = Arc::new(pauses);
         let dispatcher = Dispatcher::new(open, most_backups, leases, Arc::clone(&pauses), of_jobs).start();
         Self {
@@ -132,6 +142,8 @@ impl Services {
             api_tokens: Arc::new(Tokens::new(hash_token(admin.expose()), api_tokens)),
             unrecorded: Arc::default(),
             keys: Arc::default(),
+            rates: Arc::new(Rates::new(&rates)),
+            release: Arc::new(Releases::new(release)),
         }
     }
 }

@@ -28,6 +28,14 @@ pub struct Filter {
     pub status: Option<Status>,
     pub origin: Option<Origin>,
     pub since: Option<Timestamp>,
+    /// Only those that were made earlier.
+    pub until: Option<Timestamp>,
+    pub repository_id: Option<Uuid>,
+    /// It is looked for among the jobs of hosts: who asks names them.
+    pub source_group: Option<String>,
+    /// Of one host only.
+    pub schedule_id: Option<Uuid>,
+    pub partial: Option<bool>,
     /// The hosts whose jobs may be seen.
     pub within: Option<Vec<Uuid>>,
     /// Only what comes after this (creation time, id) in the list.
@@ -41,12 +49,13 @@ type Query = jobs::BoxedQuery<'static, Pg, diesel::dsl::SqlTypeOf<Columns>>;
 /// # Errors
 /// The database's.
 pub async fn list(connection: &mut AsyncPgConnection, filter: &Filter, limit: i64) -> QueryResult<Vec<Job>> {
-    let words = filter.kind.is_some() || filter.status.is_some() || filter.origin.is_some();
+    let words =
+        filter.kind.is_some() || filter.status.is_some() || filter.origin.is_some() || filter.repository_id.is_some();
     let open = filter.status.is_some_and(|status| !status.is_terminal());
     let of_one = filter.host_id.is_some() || filter.operation_id.is_some();
     let query = if let Some(hosts) = filter.within.as_ref().filter(|_| !of_one) {
         by_hosts(filter, hosts, limit)
-    } else if words && !open && !of_one {
+    } else if words && !open && !of_one && filter.partial != Some(true) {
         by_words(filter, limit)
     } else {
         in_order(filter)
@@ -86,6 +95,24 @@ fn in_order(filter: &Filter) -> Query {
     if let Some(since) = filter.since {
         query = query.filter(jobs::created_at.ge(since));
     }
+    if let Some(until) = filter.until {
+        query = query.filter(jobs::created_at.lt(until));
+    }
+    if let Some(repository_id) = filter.repository_id {
+        query = query.filter(jobs::repository_id.eq(repository_id));
+    }
+    if let Some(group) = &filter.source_group {
+        query = query.filter(jobs::source_group.eq(group.clone()));
+    }
+    if let Some(schedule_id) = filter.schedule_id {
+        query = query.filter(jobs::schedule_id.eq(schedule_id));
+    }
+    match filter.partial {
+        // As the index has it.
+        Some(true) => query = query.filter(sql::<Bool>("jobs.partial")),
+        Some(false) => query = query.filter(diesel::dsl::not(jobs::partial)),
+        None => {}
+    }
     if let Some((created_at, id)) = filter.after {
         // Of rows, so that the index is entered there.
         let place = sql::<Bool>("(jobs.created_at, jobs.id) < (").bind::<Timestamptz, _>(created_at);
@@ -115,7 +142,21 @@ fn by_hosts(filter: &Filter, hosts: &[Uuid], limit: i64) -> Query {
         .bind::<Nullable<Text>, _>(filter.origin.map(Origin::as_str))
         .sql(", one.origin) AND one.created_at >= coalesce(")
         .bind::<Nullable<Timestamptz>, _>(filter.since)
-        .sql(", '-infinity') AND (one.created_at, one.id) < (coalesce(")
+        .sql(", '-infinity') AND one.created_at < coalesce(")
+        .bind::<Nullable<Timestamptz>, _>(filter.until)
+        .sql(", 'infinity') AND one.repository_id = coalesce(")
+        .bind::<Nullable<SqlUuid>, _>(filter.repository_id)
+        .sql(", one.repository_id) AND coalesce(one.source_group = ")
+        .bind::<Nullable<Text>, _>(filter.source_group.clone())
+        .sql(", ")
+        .bind::<Bool, _>(filter.source_group.is_none())
+        .sql(") AND coalesce(one.schedule_id = ")
+        .bind::<Nullable<SqlUuid>, _>(filter.schedule_id)
+        .sql(", ")
+        .bind::<Bool, _>(filter.schedule_id.is_none())
+        .sql(") AND one.partial = coalesce(")
+        .bind::<Nullable<Bool>, _>(filter.partial)
+        .sql(", one.partial) AND (one.created_at, one.id) < (coalesce(")
         .bind::<Nullable<Timestamptz>, _>(before)
         .sql(", 'infinity'), ")
         .bind::<SqlUuid, _>(id.unwrap_or(Uuid::max()))
@@ -137,6 +178,7 @@ fn by_words(filter: &Filter, limit: i64) -> Query {
         Some(status) => vec![status.as_str()],
         None => ended.chain([OPEN_OUTCOME]).collect(),
     };
+    let of_repository = filter.repository_id.is_some();
     let (before, id) = filter.after.unzip();
     let newest: SqlLiteral<Bool> = sql("jobs.id = ANY (ARRAY(
              SELECT newest.id
@@ -151,11 +193,19 @@ fn by_words(filter: &Filter, limit: i64) -> Query {
             ") AS outcomes (outcome),
                  LATERAL (
                      SELECT one.id, one.created_at FROM jobs AS one
-                     WHERE one.kind = kinds.kind AND one.origin = origins.origin AND one.outcome = outcomes.outcome
-                         AND one.created_at >= coalesce(",
+                     WHERE one.kind = kinds.kind AND one.origin = origins.origin AND one.outcome = outcomes.outcome AND ",
         )
+        // Not as a parameter that may be none: the index is entered by it.
+        .sql(if of_repository { "one.repository_id = " } else { "coalesce(" })
+        .bind::<Nullable<SqlUuid>, _>(filter.repository_id)
+        .sql(if of_repository { "" } else { ", one.id) IS NOT NULL" })
+        .sql(" AND one.partial = coalesce(")
+        .bind::<Nullable<Bool>, _>(filter.partial)
+        .sql(", one.partial) AND one.created_at >= coalesce(")
         .bind::<Nullable<Timestamptz>, _>(filter.since)
-        .sql(", '-infinity') AND (one.created_at, one.id) < (coalesce(")
+        .sql(", '-infinity') AND one.created_at < coalesce(")
+        .bind::<Nullable<Timestamptz>, _>(filter.until)
+        .sql(", 'infinity') AND (one.created_at, one.id) < (coalesce(")
         .bind::<Nullable<Timestamptz>, _>(before)
         .sql(", 'infinity'), ")
         .bind::<SqlUuid, _>(id.unwrap_or(Uuid::max()));

@@ -1,6 +1,7 @@
 //! The database: connections, migrations, and one module of queries for each table. Queries return
 //! [`diesel::QueryResult`]; what an error means is decided by who asked.
 
+pub mod agent_release;
 pub mod audit;
 pub mod compaction;
 pub mod enrollment;
@@ -34,6 +35,7 @@ pub mod source_groups;
 pub mod stale_locks;
 pub mod statement;
 pub mod stats;
+pub mod tags;
 pub mod tokens;
 
 pub use error::{DatabaseError, Outlook, outlook_of_query};

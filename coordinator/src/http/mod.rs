@@ -2,6 +2,7 @@
 //! what goes wrong with a [`problem::Problem`].
 
 pub mod agent_connect;
+mod agent_release;
 mod audit;
 pub mod auth;
 pub mod body;
@@ -12,6 +13,7 @@ pub mod failures;
 pub mod health;
 pub mod hosts;
 pub mod idempotency;
+pub mod if_match;
 pub mod jobs;
 pub mod logs;
 pub mod maintenance;
@@ -89,6 +91,7 @@ fn configure_with_token(config: &mut web::ServiceConfig) {
     stats::configure(config);
     tokens::configure(config);
     audit::configure(config);
+    agent_release::configure(config);
     config.default_service(web::to(no_route));
 }
 

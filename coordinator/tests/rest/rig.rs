@@ -8,7 +8,7 @@ use actix_web::{test, web};
 use diesel::QueryableByName;
 use diesel::sql_types::Text;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use fleet_coordinator::config::{Deadlines, Leases, Maintenance};
+use fleet_coordinator::config::{Deadlines, Leases, Maintenance, Rates};
 use fleet_coordinator::db::{Database, pauses};
 use fleet_coordinator::http;
 use fleet_coordinator::persistence::{CoordinatorLock, Patience, Persistence, Save, Write};
@@ -33,7 +33,9 @@ const MAINTENANCE: Maintenance = Maintenance { jitter: Duration::ZERO, runner_of
 const LEASES: Leases =
     Leases { drain_after: Duration::from_secs(60), backups_per_repository: None, backups_at_once: None };
 
-const RULES: Rules = Rules { deadlines: LIMITS, maintenance: MAINTENANCE, leases: LEASES };
+const RATES: Rates = Rates { token: None, address: None };
+
+const RULES: Rules = Rules { deadlines: LIMITS, maintenance: MAINTENANCE, leases: LEASES, rates: RATES };
 
 /// Runs `test` with an application over a fresh database.
 pub(crate) fn with_rig(test: impl AsyncFnOnce(Rig)) {
