@@ -80,7 +80,7 @@ pub struct Rates {
     #[arg(long = "rate-per-token", env = "FLEET_RATE_PER_TOKEN", value_name = "NUMBER")]
     pub token: Option<u32>,
 
-    /// How many requests may come in a second from each address without a good token, enrolments among them. Without it 100.
+    /// How many requests may come in a second from each address without a good token, refused enrolments among them. Without it 100.
     #[arg(long = "rate-per-address", env = "FLEET_RATE_PER_ADDRESS", value_name = "NUMBER")]
     pub address: Option<u32>,
 }

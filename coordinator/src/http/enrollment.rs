@@ -175,7 +175,6 @@ async fn enroll(
     http: HttpRequest,
     Body(given): Body<Enrollment>,
 ) -> Result<HttpResponse, Problem> {
-    count_stranger(&services, &http)?;
     given.check()?;
     let agent_token = request::new_token(&services.vault, "fleet_agent").map_err(Problem::internal)?;
     let write = Enroll {
@@ -187,7 +186,12 @@ async fn enroll(
         agent_token_hash: hash_token(agent_token.expose()),
         at: now(),
     };
-    let enrolled = to_the_end(enrolled(services, write)).await?;
+    let outcome = to_the_end(enrolled(services.clone(), write)).await;
+    if outcome.is_err() {
+        // Who has a good token is no stranger: a whole fleet may be enrolled at once.
+        count_stranger(&services, &http)?;
+    }
+    let enrolled = outcome?;
     log::info!(host:% = enrolled.host_id, again = enrolled.again; "a host was enrolled");
     Ok(secret_answer().json(Identity { host_id: enrolled.host_id, agent_token }))
 }
