@@ -2,7 +2,7 @@
 
 use crate::audit::Unrecorded;
 use crate::board::Board;
-use crate::config::{Deadlines, Leases, Maintenance, SecretSources};
+use crate::config::{self, Deadlines, Leases, Maintenance, SecretSources};
 use crate::db::jobs::Job;
 use crate::db::lookup::Lookup;
 use crate::db::tokens::ApiToken;
@@ -14,7 +14,9 @@ use crate::live::LiveJobs;
 use crate::operation::OpenOperations;
 use crate::pauses::Pauses;
 use crate::persistence::Persistence;
+use crate::rates::Rates;
 use crate::registry::Registry;
+use crate::release::{Release, Releases};
 use crate::tokens::Tokens;
 use crate::vault::{Vault, hash_token};
 use actix::{Actor, Addr};
@@ -62,6 +64,10 @@ pub struct Services {
     pub keys: Arc<Keys>,
     /// Where secrets are that the document of the fleet names.
     pub secrets: Arc<SecretSources>,
+    /// How many requests come.
+    pub rates: Arc<Rates>,
+    /// The newest agent.
+    pub release: Arc<Releases>,
 }
 
 /// What must be known of the ledger before the first lease is given and the first request is answered.
@@ -75,6 +81,8 @@ pub struct Found {
     pub most_backups: HashMap<Uuid, u32>,
     /// The tokens that are not revoked.
     pub api_tokens: Vec<ApiToken>,
+    /// The newest agent.
+    pub release: Option<Release>,
 }
 
 /// What a person has set.
@@ -88,6 +96,8 @@ pub struct Rules {
     pub leases: Leases,
     /// Where secrets are that the document of the fleet names.
     pub secrets: SecretSources,
+    /// How many requests may come.
+    pub rates: config::Rates,
 }
 
 impl Services {
@@ -100,7 +110,7 @@ impl Services {
         admin: &Secret,
         rules: Rules,
     ) -> Self {
-        let Rules { deadlines, maintenance, leases, secrets } = rules;
+        let Rules { deadlines, maintenance, leases, secrets, rates } = rules;
         let registry = Registry::default().start();
         let (board, live) = (Arc::new(Board::default()), Arc::new(LiveJobs::default()));
         let operations = Arc::new(OpenOperations::default());
@@ -115,7 +125,7 @@ impl Services {
             operations: Arc::clone(&operations),
             limits: deadlines,
         };
-        let Found { open, pauses, most_backups, api_tokens } = found;
+        let Found { open, pauses, most_backups, api_tokens, release } = found;
         let pauses = Arc::new(pauses);
         let dispatcher = Dispatcher::new(open, most_backups, leases, Arc::clone(&pauses), of_jobs).start();
         Self {
@@ -137,6 +147,8 @@ impl Services {
             unrecorded: Arc::default(),
             keys: Arc::default(),
             secrets: Arc::new(secrets),
+            rates: Arc::new(Rates::new(&rates)),
+            release: Arc::new(Releases::new(release)),
         }
     }
 }

@@ -26,7 +26,7 @@ mod round;
 mod schedule_set;
 mod settings;
 
-pub use mailbox::{Close, EndIfSilent, Reload, Send};
+pub use mailbox::{Close, EndIfSilent, Reload, Send, TellRelease};
 
 use crate::registry::{ConnectionId, HostGone, Leave};
 use crate::services::Services;
@@ -84,6 +84,8 @@ pub struct Session {
     frames: Option<Frames<web::Payload>>,
     /// The agent understands `ack`.
     ack: bool,
+    /// The agent's version, as it says.
+    agent_version: Box<str>,
     /// Started for the first round.
     courier: Option<Courier>,
     handing_on: bool,
@@ -125,6 +127,7 @@ impl Session {
             frames: Some(Frames::new(payload, gate.clone(), codec)),
             gate,
             ack: false,
+            agent_version: Box::default(),
             courier: None,
             handing_on: false,
             reloading: None,

@@ -142,8 +142,8 @@ fn start_actors(
 ) -> Services {
     let Ledger { lock, found, operations, online, removed } = ledger;
     let persistence = Persistence::new(database.clone(), lock, lost).start();
-    let Config { deadlines, maintenance, leases, secrets, .. } = config.clone();
-    let rules = Rules { deadlines, maintenance, leases, secrets };
+    let Config { deadlines, maintenance, leases, secrets, rates, .. } = config.clone();
+    let rules = Rules { deadlines, maintenance, leases, secrets, rates };
     let services = Services::start(found, database, vault, persistence, admin_token, rules);
     services.dispatcher.do_send(ResumeOperations(operations));
     for host_id in removed {

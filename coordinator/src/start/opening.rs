@@ -9,7 +9,8 @@ use crate::clock;
 use crate::config::Config;
 use crate::db::operations::{Operation, Standing};
 use crate::db::{
-    Database, DatabaseError, Outlook, history, hosts, jobs, operations, pauses, repositories, settings, tokens,
+    Database, DatabaseError, Outlook, agent_release, history, hosts, jobs, operations, pauses, repositories, settings,
+    tokens,
 };
 use crate::pauses::Pauses;
 use crate::persistence::CoordinatorLock;
@@ -70,7 +71,8 @@ async fn try_open(config: &Config, database: &Database, vault: &Vault) -> Result
         let (open, operations) = (jobs::open(reader).await?, operations::open(reader).await?);
         let pauses = Pauses::new(pauses::all(reader).await?);
         let (most_backups, api_tokens) = (repositories::most_backups(reader).await?, tokens::living(reader).await?);
-        let found = Found { open, pauses, most_backups, api_tokens };
+        let release = agent_release::find(reader).await?;
+        let found = Found { open, pauses, most_backups, api_tokens, release };
         Ok((found, operations, hosts::online(reader).await?, hosts::removed_with_open_jobs(reader).await?))
     };
     let (found, operations, online, removed) = database.read(read).await?;

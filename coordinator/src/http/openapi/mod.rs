@@ -12,8 +12,8 @@ pub(super) mod schemas;
 
 use super::routes::resource;
 use super::{
-    agent_connect, audit, enrollment, fleet as fleet_document, health, hosts, jobs, logs, maintenance, operations,
-    pauses, repositories, runs, schedules, snapshots, source_groups, stats, tokens,
+    agent_connect, agent_release, audit, enrollment, fleet as fleet_document, health, hosts, jobs, logs, maintenance,
+    operations, pauses, repositories, runs, schedules, snapshots, source_groups, stats, tokens,
 };
 use actix_web::web::{self, Bytes};
 use actix_web::{HttpResponse, http::header::ContentType};
@@ -49,6 +49,7 @@ fn parts() -> Vec<(&'static str, &'static str, utoipa::openapi::OpenApi)> {
         ("stats", "How large repositories are, and how sound.", stats::Api::openapi()),
         ("tokens", "Who may use this API.", tokens::Api::openapi()),
         ("audit", "Who has changed what.", audit::Api::openapi()),
+        ("agent_release", "The newest agent.", agent_release::Api::openapi()),
         ("agents", "The agents' socket.", agent_connect::Api::openapi()),
         ("health", "For machines that watch the coordinator.", health::Api::openapi()),
         ("openapi", "This document.", Api::openapi()),
