@@ -53,7 +53,9 @@ pub fn class(path: &str) -> Class {
     match segments.as_slice() {
         ["jobs" | "operations" | "pause" | "pauses", ..] | ["hosts", _, "jobs" | "pause"] => Class::Work,
         ["repositories", _, "pause"] => Class::Work,
-        ["hosts" | "repositories" | "overdue" | "fleet", ..] => Class::Settings,
+        ["hosts" | "repositories" | "overdue" | "fleet" | "agent-release" | "snapshots" | "runs", ..] => {
+            Class::Settings
+        }
         _ => Class::Trust,
     }
 }
@@ -95,6 +97,9 @@ mod tests {
             ("pauses", "roa", "oa"),
             ("overdue", "roa", "a"),
             ("fleet", "roa", "a"),
+            ("agent-release", "roa", "a"),
+            ("snapshots", "roa", "a"),
+            ("runs", "roa", "a"),
             ("jobs", "roa", "oa"),
             ("jobs/1/release", "roa", "oa"),
             ("operations/1/cancel", "roa", "oa"),

@@ -80,6 +80,10 @@ pub struct Config {
     /// Where secrets are that the document of the fleet names.
     #[command(flatten)]
     pub secrets: SecretSources,
+
+    /// How many requests may come.
+    #[command(flatten)]
+    pub rates: Rates,
 }
 
 /// Where secrets are that the document of the fleet names. Nothing else is read for it.
@@ -123,6 +127,19 @@ pub struct Notifications {
     /// What sends e-mail: made of the above at the start.
     #[arg(skip)]
     pub mailer: Option<Arc<Mailer>>,
+}
+
+/// How many requests may come in a second; 0 is as many as they like.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct Rates {
+    /// How many requests each token may make in a second; at rest it saves up those of two. Without it 1000, and the admin
+    /// token as many as it likes.
+    #[arg(long = "rate-per-token", env = "FLEET_RATE_PER_TOKEN", value_name = "NUMBER")]
+    pub token: Option<u32>,
+
+    /// How many requests may come in a second from each address without a good token, refused enrolments among them. Without it 100.
+    #[arg(long = "rate-per-address", env = "FLEET_RATE_PER_ADDRESS", value_name = "NUMBER")]
+    pub address: Option<u32>,
 }
 
 /// How repositories are maintained. Each is given in seconds, or with a unit.

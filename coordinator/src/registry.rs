@@ -4,7 +4,7 @@
 //! rise: a late goodbye of the first does not evict the second, and a late hello of the first does not either. A
 //! session that does not take a message in time is given up, so that one stuck peer holds up nobody.
 
-use crate::session::{Close, EndIfSilent, Reload, Send, Session};
+use crate::session::{Close, EndIfSilent, Reload, Send, Session, TellRelease};
 use actix::{Actor, Addr, AsyncContext, Context, Handler, MailboxError, Message, Recipient, ResponseFuture};
 use fleet_wire::{ToAgent, close};
 use std::collections::HashMap;
@@ -191,6 +191,21 @@ impl Handler<SettingsChanged> for Registry {
     fn handle(&mut self, SettingsChanged { hosts }: SettingsChanged, _: &mut Self::Context) {
         for entry in hosts.iter().filter_map(|host| self.sessions.get(host)) {
             entry.session.do_send(Reload);
+        }
+    }
+}
+
+/// There is a new version of the agent: all sessions look whether theirs is older.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct ReleaseChanged;
+
+impl Handler<ReleaseChanged> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, _: ReleaseChanged, _: &mut Self::Context) {
+        for entry in self.sessions.values() {
+            entry.session.do_send(TellRelease);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::audit::Unrecorded;
 use crate::board::Board;
-use crate::config::{Deadlines, Leases, Maintenance, SecretSources};
+use crate::config::{self, Deadlines, Leases, Maintenance, SecretSources};
 use crate::db::jobs::Job;
 use crate::db::lookup::Lookup;
 use crate::db::tokens::ApiToken;
@@ -16,7 +16,9 @@ use crate::notify::{Mailer, Outbox};
 use crate::operation::OpenOperations;
 use crate::pauses::Pauses;
 use crate::persistence::Persistence;
+use crate::rates::Rates;
 use crate::registry::Registry;
+use crate::release::{Release, Releases};
 use crate::tokens::Tokens;
 use crate::vault::{Vault, hash_token};
 use actix::{Actor, Addr};
@@ -70,6 +72,10 @@ pub struct Services {
     pub outbox: Arc<Outbox>,
     /// Sends e-mail, if there is a mail server.
     pub mailer: Option<Arc<Mailer>>,
+    /// How many requests come.
+    pub rates: Arc<Rates>,
+    /// The newest agent.
+    pub release: Arc<Releases>,
 }
 
 /// What must be known of the ledger before the first lease is given and the first request is answered.
@@ -85,6 +91,8 @@ pub struct Found {
     pub api_tokens: Vec<ApiToken>,
     /// What anybody wants to be told.
     pub outbox: Arc<Outbox>,
+    /// The newest agent.
+    pub release: Option<Release>,
 }
 
 /// What a person has set.
@@ -100,6 +108,8 @@ pub struct Rules {
     pub secrets: SecretSources,
     /// What sends e-mail.
     pub mailer: Option<Arc<Mailer>>,
+    /// How many requests may come.
+    pub rates: config::Rates,
 }
 
 impl Services {
@@ -113,7 +123,7 @@ impl Services {
         rules: Rules,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let Rules { deadlines, maintenance, leases, secrets, mailer } = rules;
+        let Rules { deadlines, maintenance, leases, secrets, mailer, rates } = rules;
         let registry = Registry::default().start();
         let (board, live) = (Arc::new(Board::default()), Arc::new(LiveJobs::default()));
         let operations = Arc::new(OpenOperations::default());
@@ -129,7 +139,7 @@ impl Services {
             limits: deadlines,
             metrics: Arc::clone(&metrics),
         };
-        let Found { open, pauses, most_backups, api_tokens, outbox } = found;
+        let Found { open, pauses, most_backups, api_tokens, outbox, release } = found;
         let pauses = Arc::new(pauses);
         let dispatcher = Dispatcher::new(open, most_backups, leases, Arc::clone(&pauses), of_jobs).start();
         Self {
@@ -154,6 +164,8 @@ impl Services {
             metrics,
             outbox,
             mailer,
+            rates: Arc::new(Rates::new(&rates)),
+            release: Arc::new(Releases::new(release)),
         }
     }
 }

@@ -4,6 +4,7 @@
 use crate::access::{Labels, Scope};
 use crate::db::json::Json;
 use crate::db::tokens::ApiToken;
+use crate::rates::Bucket;
 use chrono::Utc;
 use fleet_wire::Timestamp;
 use std::collections::HashMap;
@@ -30,6 +31,8 @@ pub struct Token {
     pub scope: Scope,
     /// The labels of the hosts that it is limited to.
     pub labels: Option<Labels>,
+    /// How much of its requests is used up.
+    pub bucket: Bucket,
     expires_at: Option<Timestamp>,
     /// When it was last used, in milliseconds since 1970, and what of that is written down.
     used: AtomicI64,
@@ -44,6 +47,7 @@ impl Token {
             name,
             scope,
             labels: None,
+            bucket: Bucket::default(),
             expires_at: None,
             used: AtomicI64::new(0),
             written: AtomicI64::new(0),

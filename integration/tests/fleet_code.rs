@@ -190,7 +190,7 @@ fn a_plan_is_carried_out_as_it_was_seen_or_not_at_all() {
     let before = api.call("GET", "/v1/fleet", None, &[]).unwrap().header("etag").unwrap().to_owned();
     api.create_repository("new", "/srv/new", "password").unwrap();
     let refused = only_if(&tag, &document(0));
-    assert_eq!((refused.status, &refused.json["type"]), (412, &json!("/problems/precondition-failed")));
+    assert_eq!((refused.status, &refused.json["type"]), (412, &json!("/problems/has-changed")));
     assert_eq!(only_if(&before, &document(0)).status, 412);
     assert_eq!(api.list("/v1/repositories").unwrap().len(), 1);
 

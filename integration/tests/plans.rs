@@ -106,13 +106,18 @@ fn read_lists(api: &Api, host: &str) {
     filters.push(format!("host_id={host}"));
     let since = ["since=2020-01-01T00:00:00Z", "since=2999-01-01T00:00:00Z"];
     filters.extend(filters.clone().iter().flat_map(|words| since.map(|since| format!("{since}&{words}"))));
+    filters.push("until=2999-01-01T00:00:00Z".to_owned());
+    filters.push("hostname=old-1".to_owned());
+    filters.push("partial=true".to_owned());
+    let of_repository = format!("repository_id={}", api.list("/v1/repositories").unwrap()[0]["id"].as_str().unwrap());
+    filters.extend(["", "kind=prune", "status=failed"].map(|words| format!("{of_repository}&{words}")));
     for filter in filters {
         // The plan may change once a statement was run five times.
         for _ in 0..7 {
             pages(api, &format!("/v1/jobs?limit=20&{filter}"));
         }
     }
-    for filter in ["", "status=online", "status=offline"] {
+    for filter in ["", "status=online", "status=offline", "status=decommissioned", "hostname=old-1", &of_repository] {
         pages(api, &format!("/v1/hosts?limit=5&{filter}"));
     }
 }
@@ -283,10 +288,11 @@ fn no_statement_reads_much_of_a_big_table() {
     sandbox.restart_with(&[("FLEET_KEEP_JOBS", "270d"), ("FLEET_KEEP_LOGS", "265d")]).unwrap();
     let api = sandbox.api();
     let old = one(&sandbox.database, "SELECT id FROM hosts WHERE hostname = 'old-7'");
+    // Before it is compacted.
+    let long = one(&sandbox.database, &format!("SELECT job_id FROM log_chunks WHERE first_seq = {CHUNKS}"));
     read_lists(&api, &old);
     read_limited_lists(&api);
     read_audit(&api, &old);
-    let long = one(&sandbox.database, &format!("SELECT job_id FROM log_chunks WHERE first_seq = {CHUNKS}"));
     let log =
         |after: usize| api.call("GET", &format!("/v1/jobs/{long}/logs?after_seq={after}"), None, &[]).unwrap().text;
     assert_eq!((log(0).lines().count(), log(CHUNKS - 5).lines().count()), (CHUNKS, 5));

@@ -153,13 +153,48 @@ impl Host {
     }
 }
 
-/// Which hosts a list holds. Absent means any. Decommissioned ones are in no list.
+/// Hosts by what they are called and carry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Only those of this name.
+    pub hostname: Option<String>,
+    /// Only those with all of these labels.
+    pub labels: Vec<(String, String)>,
+}
+
+impl Wanted {
+    /// Whether all hosts are wanted.
+    pub fn is_any(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The ids of hosts, in service or not.
+///
+/// # Errors
+/// The database's.
+pub async fn ids(connection: &mut AsyncPgConnection, wanted: &Wanted) -> QueryResult<Vec<Uuid>> {
+    let mut query = hosts::table.select(hosts::id).into_boxed();
+    for label in wanted.labels.iter().cloned() {
+        query = query.filter(hosts::labels.contains(Json(BTreeMap::from([label]))));
+    }
+    if let Some(hostname) = &wanted.hostname {
+        query = query.filter(hosts::hostname.eq(hostname.clone()));
+    }
+    query.load(connection).await
+}
+
+/// Which hosts a list holds. Absent means any.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     /// Only those that are online, or only those that are not.
     pub online: Option<bool>,
-    /// Only those with all of these labels.
-    pub labels: Vec<(String, String)>,
+    /// Those out of service, instead of those in it.
+    pub decommissioned: bool,
+    /// Only those of a repository.
+    pub repository_id: Option<Uuid>,
+    /// Only those that are like that.
+    pub wanted: Wanted,
     /// Only what comes after this (creation time, id) in the list.
     pub after: Option<(Timestamp, Uuid)>,
 }
@@ -169,7 +204,17 @@ pub struct Filter {
 /// # Errors
 /// The database's.
 pub async fn list(connection: &mut AsyncPgConnection, filter: &Filter, limit: i64) -> QueryResult<Vec<Host>> {
-    let mut query = hosts::table.filter(hosts::decommissioned_at.is_null()).select(Host::as_select()).into_boxed();
+    let mut query = hosts::table.select(Host::as_select()).into_boxed();
+    query = match filter.decommissioned {
+        true => query.filter(hosts::decommissioned_at.is_not_null()),
+        false => query.filter(hosts::decommissioned_at.is_null()),
+    };
+    if let Some(repository_id) = filter.repository_id {
+        query = query.filter(hosts::repository_id.eq(repository_id));
+    }
+    if let Some(hostname) = &filter.wanted.hostname {
+        query = query.filter(hosts::hostname.eq(hostname.clone()));
+    }
     // Not as parameters, for an index holds just those that are offline. Statistics are older than what was online a moment
     // ago: they could make the planner sort all hosts for one page, so it isn't let know what this is about.
     match filter.online {
@@ -177,7 +222,7 @@ pub async fn list(connection: &mut AsyncPgConnection, filter: &Filter, limit: i6
         Some(false) => query = query.filter(diesel::dsl::not(hosts::online)),
         None => {}
     }
-    for (name, value) in &filter.labels {
+    for (name, value) in &filter.wanted.labels {
         let label = BTreeMap::from([(name.clone(), value.clone())]);
         query = query.filter(hosts::labels.contains(Json(label)));
     }

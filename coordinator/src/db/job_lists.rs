@@ -31,6 +31,14 @@ pub struct Filter {
     pub status: Option<Status>,
     pub origin: Option<Origin>,
     pub since: Option<Timestamp>,
+    /// Only those that were made earlier.
+    pub until: Option<Timestamp>,
+    pub repository_id: Option<Uuid>,
+    /// It is looked for among the jobs of hosts: who asks names them.
+    pub source_group: Option<String>,
+    /// Of one host only.
+    pub schedule_id: Option<Uuid>,
+    pub partial: Option<bool>,
     /// The hosts whose jobs may be seen.
     pub within: Option<Vec<Uuid>>,
     /// Only what comes after this (creation time, id) in the list.
@@ -44,12 +52,13 @@ type Query = jobs::BoxedQuery<'static, Pg, diesel::dsl::SqlTypeOf<Columns>>;
 /// # Errors
 /// The database's.
 pub async fn list(connection: &mut AsyncPgConnection, filter: &Filter, limit: i64) -> QueryResult<Vec<Job>> {
-    let words = filter.kind.is_some() || filter.status.is_some() || filter.origin.is_some();
+    let words =
+        filter.kind.is_some() || filter.status.is_some() || filter.origin.is_some() || filter.repository_id.is_some();
     let open = filter.status.is_some_and(|status| !status.is_terminal());
     let of_one = filter.host_id.is_some() || filter.operation_id.is_some();
     let query = if let Some(hosts) = filter.within.as_ref().filter(|_| !of_one && !open) {
         by_hosts(connection, filter, hosts, limit).await?
-    } else if words && !open && !of_one {
+    } else if words && !open && !of_one && filter.partial != Some(true) {
         by_words(filter, limit)
     } else {
         in_order(filter)
@@ -89,6 +98,24 @@ fn in_order(filter: &Filter) -> Query {
     if let Some(since) = filter.since {
         query = query.filter(jobs::created_at.ge(since));
     }
+    if let Some(until) = filter.until {
+        query = query.filter(jobs::created_at.lt(until));
+    }
+    if let Some(repository_id) = filter.repository_id {
+        query = query.filter(jobs::repository_id.eq(repository_id));
+    }
+    if let Some(group) = &filter.source_group {
+        query = query.filter(jobs::source_group.eq(group.clone()));
+    }
+    if let Some(schedule_id) = filter.schedule_id {
+        query = query.filter(jobs::schedule_id.eq(schedule_id));
+    }
+    match filter.partial {
+        // As the index has it.
+        Some(true) => query = query.filter(sql::<Bool>("jobs.partial")),
+        Some(false) => query = query.filter(diesel::dsl::not(jobs::partial)),
+        None => {}
+    }
     if let Some((created_at, id)) = filter.after {
         // Of rows, so that the index is entered there.
         let place = sql::<Bool>("(jobs.created_at, jobs.id) < (").bind::<Timestamptz, _>(created_at);
@@ -113,13 +140,25 @@ async fn by_hosts(
     Ok(jobs::table.select(columns()).into_boxed().filter(jobs::id.eq_any(ids)))
 }
 
+/// What a column must be.
+enum Operand {
+    Word(String),
+    Id(Uuid),
+    Flag(bool),
+}
+
 fn places<'a>(filter: &Filter, hosts: &'a [Uuid], floor: Option<Place>, limit: i64) -> Statement<'a> {
-    let words = [
-        ("kind", filter.kind.map(Kind::as_str)),
-        ("outcome", filter.status.map(Status::as_str)),
-        ("origin", filter.origin.map(Origin::as_str)),
+    let word = |word: &str| Operand::Word(word.to_owned());
+    let wanted = [
+        ("kind", filter.kind.map(|kind| word(kind.as_str()))),
+        ("outcome", filter.status.map(|status| word(status.as_str()))),
+        ("origin", filter.origin.map(|origin| word(origin.as_str()))),
+        ("repository_id", filter.repository_id.map(Operand::Id)),
+        ("source_group", filter.source_group.as_deref().map(word)),
+        ("schedule_id", filter.schedule_id.map(Operand::Id)),
+        ("partial", filter.partial.map(Operand::Flag)),
     ];
-    let words: Vec<_> = words.into_iter().filter_map(|(column, word)| Some((column, word?))).collect();
+    let wanted: Vec<_> = wanted.into_iter().filter_map(|(column, operand)| Some((column, operand?))).collect();
     let mut text = "SELECT newest.created_at, newest.id
          FROM unnest($1) AS seen (host_id),
              LATERAL (
@@ -128,7 +167,7 @@ fn places<'a>(filter: &Filter, hosts: &'a [Uuid], floor: Option<Place>, limit: i
                      AND (one.created_at, one.id) >= (coalesce($4, '-infinity'), $5)"
         .to_owned();
     let mut number = 5;
-    for (column, _) in &words {
+    for (column, _) in &wanted {
         number += 1;
         text += &format!(" AND one.{column} = ${number}");
     }
@@ -137,7 +176,8 @@ fn places<'a>(filter: &Filter, hosts: &'a [Uuid], floor: Option<Place>, limit: i
         " ORDER BY one.created_at DESC, one.id DESC LIMIT ${of_each}
              ) AS newest ORDER BY newest.created_at DESC, newest.id DESC LIMIT ${of_all}"
     );
-    let (before, id) = filter.after.unzip();
+    let until = filter.until.map(|until| (until, Uuid::nil()));
+    let (before, id) = filter.after.into_iter().chain(until).min().unzip();
     let (since, first) = floor.max(filter.since.map(|since| (since, Uuid::nil()))).unzip();
     let query = statement(text)
         .bind::<Array<SqlUuid>, _>(hosts)
@@ -145,7 +185,11 @@ fn places<'a>(filter: &Filter, hosts: &'a [Uuid], floor: Option<Place>, limit: i
         .bind::<SqlUuid, _>(id.unwrap_or(Uuid::max()))
         .bind::<Nullable<Timestamptz>, _>(since)
         .bind::<SqlUuid, _>(first.unwrap_or_default());
-    let query = words.into_iter().fold(query, |query, (_, word)| query.bind::<Text, _>(word));
+    let query = wanted.into_iter().fold(query, |query, (_, operand)| match operand {
+        Operand::Word(word) => query.bind::<Text, _>(word),
+        Operand::Id(id) => query.bind::<SqlUuid, _>(id),
+        Operand::Flag(flag) => query.bind::<Bool, _>(flag),
+    });
     query.bind::<BigInt, _>(limit).bind::<BigInt, _>(limit)
 }
 
@@ -159,6 +203,7 @@ fn by_words(filter: &Filter, limit: i64) -> Query {
         Some(status) => vec![status.as_str()],
         None => ended.chain([OPEN_OUTCOME]).collect(),
     };
+    let of_repository = filter.repository_id.is_some();
     let (before, id) = filter.after.unzip();
     let newest: SqlLiteral<Bool> = sql("jobs.id = ANY (ARRAY(
              SELECT newest.id
@@ -173,11 +218,19 @@ fn by_words(filter: &Filter, limit: i64) -> Query {
             ") AS outcomes (outcome),
                  LATERAL (
                      SELECT one.id, one.created_at FROM jobs AS one
-                     WHERE one.kind = kinds.kind AND one.origin = origins.origin AND one.outcome = outcomes.outcome
-                         AND one.created_at >= coalesce(",
+                     WHERE one.kind = kinds.kind AND one.origin = origins.origin AND one.outcome = outcomes.outcome AND ",
         )
+        // Not as a parameter that may be none: the index is entered by it.
+        .sql(if of_repository { "one.repository_id = " } else { "coalesce(" })
+        .bind::<Nullable<SqlUuid>, _>(filter.repository_id)
+        .sql(if of_repository { "" } else { ", one.id) IS NOT NULL" })
+        .sql(" AND one.partial = coalesce(")
+        .bind::<Nullable<Bool>, _>(filter.partial)
+        .sql(", one.partial) AND one.created_at >= coalesce(")
         .bind::<Nullable<Timestamptz>, _>(filter.since)
-        .sql(", '-infinity') AND (one.created_at, one.id) < (coalesce(")
+        .sql(", '-infinity') AND one.created_at < coalesce(")
+        .bind::<Nullable<Timestamptz>, _>(filter.until)
+        .sql(", 'infinity') AND (one.created_at, one.id) < (coalesce(")
         .bind::<Nullable<Timestamptz>, _>(before)
         .sql(", 'infinity'), ")
         .bind::<SqlUuid, _>(id.unwrap_or(Uuid::max()));

@@ -2,6 +2,7 @@
 //! [`diesel::QueryResult`]; what an error means is decided by who asked.
 
 pub mod aged;
+pub mod agent_release;
 pub mod audit;
 pub mod channels;
 pub mod compaction;
@@ -42,6 +43,7 @@ pub mod source_groups;
 pub mod stale_locks;
 pub mod statement;
 pub mod stats;
+pub mod tags;
 pub mod tokens;
 
 pub use error::{DatabaseError, Outlook, outlook_of_query};

@@ -113,6 +113,14 @@ pub async fn list(
     Ok(rows.into_iter().map(Into::into).collect())
 }
 
+/// How something is paused, if it is.
+///
+/// # Errors
+/// The database's.
+pub async fn of(connection: &mut AsyncPgConnection, target: Target) -> QueryResult<Option<Pause>> {
+    Ok(find(connection, target).await?.map(|row| <(Target, Pause)>::from(row).1))
+}
+
 /// The row of a pause.
 async fn find(connection: &mut AsyncPgConnection, target: Target) -> QueryResult<Option<Row>> {
     let row: Option<Row> =

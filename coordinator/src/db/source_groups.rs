@@ -37,6 +37,14 @@ pub async fn find(connection: &mut AsyncPgConnection, host_id: Uuid, name: &str)
     source_groups::table.find((host_id, name)).select(SourceGroup::as_select()).first(connection).await.optional()
 }
 
+/// The hosts that have a source group of this name.
+///
+/// # Errors
+/// The database's.
+pub async fn hosts_with(connection: &mut AsyncPgConnection, name: &str) -> QueryResult<Vec<Uuid>> {
+    source_groups::table.filter(source_groups::name.eq(name)).select(source_groups::host_id).load(connection).await
+}
+
 /// At most `limit` source groups of a host, by name, from behind the name `after`.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 //! `GET /v1/agent/connect`: the agent's token decides which host this is, then its session takes over.
 
-use super::auth::bearer;
-use super::problem::Problem;
+use super::auth::{bearer, count_stranger};
+use super::problem::{FieldError, Problem};
 use super::routes::resource;
 use crate::services::Services;
 use crate::session::Session;
@@ -27,7 +27,8 @@ pub(super) struct Api;
     responses(
         (status = 101, description = "The socket is open."),
         (status = 400, description = "This asks for no WebSocket."),
-        (status = 401)
+        (status = 401),
+        (status = 429)
     )
 )]
 async fn connect(
@@ -36,13 +37,19 @@ async fn connect(
     payload: web::Payload,
 ) -> Result<HttpResponse, actix_web::Error> {
     let host_id = authenticate(&services, &request).await?;
-    Session::upgrade(services.into_inner(), host_id, &request, payload)
+    let upgraded = Session::upgrade(services.into_inner(), host_id, &request, payload);
+    upgraded.map_err(|error| Problem::malformed(vec![FieldError::new("", error.to_string())]).into())
 }
 
 async fn authenticate(services: &Services, request: &HttpRequest) -> Result<uuid::Uuid, Problem> {
-    let token = bearer(request.headers())
-        .ok_or_else(|| Problem::unauthorized("send the agent's token: Authorization: Bearer TOKEN"))?;
+    let Some(token) = bearer(request.headers()) else {
+        count_stranger(services, request)?;
+        return Err(Problem::unauthorized("send the agent's token: Authorization: Bearer TOKEN"));
+    };
     // Nothing is remembered, so a token that was revoked opens nothing.
-    let host = services.tokens.get(hash_token(token)).await?;
-    host.ok_or_else(|| Problem::unauthorized("no host has this token: enrol the agent again"))
+    if let Some(host) = services.tokens.get(hash_token(token)).await? {
+        return Ok(host);
+    }
+    count_stranger(services, request)?;
+    Err(Problem::unauthorized("no host has this token: enrol the agent again"))
 }

@@ -16,11 +16,12 @@ use actix_web::http::Method;
 use actix_web::http::header::{AUTHORIZATION, HeaderMap};
 use actix_web::middleware::Next;
 use actix_web::web::Bytes;
-use actix_web::{HttpMessage, ResponseError, web};
+use actix_web::{HttpMessage, HttpRequest, ResponseError, web};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 /// The token of `Authorization: Bearer TOKEN`.
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {
@@ -32,12 +33,16 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
 async fn check(request: &mut ServiceRequest) -> Result<Arc<Token>, Problem> {
     let services = request.app_data::<web::Data<Services>>().cloned();
     let services = services.ok_or_else(|| Problem::internal("the application has no services"))?;
-    let token = bearer(request.headers())
-        .ok_or_else(|| Problem::unauthorized("send the header Authorization: Bearer TOKEN"))?;
-    let token = services.api_tokens.find(&hash_token(token)).ok_or_else(not_good)?;
+    let given = bearer(request.headers());
+    let Some(token) = given.and_then(|token| services.api_tokens.find(&hash_token(token))) else {
+        count_stranger(&services, request.request())?;
+        let none = || Problem::unauthorized("send the header Authorization: Bearer TOKEN");
+        return Err(given.map_or_else(none, |_| not_good()));
+    };
     if let Some(current) = request::current() {
         current.set_token(Arc::clone(&token));
     }
+    services.rates.of_token(&token.bucket, token.id.is_none(), Instant::now()).map_err(Problem::too_many)?;
     // As the router reads it.
     let path = request.match_info().as_str().strip_prefix("/v1/").unwrap_or_default().to_owned();
     if !allows(token.scope, request.method(), class(&path)) {
@@ -60,6 +65,15 @@ async fn check(request: &mut ServiceRequest) -> Result<Arc<Token>, Problem> {
         reach::check(&services, limit, request.method(), &path).await?;
     }
     if token.is_good() { Ok(token) } else { Err(not_good()) }
+}
+
+/// Counts a request without a good token.
+///
+/// # Errors
+/// 429.
+pub(super) fn count_stranger(services: &Services, request: &HttpRequest) -> Result<(), Problem> {
+    let address = request.peer_addr().map(|peer| peer.ip());
+    services.rates.of_address(address, Instant::now()).map_err(Problem::too_many)
 }
 
 fn not_good() -> Problem {

@@ -6,10 +6,15 @@ use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest, web};
 use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
-use serde::de::DeserializeOwned;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::error::Category;
 use serde_path_to_error::{Path, Segment};
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
 use std::time::Duration;
 
 /// The largest body, in bytes.
@@ -75,8 +80,9 @@ fn malformed(detail: String) -> Problem {
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let bytes = if bytes.trim_ascii().is_empty() { b"{}" } else { bytes };
     refuse_nul(bytes)?;
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value =
+    let bytes = whole_numbers(bytes);
+    let mut deserializer = serde_json::Deserializer::from_slice(&bytes);
+    let Object(value) =
         serde_path_to_error::deserialize(&mut deserializer).map_err(|error| match error.inner().classify() {
             Category::Data => Problem::invalid(vec![told(&error)]),
             // What the parser says of the syntax quotes nothing.
@@ -92,6 +98,71 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
 /// What is wrong with data that is JSON.
 pub(super) fn told(error: &serde_path_to_error::Error<serde_json::Error>) -> FieldError {
     complaint(pointer(error.path()), &error.inner().to_string())
+}
+
+/// An object, and nothing else: serde reads a list of its fields' values as one too.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfMap<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for OfMap<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(OfMap(PhantomData))
+    }
+}
+
+/// JSON whose numbers that are whole are written so: to JSON, and to some who write it, `1.0` is the whole number 1.
+fn whole_numbers(bytes: &[u8]) -> Cow<'_, [u8]> {
+    if !bytes.contains(&b'.') {
+        return Cow::Borrowed(bytes);
+    }
+    let mut written = Vec::with_capacity(bytes.len());
+    let (mut at, mut in_text) = (0, false);
+    while at < bytes.len() {
+        let length = match bytes[at] {
+            b'\\' if in_text => 2,
+            b'"' => {
+                in_text = !in_text;
+                1
+            }
+            b'-' | b'0'..=b'9' if !in_text => {
+                let is_part = |byte: &u8| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E');
+                bytes[at..].iter().position(|byte| !is_part(byte)).unwrap_or(bytes.len() - at)
+            }
+            _ => 1,
+        };
+        let token = &bytes[at..bytes.len().min(at + length)];
+        match whole(token).filter(|_| !in_text) {
+            Some(number) => written.extend(number.to_string().bytes()),
+            None => written.extend(token),
+        }
+        at += token.len();
+    }
+    Cow::Owned(written)
+}
+
+/// The whole number that is written with a decimal point, if it is one that a double holds exactly.
+fn whole(token: &[u8]) -> Option<i64> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    if !token.contains(&b'.') {
+        return None;
+    }
+    let number: f64 = serde_json::from_slice(token).ok()?;
+    let is_whole = number.fract() == 0.0 && number.abs() <= EXACT;
+    is_whole.then_some(number as i64)
 }
 
 /// NUL, which PostgreSQL can't store, is refused wherever it stands.
@@ -195,7 +266,6 @@ mod tests {
     use actix_web::ResponseError;
     use fleet_wire::Secret;
     use futures_util::stream;
-    use serde::Deserialize;
     use std::collections::BTreeMap;
 
     #[derive(Debug, Deserialize)]
@@ -244,6 +314,8 @@ mod tests {
             (r#"{"name":"a","admin":{"uri":7}}"#, "/admin/uri", "is not known here, known are `url` or `password`"),
             (r#"{"name":"a","name":"b"}"#, "/name", "is given twice"),
             ("[]", "", "must be an object"),
+            (r#"["a"]"#, "", "must be an object"),
+            (r#"{"name":"a","number":1.5e0}"#, "/number", "must be a whole number"),
             (r#"{"name":"a\u0000"}"#, "/name", "can't hold NUL (U+0000)"),
             (r#"{"name":"a","labels":{"~":"\u0000"}}"#, "/labels/~0", "can't hold NUL (U+0000)"),
         ];
@@ -265,6 +337,14 @@ mod tests {
         let trickle = pieces(&["{"]).chain(stream::pending()).boxed_local();
         let slow = collect_within(Duration::from_millis(20), LIMIT, Payload::Stream { payload: trickle }).await;
         assert_eq!(slow.expect_err("too slow").status_code(), 408);
+    }
+
+    #[test]
+    fn a_number_is_whole_however_it_is_written() {
+        let read = |body: &str| parse::<Outer>(body.as_bytes()).map(|outer| (outer.name, outer.number));
+        assert_eq!(read(r#"{"name":"a","number":-7.0}"#), Ok(("a".to_owned(), -7)));
+        assert_eq!(read(r#"{"name":"1.0\" 2.0","number":1.50e1}"#), Ok(("1.0\" 2.0".to_owned(), 15)));
+        assert_eq!(whole_numbers(br#"[0.5, 01.0, 1.0.0, -0.0, 3, "4.0"]"#), &br#"[0.5, 01.0, 1.0.0, 0, 3, "4.0"]"#[..]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `/v1/enrollment-tokens` and `/v1/agent/enroll`: how a host comes to its identity.
 
+use super::auth::count_stranger;
 use super::body::Body;
 use super::check::{Check, NAME};
 use super::clock::now;
@@ -15,7 +16,7 @@ use crate::services::Services;
 use crate::vault::hash_token;
 use actix_web::http::header::{CACHE_CONTROL, HeaderValue};
 use actix_web::middleware::from_fn;
-use actix_web::{HttpResponse, HttpResponseBuilder, web};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use chrono::TimeDelta;
 use fleet_wire::{Arch, Os, Secret, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -125,7 +126,7 @@ pub(super) fn secret_answer() -> HttpResponseBuilder {
 /// Agents may be newer than we are: a field that is not known is ignored.
 #[derive(Deserialize, ToSchema)]
 struct Enrollment {
-    #[schema(value_type = schemas::Token)]
+    #[schema(value_type = schemas::GivenToken)]
     token: Secret,
     #[schema(value_type = schemas::Name)]
     hostname: String,
@@ -169,7 +170,11 @@ impl Enrollment {
         (status = 409, description = "Another host of this name uses the repository.")
     )
 )]
-async fn enroll(services: web::Data<Services>, Body(given): Body<Enrollment>) -> Result<HttpResponse, Problem> {
+async fn enroll(
+    services: web::Data<Services>,
+    http: HttpRequest,
+    Body(given): Body<Enrollment>,
+) -> Result<HttpResponse, Problem> {
     given.check()?;
     let agent_token = request::new_token(&services.vault, "fleet_agent").map_err(Problem::internal)?;
     let write = Enroll {
@@ -181,7 +186,12 @@ async fn enroll(services: web::Data<Services>, Body(given): Body<Enrollment>) ->
         agent_token_hash: hash_token(agent_token.expose()),
         at: now(),
     };
-    let enrolled = to_the_end(enrolled(services, write)).await?;
+    let outcome = to_the_end(enrolled(services.clone(), write)).await;
+    if outcome.is_err() {
+        // Who has a good token is no stranger: a whole fleet may be enrolled at once.
+        count_stranger(&services, &http)?;
+    }
+    let enrolled = outcome?;
     log::info!(host:% = enrolled.host_id, again = enrolled.again; "a host was enrolled");
     Ok(secret_answer().json(Identity { host_id: enrolled.host_id, agent_token }))
 }

@@ -1,10 +1,12 @@
 //! How failures inside the coordinator become problems, and how long a request may wait for its parts.
 
+use super::if_match::IfMatch;
 use super::problem::Problem;
 use crate::db::DatabaseError;
+use crate::db::tags::Thing;
 use crate::dispatcher::Dispatcher;
 use crate::job::NotWritten;
-use crate::persistence::{Outcome, Patience, Requested, Save, Write, WriteError};
+use crate::persistence::{HasChanged, Matched, Outcome, Patience, Requested, Save, Write, WriteError};
 use crate::registry::{Evict, SettingsChanged};
 use crate::request::{self, Request};
 use crate::services::Services;
@@ -153,6 +155,23 @@ pub async fn write_for_sure<W: Write>(services: &Services, write: W) -> Result<R
     Ok(outcome)
 }
 
+/// As [`write_for_sure`], for what changes `thing`, if that is as the request has seen it.
+///
+/// # Errors
+/// 412, or 503 if the coordinator stops.
+pub async fn write_if<W: Write>(
+    services: &Services,
+    IfMatch(condition): IfMatch,
+    thing: Thing,
+    write: W,
+) -> Result<Result<W::Output, WriteError>, Problem> {
+    match write_for_sure(services, Matched::new(condition, thing, write)).await? {
+        Ok(Ok(output)) => Ok(Ok(output)),
+        Ok(Err(HasChanged)) => Err(Problem::has_changed("it has changed since: read it again, and decide anew")),
+        Err(error) => Ok(Err(error)),
+    }
+}
+
 /// Asks the dispatcher for what is to be written for the current request.
 ///
 /// # Errors
@@ -176,14 +195,6 @@ where
     Ok(outcome)
 }
 
-/// Writes to the database what no constraint can be in the way of.
-///
-/// # Errors
-/// 503 if it is not done, or not known to be done.
-pub async fn write<W: Write>(services: &Services, write: W) -> Result<W::Output, Problem> {
-    Ok(try_write(services, write).await??)
-}
-
 /// Tells the sessions of these hosts that settings have changed. What is committed stays so even if nobody listens.
 pub async fn settings_changed(services: &Services, hosts: Vec<Uuid>) {
     if hosts.is_empty() {
@@ -195,17 +206,20 @@ pub async fn settings_changed(services: &Services, hosts: Vec<Uuid>) {
     }
 }
 
-/// Writes what settings are made of, and tells the sessions of the hosts that this `changes`, even if the client has gone.
+/// Writes what settings are made of, if `thing` is as the request has seen it, and tells the sessions of the hosts that this
+/// `changes`, even if the client has gone.
 ///
 /// # Errors
-/// 503 if it is not done, or not known to be done.
+/// 412, or 503 if it is not done, or not known to be done.
 pub async fn settled_settings<W: Write>(
     services: web::Data<Services>,
+    if_match: IfMatch,
+    thing: Thing,
     write: W,
     changes: impl FnOnce(&W::Output) -> Option<Uuid> + 'static,
 ) -> Result<W::Output, Problem> {
     to_the_end(async move {
-        let output = write_for_sure(&services, write).await??;
+        let output = write_if(&services, if_match, thing, write).await??;
         settings_changed(&services, changes(&output).into_iter().collect()).await;
         Ok(output)
     })

@@ -3,16 +3,19 @@
 use super::body::Body;
 use super::check::{Check, HOOK, LINE, no, path_id};
 use super::clock::now;
-use super::failures::{evict, read, settings_changed, to_the_end, write_for_sure};
+use super::failures::{evict, read, settings_changed, to_the_end, write_if};
+use super::if_match::{IfMatch, etag};
 use super::openapi::schemas;
 use super::page::{CURSOR, LIMIT, List, Page, PageOfTimes};
 use super::params::{Params, bad_param};
 use super::patch::Patch;
 use super::problem::Problem;
 use super::routes::resource;
-use crate::db::hosts::{self, Change, Changed, Changes, Decommission, Decommissioned, Filter, Host};
+use crate::access::covers;
+use crate::db::hosts::{self, Change, Changed, Changes, Decommission, Decommissioned, Filter, Host, Wanted};
 use crate::db::json::Json;
 use crate::db::pauses::Target;
+use crate::db::tags::Thing;
 use crate::dispatcher::HostRemoved;
 use crate::pauses::Pause;
 use crate::request;
@@ -26,6 +29,9 @@ use uuid::Uuid;
 
 /// Without its runner any host could maintain the repository.
 const RUNNER: &str = "the host is the runner of a repository: name another one in its maintenance (or null) first";
+
+/// By which status hosts are listed: those out of service are in no other list.
+pub(super) const LISTED: [&str; 3] = ["online", "offline", "decommissioned"];
 
 /// Adds the routes.
 pub fn configure(config: &mut web::ServiceConfig) {
@@ -73,6 +79,8 @@ struct HostView {
     /// By whom and why nothing new is started here.
     paused: Option<Pause>,
     created_at: Timestamp,
+    /// Since when it is out of service.
+    decommissioned_at: Option<Timestamp>,
 }
 
 fn view(services: &Services, host: Host) -> HostView {
@@ -103,6 +111,7 @@ fn view(services: &Services, host: Host) -> HostView {
         bandwidth_down_kbps: host.bandwidth_down_kbps,
         paused: services.pauses.get(Target::Host(host.id)),
         created_at: host.created_at,
+        decommissioned_at: host.decommissioned_at,
     }
 }
 
@@ -121,26 +130,60 @@ pub async fn in_service(services: &Services, id: &str) -> Result<Host, Problem> 
 #[into_params(parameter_in = Query)]
 #[allow(dead_code, reason = "only for the document")]
 struct HostFilter {
-    #[param(value_type = Option<schemas::HostStatus>)]
+    /// Without it those in service.
+    #[param(value_type = Option<schemas::ListedStatus>)]
     status: Option<String>,
+    #[param(value_type = Option<schemas::AnyText>)]
+    hostname: Option<String>,
+    #[param(value_type = Option<schemas::AnyText>)]
+    repository_id: Option<String>,
     /// Labels that it carries, all of them: `name=value`.
     #[param(value_type = Option<Vec<schemas::LabelFilter>>, style = Form, explode = true)]
     label: Option<Vec<String>>,
 }
 
-fn filter(params: &Params, after: Option<(Timestamp, Uuid)>) -> Result<Filter, Problem> {
-    params.only(&[LIMIT, CURSOR, "status", "label"])?;
-    let online = match params.one("status")? {
-        None => None,
-        Some("online") => Some(true),
-        Some("offline") => Some(false),
-        Some(_) => return Err(bad_param("status", "must be online or offline")),
-    };
+/// The labels that a list is filtered by.
+///
+/// # Errors
+/// 400 if one has no value.
+pub(super) fn labels(params: &Params) -> Result<Vec<(String, String)>, Problem> {
     let label = |label: &str| label.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
     let labels: Option<Vec<_>> = params.all("label").map(label).collect();
-    let mut labels = labels.ok_or_else(|| bad_param("label", "must be name=value"))?;
+    labels.ok_or_else(|| bad_param("label", "must be name=value"))
+}
+
+/// The host that the parameter `host_id` names, in service or not: its history stays.
+///
+/// # Errors
+/// 400 without one, 404, or what reading can come to.
+pub(super) async fn of_history(services: &Services, params: &Params) -> Result<Host, Problem> {
+    let id = params.one("host_id")?.ok_or_else(|| bad_param("host_id", "is missing"))?;
+    let id = path_id("host", id)?;
+    let host = read(services, async |reader| hosts::find(reader, id).await).await?;
+    let limit = request::host_limit().unwrap_or_default();
+    host.filter(|host| covers(&limit, &host.labels.0)).ok_or_else(|| no("host"))
+}
+
+fn filter(params: &Params, after: Option<(Timestamp, Uuid)>) -> Result<Filter, Problem> {
+    params.only(&[LIMIT, CURSOR, "status", "label", "hostname", "repository_id"])?;
+    let status = params.one("status")?;
+    if status.is_some_and(|status| !LISTED.contains(&status)) {
+        return Err(bad_param("status", format!("must be one of {}", LISTED.join(", "))));
+    }
+    let mut labels = labels(params)?;
     labels.extend(request::host_limit().unwrap_or_default());
-    Ok(Filter { online, labels, after })
+    Ok(Filter {
+        online: match status {
+            Some("online") => Some(true),
+            Some("offline") => Some(false),
+            _ => None,
+        },
+        decommissioned: status == Some("decommissioned"),
+        // What is no id is nobody's.
+        repository_id: params.one("repository_id")?.map(|id| id.parse().unwrap_or(Uuid::nil())),
+        wanted: Wanted { hostname: params.one("hostname")?.map(str::to_owned), labels },
+        after,
+    })
 }
 
 /// Hosts in service, the oldest first
@@ -158,10 +201,15 @@ async fn list(services: web::Data<Services>, params: Params) -> Result<HttpRespo
 }
 
 /// A host
-#[utoipa::path(get, path = "/v1/hosts/{id}", responses((status = 200, body = HostView)))]
+#[utoipa::path(get, path = "/v1/hosts/{id}", responses((status = 200, body = HostView, headers(("ETag" = String)))))]
 async fn get(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     let host = in_service(&services, &id).await?;
-    Ok(HttpResponse::Ok().json(view(&services, host)))
+    Ok(show(&services, host))
+}
+
+/// The answer that shows a host.
+fn show(services: &Services, host: Host) -> HttpResponse {
+    HttpResponse::Ok().insert_header(etag(&host)).json(view(services, host))
 }
 
 /// What is left out stays as it is.
@@ -241,23 +289,30 @@ impl HostPatch {
     path = "/v1/hosts/{id}",
     request_body = HostPatch,
     responses(
-        (status = 200, body = HostView),
+        (status = 412),
+        (status = 200, body = HostView, headers(("ETag" = String))),
         (status = 409, description = "It has open jobs, is a runner, or its name is taken in that repository, if there is one.")
     )
 )]
 async fn change(
     services: web::Data<Services>,
     id: web::Path<String>,
+    if_match: IfMatch,
     Body(patch): Body<HostPatch>,
 ) -> Result<HttpResponse, Problem> {
     let id = path_id("host", &id)?;
     let changes = patch.into_changes()?;
-    to_the_end(apply(services, id, changes)).await
+    to_the_end(apply(services, id, if_match, changes)).await
 }
 
-async fn apply(services: web::Data<Services>, id: Uuid, changes: Changes) -> Result<HttpResponse, Problem> {
+async fn apply(
+    services: web::Data<Services>,
+    id: Uuid,
+    if_match: IfMatch,
+    changes: Changes,
+) -> Result<HttpResponse, Problem> {
     let only_labels = changes == Changes { labels: changes.labels.clone(), ..Changes::default() };
-    let host = match write_for_sure(&services, Change { id, changes }).await? {
+    let host = match write_if(&services, if_match, Thing::Host(id), Change { id, changes }).await? {
         Ok(Changed::Done(host)) => *host,
         Ok(Changed::NotFound) => return Err(no("host")),
         Ok(Changed::Busy) => {
@@ -279,19 +334,23 @@ async fn apply(services: web::Data<Services>, id: Uuid, changes: Changes) -> Res
     if !only_labels {
         settings_changed(&services, vec![id]).await;
     }
-    Ok(HttpResponse::Ok().json(view(&services, host)))
+    Ok(show(&services, host))
 }
 
 /// Takes a host out of service: its tokens and schedules go, its history stays
 #[utoipa::path(
     delete,
     path = "/v1/hosts/{id}",
-    responses((status = 204), (status = 409, description = "It is the runner of a repository."))
+    responses((status = 412), (status = 204), (status = 409, description = "It is the runner of a repository."))
 )]
-async fn decommission(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
+async fn decommission(
+    services: web::Data<Services>,
+    id: web::Path<String>,
+    if_match: IfMatch,
+) -> Result<HttpResponse, Problem> {
     let id = path_id("host", &id)?;
     to_the_end(async move {
-        match write_for_sure(&services, Decommission { id, at: now() }).await?? {
+        match write_if(&services, if_match, Thing::Host(id), Decommission { id, at: now() }).await?? {
             Decommissioned::Done => {}
             Decommissioned::NotFound => return Err(no("host")),
             Decommissioned::Runner => return Err(Problem::conflict(RUNNER)),

@@ -20,7 +20,7 @@ use crate::services::Services;
 use crate::vault::{Place, Vault};
 use actix_web::body::{BoxBody, EitherBody, MessageBody, to_bytes};
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
-use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::{HttpMessage, HttpResponse, ResponseError, web};
@@ -41,7 +41,7 @@ const LONGEST: usize = 255;
 /// For how long it is tried to learn whether an end was asked for before.
 const LOOK_LIMIT: Duration = Duration::from_secs(1);
 /// The headers that belong to an answer.
-const HEADERS: [HeaderName; 3] = [CONTENT_TYPE, LOCATION, CACHE_CONTROL];
+const HEADERS: [HeaderName; 4] = [CONTENT_TYPE, LOCATION, CACHE_CONTROL, ETAG];
 
 /// A name of a key, and what is asked under it, as hashes.
 #[derive(Clone, Debug)]

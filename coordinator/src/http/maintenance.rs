@@ -1,10 +1,11 @@
 //! `/v1/repositories/{id}/maintenance`: when a repository is forgotten in, pruned and checked, by whom, and how much a
 //! forget may delete.
 
-use super::body::Body;
+use super::body::{Body, Object};
 use super::check::{Check, path_id};
 use super::clock::now;
-use super::failures::{read, settings_changed, to_the_end, write_for_sure};
+use super::failures::{read, settings_changed, to_the_end, write_if};
+use super::if_match::{IfMatch, etag};
 use super::openapi::schemas;
 use super::problem::Problem;
 use super::repositories::existing;
@@ -12,6 +13,7 @@ use super::routes::resource;
 use super::schedules::timetable;
 use crate::db::maintenance::{self, Entry, Put, Rules, Stored};
 use crate::db::repositories::Repository;
+use crate::db::tags::Thing;
 use crate::services::Services;
 use crate::timetable::Timetable;
 use actix_web::{HttpResponse, web};
@@ -64,17 +66,19 @@ struct LimitBody {
 #[schema(as = MaintenanceSettings)]
 pub(super) struct MaintenanceBody {
     #[schema(value_type = Option<EntrySettings>)]
-    forget: Option<EntryBody>,
+    forget: Option<Object<EntryBody>>,
     #[schema(value_type = Option<EntrySettings>)]
-    prune: Option<EntryBody>,
-    check: Option<EntryBody>,
+    prune: Option<Object<EntryBody>>,
+    #[schema(value_type = Option<EntryBody>)]
+    check: Option<Object<EntryBody>>,
     /// UTC unless it is said.
     #[schema(value_type = Option<schemas::TimeZone>)]
     timezone: Option<String>,
     /// The one host that may delete.
     #[schema(value_type = Option<Uuid>)]
     runner_host_id: Option<String>,
-    forget_limit: Option<LimitBody>,
+    #[schema(value_type = Option<LimitBody>)]
+    forget_limit: Option<Object<LimitBody>>,
 }
 
 /// When something is done that has no more to say.
@@ -156,7 +160,7 @@ impl MaintenanceBody {
         let timezone = self.timezone.unwrap_or_else(|| UTC.to_owned());
         let mut entries = Vec::new();
         for (kind, body) in [(Kind::Forget, self.forget), (Kind::Prune, self.prune), (Kind::Check, self.check)] {
-            let Some(body) = body else { continue };
+            let Some(Object(body)) = body else { continue };
             let timetable = timetable(check, &format!("/{kind}"), &body.cron, &timezone);
             check_subset(check, kind, body.subset.as_deref());
             let enabled = body.enabled.unwrap_or(true);
@@ -177,7 +181,8 @@ impl MaintenanceBody {
             });
         }
         let runner_host_id = self.runner_host_id.and_then(|id| check.id("/runner_host_id", "host", &id));
-        let limit = self.forget_limit.map(|limit| ForgetLimit { snapshots: limit.snapshots, share: limit.share });
+        let limit =
+            self.forget_limit.map(|Object(limit)| ForgetLimit { snapshots: limit.snapshots, share: limit.share });
         let limit = limit.unwrap_or_default();
         if let Err(why) = limit.check() {
             check.wrong("/forget_limit", why);
@@ -203,16 +208,18 @@ fn check_subset(check: &mut Check, kind: Kind, subset: Option<&str>) {
     put,
     path = "/v1/repositories/{id}/maintenance",
     request_body = MaintenanceBody,
-    responses((status = 200, body = MaintenanceView), (status = 409, description = "The runner uses another repository."))
+    responses((status = 412), (status = 200, body = MaintenanceView, headers(("ETag" = String))), (status = 409, description = "The runner uses another repository."))
 )]
 async fn put(
     services: web::Data<Services>,
     id: web::Path<String>,
+    if_match: IfMatch,
     Body(body): Body<MaintenanceBody>,
 ) -> Result<HttpResponse, Problem> {
     let put = body.into_put(path_id("repository", &id)?)?;
     to_the_end(async move {
-        match write_for_sure(&services, put).await?? {
+        let thing = Thing::Maintenance(put.repository_id);
+        match write_if(&services, if_match, thing, put).await?? {
             // The admin credential goes to others, or to no others any more.
             Stored::Done(hosts) => settings_changed(&services, hosts).await,
             Stored::NotFound => return Err(super::check::no("repository")),
@@ -226,7 +233,7 @@ async fn put(
 }
 
 /// A repository's maintenance
-#[utoipa::path(get, path = "/v1/repositories/{id}/maintenance", responses((status = 200, body = MaintenanceView)))]
+#[utoipa::path(get, path = "/v1/repositories/{id}/maintenance", responses((status = 200, body = MaintenanceView, headers(("ETag" = String)))))]
 async fn get(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     show(&services, &id).await
 }
@@ -235,5 +242,6 @@ async fn show(services: &Services, id: &str) -> Result<HttpResponse, Problem> {
     let repository = existing(services, id).await?;
     let entries = async |reader: &mut _| maintenance::of_repositories(reader, &[repository.id]).await;
     let entries = read(services, entries).await?;
-    Ok(HttpResponse::Ok().json(MaintenanceView::new(&repository, &entries)))
+    let tag = etag(&(&repository, &entries[..]));
+    Ok(HttpResponse::Ok().insert_header(tag).json(MaintenanceView::new(&repository, &entries)))
 }

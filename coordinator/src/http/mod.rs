@@ -2,6 +2,7 @@
 //! what goes wrong with a [`problem::Problem`].
 
 pub mod agent_connect;
+mod agent_release;
 mod audit;
 pub mod auth;
 pub mod body;
@@ -15,6 +16,7 @@ pub mod fleet;
 pub mod health;
 pub mod hosts;
 pub mod idempotency;
+pub mod if_match;
 pub mod jobs;
 pub mod logs;
 pub mod maintenance;
@@ -103,6 +105,7 @@ fn configure_with_token(config: &mut web::ServiceConfig) {
     audit::configure(config);
     channels::configure(config);
     deliveries::configure(config);
+    agent_release::configure(config);
     config.default_service(web::to(no_route));
 }
 

@@ -1,5 +1,6 @@
 //! What an operation is asked to be, and what is wrong with that whatever hosts there are.
 
+use super::body::Object;
 use super::check::Check;
 use super::openapi::schemas;
 use super::problem::Problem;
@@ -46,7 +47,8 @@ enum HostStatus {
 pub(super) struct OperationRequest {
     #[schema(value_type = schemas::Kind)]
     kind: Kind,
-    selector: Selector,
+    #[schema(value_type = Selector)]
+    selector: Object<Selector>,
     /// Whether each host gets a job, or one of each repository; unless it is said, as the kind wants it.
     per: Option<Per>,
     /// Of a backup; of a forget, to keep it to that one.
@@ -92,7 +94,7 @@ impl Plan {
     /// 422 with everything that makes no sense, whatever hosts there are.
     pub(super) fn of(request: OperationRequest) -> Result<Self, Problem> {
         let mut check = Check::default();
-        let (asked, selection) = request.selector.check(&mut check);
+        let (asked, selection) = request.selector.0.check(&mut check);
         for (pointer, number) in [
             ("/canaries", request.canaries),
             ("/max_parallel", request.max_parallel),

@@ -5,7 +5,7 @@ use super::check::{no, path_id};
 use super::clock::now;
 use super::failures::{WAIT_LIMIT, dispatched, read, told_in_time};
 use super::idempotency::gone_since;
-use super::jobs::{JobView, LONGEST_WAIT, list_of};
+use super::jobs::{FILTERS, JobFilter, JobView, LONGEST_WAIT, list_of};
 use super::openapi::schemas;
 use super::operation_request::{OperationRequest, Plan};
 use super::operation_views::{self, OperationView};
@@ -330,15 +330,11 @@ async fn get(services: web::Data<Services>, id: web::Path<String>, params: Param
 #[utoipa::path(
     get,
     path = "/v1/operations/{id}/jobs",
-    params(
-        PageOfTimes,
-        ("host_id" = Option<schemas::AnyText>, Query),
-        ("status" = Option<schemas::JobStatus>, Query)
-    ),
+    params(PageOfTimes, JobFilter),
     responses((status = 200, body = List<JobView>))
 )]
 async fn jobs(services: web::Data<Services>, id: web::Path<String>, params: Params) -> Result<HttpResponse, Problem> {
-    params.only(&["host_id", "status", LIMIT, CURSOR])?;
+    params.only(&[&FILTERS[..], &[LIMIT, CURSOR]].concat())?;
     let operation = find(&services, &id).await?;
     list_of(&services, &params, Some(operation.id)).await
 }

@@ -3,8 +3,9 @@
 use super::body::Body;
 use super::check::{Check, LINE, path_id};
 use super::clock::now;
-use super::failures::{read, settings_changed, to_the_end, write_for_sure};
+use super::failures::{read, settings_changed, to_the_end, write_if};
 use super::hosts::in_service;
+use super::if_match::{IfMatch, etag};
 use super::openapi::schemas;
 use super::page::{CURSOR, LIMIT, List, Page, PageOfTimes};
 use super::params::Params;
@@ -13,6 +14,7 @@ use super::reach::reach;
 use super::repositories::existing;
 use super::routes::resource;
 use crate::db::pauses::{self, Delete, Put, Target};
+use crate::db::tags::Thing;
 use crate::dispatcher::PauseChanged;
 use crate::pauses::Pause;
 use crate::request;
@@ -90,30 +92,35 @@ fn not_paused(target: Target) -> Problem {
 }
 
 /// Begins a pause, or changes its reason. Once this is answered nothing new is started.
-async fn put(services: web::Data<Services>, target: Target, body: PauseBody) -> Result<HttpResponse, Problem> {
+async fn put(
+    services: web::Data<Services>,
+    target: Target,
+    if_match: IfMatch,
+    body: PauseBody,
+) -> Result<HttpResponse, Problem> {
     let mut check = Check::default();
     check.line("/reason", &body.reason, LINE);
     check.done()?;
     let pause = Pause { reason: body.reason, by: request::caller_name(), since: now() };
     to_the_end(async move {
         let _changing = services.pauses.changing().await;
-        let stored = write_for_sure(&services, Put { target, pause }).await??;
+        let stored = write_if(&services, if_match, Thing::Pause(target), Put { target, pause }).await??;
         let (pause, stopped) = stored.ok_or_else(|| nothing(target))?;
         changed(&services, target, Some(pause.clone()), stopped).await?;
-        Ok(HttpResponse::Ok().json(pause))
+        Ok(HttpResponse::Ok().insert_header(etag(&pause)).json(pause))
     })
     .await
 }
 
 /// Ends a pause: what waits goes on.
-async fn delete(services: web::Data<Services>, target: Target) -> Result<HttpResponse, Problem> {
+async fn delete(services: web::Data<Services>, target: Target, if_match: IfMatch) -> Result<HttpResponse, Problem> {
     to_the_end(async move {
         let _changing = services.pauses.changing().await;
         if services.pauses.get(target).is_some() {
             // What came due until now was paused, also what the ticker has not come to.
             note_due(&services, now()).await;
         }
-        let ended = write_for_sure(&services, Delete::new(target)).await??;
+        let ended = write_if(&services, if_match, Thing::Pause(target), Delete::new(target)).await??;
         let going_on = ended.ok_or_else(|| not_paused(target))?;
         changed(&services, target, None, going_on).await?;
         Ok(HttpResponse::NoContent().finish())
@@ -130,24 +137,26 @@ async fn changed(services: &Services, target: Target, pause: Option<Pause>, host
 }
 
 fn show(services: &Services, target: Target) -> Result<HttpResponse, Problem> {
-    services.pauses.get(target).map(|pause| HttpResponse::Ok().json(pause)).ok_or_else(|| not_paused(target))
+    let pause = services.pauses.get(target).ok_or_else(|| not_paused(target))?;
+    Ok(HttpResponse::Ok().insert_header(etag(&pause)).json(pause))
 }
 
 /// Pauses a host: nothing new is started but an unlock
-#[utoipa::path(put, path = "/v1/hosts/{id}/pause", request_body = PauseBody, responses((status = 200, body = Pause)))]
+#[utoipa::path(put, path = "/v1/hosts/{id}/pause", request_body = PauseBody, responses((status = 412), (status = 200, body = Pause, headers(("ETag" = String)))))]
 async fn put_host(
     services: web::Data<Services>,
     id: web::Path<String>,
+    if_match: IfMatch,
     Body(body): Body<PauseBody>,
 ) -> Result<HttpResponse, Problem> {
-    put(services, Target::Host(path_id("host", &id)?), body).await
+    put(services, Target::Host(path_id("host", &id)?), if_match, body).await
 }
 
 /// The pause of a host
 #[utoipa::path(
     get,
     path = "/v1/hosts/{id}/pause",
-    responses((status = 200, body = Pause), (status = 404, description = "There is none."))
+    responses((status = 200, body = Pause, headers(("ETag" = String))), (status = 404, description = "There is none."))
 )]
 async fn get_host(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     show(&services, Target::Host(in_service(&services, &id).await?.id))
@@ -157,27 +166,32 @@ async fn get_host(services: web::Data<Services>, id: web::Path<String>) -> Resul
 #[utoipa::path(
     delete,
     path = "/v1/hosts/{id}/pause",
-    responses((status = 204), (status = 404, description = "There is none."))
+    responses((status = 412), (status = 204), (status = 404, description = "There is none."))
 )]
-async fn delete_host(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
-    delete(services, Target::Host(path_id("host", &id)?)).await
+async fn delete_host(
+    services: web::Data<Services>,
+    id: web::Path<String>,
+    if_match: IfMatch,
+) -> Result<HttpResponse, Problem> {
+    delete(services, Target::Host(path_id("host", &id)?), if_match).await
 }
 
 /// Pauses a repository: nothing new is started but an unlock
-#[utoipa::path(put, path = "/v1/repositories/{id}/pause", request_body = PauseBody, responses((status = 200, body = Pause)))]
+#[utoipa::path(put, path = "/v1/repositories/{id}/pause", request_body = PauseBody, responses((status = 412), (status = 200, body = Pause, headers(("ETag" = String)))))]
 async fn put_repository(
     services: web::Data<Services>,
     id: web::Path<String>,
+    if_match: IfMatch,
     Body(body): Body<PauseBody>,
 ) -> Result<HttpResponse, Problem> {
-    put(services, Target::Repository(path_id("repository", &id)?), body).await
+    put(services, Target::Repository(path_id("repository", &id)?), if_match, body).await
 }
 
 /// The pause of a repository
 #[utoipa::path(
     get,
     path = "/v1/repositories/{id}/pause",
-    responses((status = 200, body = Pause), (status = 404, description = "There is none."))
+    responses((status = 200, body = Pause, headers(("ETag" = String))), (status = 404, description = "There is none."))
 )]
 async fn get_repository(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     show(&services, Target::Repository(existing(&services, &id).await?.id))
@@ -187,23 +201,31 @@ async fn get_repository(services: web::Data<Services>, id: web::Path<String>) ->
 #[utoipa::path(
     delete,
     path = "/v1/repositories/{id}/pause",
-    responses((status = 204), (status = 404, description = "There is none."))
+    responses((status = 412), (status = 204), (status = 404, description = "There is none."))
 )]
-async fn delete_repository(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
-    delete(services, Target::Repository(path_id("repository", &id)?)).await
+async fn delete_repository(
+    services: web::Data<Services>,
+    id: web::Path<String>,
+    if_match: IfMatch,
+) -> Result<HttpResponse, Problem> {
+    delete(services, Target::Repository(path_id("repository", &id)?), if_match).await
 }
 
 /// Pauses the whole fleet: nothing new is started but an unlock
-#[utoipa::path(put, path = "/v1/pause", request_body = PauseBody, responses((status = 200, body = Pause)))]
-async fn put_fleet(services: web::Data<Services>, Body(body): Body<PauseBody>) -> Result<HttpResponse, Problem> {
-    put(services, Target::Fleet, body).await
+#[utoipa::path(put, path = "/v1/pause", request_body = PauseBody, responses((status = 412), (status = 200, body = Pause, headers(("ETag" = String)))))]
+async fn put_fleet(
+    services: web::Data<Services>,
+    if_match: IfMatch,
+    Body(body): Body<PauseBody>,
+) -> Result<HttpResponse, Problem> {
+    put(services, Target::Fleet, if_match, body).await
 }
 
 /// The pause of the whole fleet
 #[utoipa::path(
     get,
     path = "/v1/pause",
-    responses((status = 200, body = Pause), (status = 404, description = "There is none."))
+    responses((status = 200, body = Pause, headers(("ETag" = String))), (status = 404, description = "There is none."))
 )]
 async fn get_fleet(services: web::Data<Services>) -> Result<HttpResponse, Problem> {
     show(&services, Target::Fleet)
@@ -213,10 +235,10 @@ async fn get_fleet(services: web::Data<Services>) -> Result<HttpResponse, Proble
 #[utoipa::path(
     delete,
     path = "/v1/pause",
-    responses((status = 204), (status = 404, description = "There is none."))
+    responses((status = 412), (status = 204), (status = 404, description = "There is none."))
 )]
-async fn delete_fleet(services: web::Data<Services>) -> Result<HttpResponse, Problem> {
-    delete(services, Target::Fleet).await
+async fn delete_fleet(services: web::Data<Services>, if_match: IfMatch) -> Result<HttpResponse, Problem> {
+    delete(services, Target::Fleet, if_match).await
 }
 
 /// All pauses, the oldest first

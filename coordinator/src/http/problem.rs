@@ -42,17 +42,18 @@ enum Kind {
     Conflict,
     InProgress,
     TooSlow,
-    PreconditionFailed,
+    HasChanged,
     TooLarge,
     Invalid,
     KeyReused,
+    TooMany,
     Internal,
     Unavailable,
     OutcomeUnknown,
 }
 
 impl Kind {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::Malformed,
         Self::Unauthorized,
         Self::TokenRefused,
@@ -62,10 +63,11 @@ impl Kind {
         Self::Conflict,
         Self::InProgress,
         Self::TooSlow,
-        Self::PreconditionFailed,
+        Self::HasChanged,
         Self::TooLarge,
         Self::Invalid,
         Self::KeyReused,
+        Self::TooMany,
         Self::Internal,
         Self::Unavailable,
         Self::OutcomeUnknown,
@@ -83,14 +85,13 @@ impl Kind {
             Self::Conflict => ("conflict", "It would conflict with what is there", StatusCode::CONFLICT),
             Self::InProgress => ("in-progress", "The same request is under way", StatusCode::CONFLICT),
             Self::TooSlow => ("too-slow", "The request came too slowly", StatusCode::REQUEST_TIMEOUT),
-            Self::PreconditionFailed => {
-                ("precondition-failed", "It is not any more as it was seen", StatusCode::PRECONDITION_FAILED)
-            }
+            Self::HasChanged => ("has-changed", "It is not as you have seen it", StatusCode::PRECONDITION_FAILED),
             Self::TooLarge => ("too-large", "The request is too large", StatusCode::PAYLOAD_TOO_LARGE),
             Self::Invalid => ("invalid", "The request can't be carried out", StatusCode::UNPROCESSABLE_ENTITY),
             Self::KeyReused => {
                 ("idempotency-key-reused", "This key was used for another request", StatusCode::UNPROCESSABLE_ENTITY)
             }
+            Self::TooMany => ("too-many-requests", "These are too many requests", StatusCode::TOO_MANY_REQUESTS),
             Self::Internal => {
                 ("internal", "Something is wrong with the coordinator", StatusCode::INTERNAL_SERVER_ERROR)
             }
@@ -122,11 +123,18 @@ pub struct Problem {
     detail: String,
     errors: Vec<FieldError>,
     allow: Option<String>,
+    /// When to come back, in seconds.
+    retry_after: Option<u64>,
 }
 
 impl Problem {
     fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), errors: Vec::new(), allow: None }
+        let retry_after = match kind {
+            Kind::Unavailable | Kind::OutcomeUnknown => Some(RETRY_SECONDS),
+            Kind::InProgress => Some(RETRY_SOON_SECONDS),
+            _ => None,
+        };
+        Self { kind, detail: detail.into(), errors: Vec::new(), allow: None, retry_after }
     }
 
     /// 400: it could not be read at all.
@@ -181,6 +189,11 @@ impl Problem {
         Self::new(Kind::InProgress, "the first request under this Idempotency-Key is not answered yet: try again")
     }
 
+    /// 412: what is to be changed has none of the tags in `If-Match`.
+    pub fn has_changed(detail: impl Into<String>) -> Self {
+        Self::new(Kind::HasChanged, detail)
+    }
+
     /// 422: another request had this key.
     pub fn key_reused() -> Self {
         Self::new(Kind::KeyReused, "another request to this URL had this Idempotency-Key: take a new one")
@@ -196,11 +209,6 @@ impl Problem {
         Self::new(Kind::TooLarge, format!("the body may have {limit} bytes"))
     }
 
-    /// 412: what there is has changed since the client has seen it.
-    pub fn precondition_failed(detail: impl Into<String>) -> Self {
-        Self::new(Kind::PreconditionFailed, detail)
-    }
-
     /// 422: it could be read, but these fields make no sense.
     pub fn invalid(errors: Vec<FieldError>) -> Self {
         Self { detail: summary(&errors), errors, ..Self::new(Kind::Invalid, "") }
@@ -209,6 +217,13 @@ impl Problem {
     /// 422 for one field.
     pub fn invalid_field(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::invalid(vec![FieldError::new(pointer, detail)])
+    }
+
+    /// 429: they come faster than they may, and after `wait` another may come.
+    pub fn too_many(wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        let detail = format!("ask more slowly: the next may come in {seconds} s");
+        Self { retry_after: Some(seconds.max(1)), ..Self::new(Kind::TooMany, detail) }
     }
 
     /// 500: a fault of the coordinator. The cause goes to the log, not to the client.
@@ -282,17 +297,11 @@ impl ResponseError for Problem {
         };
         let mut response = HttpResponse::build(status);
         response.content_type("application/problem+json").insert_header((request_id::HEADER, request_id.as_str()));
-        match self.kind {
-            Kind::Unauthorized => {
-                response.insert_header((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"restic-fleet\"")));
-            }
-            Kind::Unavailable | Kind::OutcomeUnknown => {
-                response.insert_header((RETRY_AFTER, RETRY_SECONDS));
-            }
-            Kind::InProgress => {
-                response.insert_header((RETRY_AFTER, RETRY_SOON_SECONDS));
-            }
-            _ => {}
+        if self.kind == Kind::Unauthorized {
+            response.insert_header((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"restic-fleet\"")));
+        }
+        if let Some(seconds) = self.retry_after {
+            response.insert_header((RETRY_AFTER, seconds));
         }
         if let Some(allow) = &self.allow {
             response.insert_header((ALLOW, allow.as_str()));

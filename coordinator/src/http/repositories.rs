@@ -1,10 +1,11 @@
 //! `/v1/repositories`. Secrets come in and never go out.
 
-use super::body::Body;
+use super::body::{Body, Object};
 use super::check::{Check, LINE, NAME, no, path_id};
 use super::clock::now;
-use super::failures::{read, settings_changed, to_the_end, write, write_for_sure};
+use super::failures::{read, settings_changed, to_the_end, write_for_sure, write_if};
 use super::idempotency::gone_since;
+use super::if_match::{IfMatch, etag};
 use super::openapi::schemas;
 use super::page::{CURSOR, LIMIT, List, Page, PageOfTimes};
 use super::params::Params;
@@ -17,6 +18,7 @@ use super::routes::resource;
 use crate::db::json::Json;
 use crate::db::pauses::Target;
 use crate::db::repositories::{self, Change, Changed, Changes, Create, Delete, Deleted, Repository, SecretColumn};
+use crate::db::tags::Thing;
 use crate::dispatcher::LimitBackups;
 use crate::pauses::Pause;
 use crate::persistence::WriteError;
@@ -127,7 +129,7 @@ struct NewRepository {
     credential: Option<Secret>,
     #[serde(default)]
     #[schema(value_type = Option<AdminPatch>)]
-    admin: Patch<AdminPatch>,
+    admin: Patch<Object<AdminPatch>>,
     #[serde(default)]
     append_only: bool,
     #[schema(minimum = 1, maximum = 1000000)]
@@ -155,7 +157,7 @@ pub(super) struct RepositoryPatch {
     pub(super) credential: Patch<Secret>,
     #[serde(default)]
     #[schema(value_type = Option<AdminPatch>)]
-    pub(super) admin: Patch<AdminPatch>,
+    pub(super) admin: Patch<Object<AdminPatch>>,
     #[serde(default)]
     #[schema(value_type = bool)]
     pub(super) append_only: Patch<bool>,
@@ -219,7 +221,7 @@ impl RepositoryPatch {
             check.line("/name", name, NAME);
         }
         check_login(check, "", &self.url, &self.username, &self.credential, &self.password);
-        if let Some(admin) = self.admin.value() {
+        if let Some(Object(admin)) = self.admin.value() {
             check_login(check, "/admin", &admin.url, &admin.username, &admin.credential, &admin.password);
         }
     }
@@ -246,7 +248,7 @@ impl RepositoryPatch {
         match self.admin {
             Patch::Absent => {}
             Patch::Null => changes = changes.without_admin(),
-            Patch::Value(admin) => {
+            Patch::Value(Object(admin)) => {
                 changes.has_admin = Some(true);
                 changes.admin_url = admin.url.empty_is_null().into_change();
                 changes.admin_username = admin.username.empty_is_null().into_change();
@@ -306,7 +308,7 @@ fn refused(error: WriteError) -> Problem {
     path = "/v1/repositories",
     request_body = NewRepository,
     responses(
-        (status = 201, body = Detail, headers(("Location" = String))),
+        (status = 201, body = Detail, headers(("ETag" = String), ("Location" = String))),
         (status = 409, description = "There is a repository of this name.")
     )
 )]
@@ -385,13 +387,14 @@ pub async fn existing(services: &Services, id: &str) -> Result<Repository, Probl
 }
 
 /// A repository
-#[utoipa::path(get, path = "/v1/repositories/{id}", responses((status = 200, body = Detail)))]
+#[utoipa::path(get, path = "/v1/repositories/{id}", responses((status = 200, body = Detail, headers(("ETag" = String)))))]
 async fn get(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     show(&services, HttpResponse::Ok(), existing(&services, &id).await?).await
 }
 
 /// The answer that shows a repository.
 async fn show(services: &Services, mut answer: HttpResponseBuilder, row: Repository) -> Result<HttpResponse, Problem> {
+    answer.insert_header(etag(&row));
     Ok(answer.json(details(services, vec![row]).await?.pop()))
 }
 
@@ -414,13 +417,15 @@ async fn details(services: &Services, rows: Vec<Repository>) -> Result<Vec<Detai
     path = "/v1/repositories/{id}",
     request_body = RepositoryPatch,
     responses(
-        (status = 200, body = Detail),
+        (status = 412),
+        (status = 200, body = Detail, headers(("ETag" = String))),
         (status = 409, description = "There is one of this name, or jobs that are not over work on it.")
     )
 )]
 async fn change(
     services: web::Data<Services>,
     id: web::Path<String>,
+    if_match: IfMatch,
     Body(patch): Body<RepositoryPatch>,
 ) -> Result<HttpResponse, Problem> {
     let id = path_id("repository", &id)?;
@@ -429,7 +434,8 @@ async fn change(
         // One after the other, so that the dispatcher hears of limits in the order in which they are in the ledger.
         let limited = changes.max_backups.is_some();
         let _changing = if limited { Some(services.pauses.changing().await) } else { None };
-        match write_for_sure(&services, Change { id, changes }).await?.map_err(refused)? {
+        let written = write_if(&services, if_match, Thing::Repository(id), Change { id, changes });
+        match written.await?.map_err(refused)? {
             Changed::Done(row, hosts) => {
                 if limited {
                     limit_backups(&services, &row).await?;
@@ -456,15 +462,23 @@ async fn limit_backups(services: &Services, row: &Repository) -> Result<(), Prob
 #[utoipa::path(
     delete,
     path = "/v1/repositories/{id}",
-    responses((status = 204), (status = 409, description = "Hosts or the history of jobs need it."))
+    responses((status = 412), (status = 204), (status = 409, description = "Hosts or the history of jobs need it."))
 )]
-async fn delete(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
+async fn delete(
+    services: web::Data<Services>,
+    id: web::Path<String>,
+    if_match: IfMatch,
+) -> Result<HttpResponse, Problem> {
     let id = path_id("repository", &id)?;
-    match write(&services, Delete::new(id)).await? {
-        Deleted::Done => {
+    let deleted = to_the_end(async move {
+        let deleted = write_if(&services, if_match, Thing::Repository(id), Delete::new(id)).await??;
+        if matches!(deleted, Deleted::Done) {
             services.pauses.set(Target::Repository(id), None);
-            Ok(HttpResponse::NoContent().finish())
         }
+        Ok(deleted)
+    });
+    match deleted.await? {
+        Deleted::Done => Ok(HttpResponse::NoContent().finish()),
         Deleted::NotFound => Err(no("repository")),
         Deleted::UsedByHosts(hosts) => Err(Problem::conflict(format!(
             "{hosts} hosts are assigned to this repository: give them another one (or null) first"

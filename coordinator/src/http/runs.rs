@@ -22,13 +22,14 @@ use uuid::Uuid;
 /// Adds the routes.
 pub fn configure(config: &mut web::ServiceConfig) {
     config.service(resource("/hosts/{id}/runs", [web::get().to(of_host)], "GET"));
+    config.service(resource("/runs", [web::get().to(of_history)], "GET"));
     config.service(resource("/repositories/{id}/runs", [web::get().to(of_repository)], "GET"));
     config.service(resource("/overdue", [web::get().to(what_is_overdue)], "GET"));
 }
 
 /// What the document says of them.
 #[derive(OpenApi)]
-#[openapi(paths(of_host, of_repository, what_is_overdue))]
+#[openapi(paths(of_host, of_history, of_repository, what_is_overdue))]
 pub(super) struct Api;
 
 #[derive(Serialize, ToSchema)]
@@ -87,6 +88,19 @@ async fn of_host(
     list(&services, Whose::Host(host), &params).await
 }
 
+/// Runs of a host that may be out of service, the latest first
+#[utoipa::path(
+    get,
+    path = "/v1/runs",
+    params(PageOfTimes, ("host_id" = Uuid, Query)),
+    responses((status = 200, body = List<RunView>), (status = 404, description = "There has been no such host."))
+)]
+async fn of_history(services: web::Data<Services>, params: Params) -> Result<HttpResponse, Problem> {
+    params.only(&["host_id", LIMIT, CURSOR])?;
+    let host = super::hosts::of_history(&services, &params).await?;
+    page_of(&services, Whose::Host(host.id), &params).await
+}
+
 /// Maintenance of a repository that was due, the latest first
 #[utoipa::path(
     get,
@@ -107,6 +121,10 @@ async fn of_repository(
 
 async fn list(services: &Services, whose: Whose, params: &Params) -> Result<HttpResponse, Problem> {
     params.only(&[LIMIT, CURSOR])?;
+    page_of(services, whose, params).await
+}
+
+async fn page_of(services: &Services, whose: Whose, params: &Params) -> Result<HttpResponse, Problem> {
     let page: Page<(Timestamp, Uuid)> = Page::of(params)?;
     let rows = read(services, async |reader| runs::list(reader, whose, page.after, page.rows()).await).await?;
     Ok(HttpResponse::Ok().json(page.list(rows, |run| (run.due_at, run.id), RunView::from)))

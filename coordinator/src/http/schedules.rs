@@ -6,6 +6,7 @@ use super::clock::now;
 use super::failures::{read, settled_settings};
 use super::hosts::in_service;
 use super::idempotency::gone_since;
+use super::if_match::{IfMatch, etag};
 use super::openapi::schemas;
 use super::page::{CURSOR, LIMIT, List, Page, PageOfTimes};
 use super::params::Params;
@@ -13,6 +14,7 @@ use super::problem::Problem;
 use super::routes::resource;
 use crate::db::json::Json;
 use crate::db::schedules::{self, Delete, MOST_OF_A_HOST, Put, Schedule, Stored};
+use crate::db::tags::Thing;
 use crate::request;
 use crate::services::Services;
 use crate::timetable::{NoTimetable, Timetable};
@@ -176,7 +178,7 @@ pub(super) fn timetable(check: &mut Check, pointer: &str, cron: &str, timezone: 
     path = "/v1/hosts/{id}/schedules",
     request_body = ScheduleBody,
     responses(
-        (status = 201, body = ScheduleView, headers(("Location" = String))),
+        (status = 201, body = ScheduleView, headers(("ETag" = String), ("Location" = String))),
         (status = 409, description = "It has no such source group, or as many schedules as it may.")
     )
 )]
@@ -191,7 +193,7 @@ async fn create(
         return Ok(created(row.ok_or_else(gone_since)?));
     }
     let schedule = body.into_row(host_id, request::new_id())?;
-    store(services, Put { schedule, replace: false }).await
+    store(services, IfMatch(None), Put { schedule, replace: false }).await
 }
 
 /// Replaces a schedule
@@ -199,23 +201,28 @@ async fn create(
     put,
     path = "/v1/hosts/{id}/schedules/{schedule}",
     request_body = ScheduleBody,
-    responses((status = 200, body = ScheduleView), (status = 409, description = "The host has no such source group."))
+    responses((status = 412), (status = 200, body = ScheduleView, headers(("ETag" = String))), (status = 409, description = "The host has no such source group."))
 )]
 async fn put(
     services: web::Data<Services>,
     path: web::Path<(String, String)>,
+    if_match: IfMatch,
     Body(body): Body<ScheduleBody>,
 ) -> Result<HttpResponse, Problem> {
     let (host_id, id) = (path_id("host", &path.0)?, path_id("schedule", &path.1)?);
-    store(services, Put { schedule: body.into_row(host_id, id)?, replace: true }).await
+    store(services, if_match, Put { schedule: body.into_row(host_id, id)?, replace: true }).await
 }
 
 /// Stores it, and has the agent told.
-async fn store(services: web::Data<Services>, put: Put) -> Result<HttpResponse, Problem> {
+async fn store(services: web::Data<Services>, if_match: IfMatch, put: Put) -> Result<HttpResponse, Problem> {
     let (host_id, replace) = (put.schedule.host_id, put.replace);
-    let stored = settled_settings(services, put, move |stored| matches!(stored, Stored::Done(_)).then_some(host_id));
+    let thing = Thing::Schedule(host_id, put.schedule.id);
+    let changed = move |stored: &Stored| matches!(stored, Stored::Done(_)).then_some(host_id);
+    let stored = settled_settings(services, if_match, thing, put, changed);
     match stored.await? {
-        Stored::Done(row) if replace => Ok(HttpResponse::Ok().json(ScheduleView::from(*row))),
+        Stored::Done(row) if replace => {
+            Ok(HttpResponse::Ok().insert_header(etag(&*row)).json(ScheduleView::from(*row)))
+        }
         Stored::Done(row) => Ok(created(*row)),
         Stored::NotFound if replace => Err(no("schedule")),
         Stored::NotFound => Err(no("host")),
@@ -229,7 +236,8 @@ async fn store(services: web::Data<Services>, put: Put) -> Result<HttpResponse, 
 
 fn created(row: Schedule) -> HttpResponse {
     let location = format!("/v1/hosts/{}/schedules/{}", row.host_id, row.id);
-    HttpResponse::Created().insert_header((LOCATION, location)).json(ScheduleView::from(row))
+    let mut answer = HttpResponse::Created();
+    answer.insert_header((LOCATION, location)).insert_header(etag(&row)).json(ScheduleView::from(row))
 }
 
 /// Schedules of a host, the oldest first
@@ -248,18 +256,24 @@ async fn list(services: web::Data<Services>, id: web::Path<String>, params: Para
 }
 
 /// A schedule
-#[utoipa::path(get, path = "/v1/hosts/{id}/schedules/{schedule}", responses((status = 200, body = ScheduleView)))]
+#[utoipa::path(get, path = "/v1/hosts/{id}/schedules/{schedule}", responses((status = 200, body = ScheduleView, headers(("ETag" = String)))))]
 async fn get(services: web::Data<Services>, path: web::Path<(String, String)>) -> Result<HttpResponse, Problem> {
     let host = in_service(&services, &path.0).await?.id;
     let id = path_id("schedule", &path.1)?;
     let row = read(&services, async |reader| schedules::find(reader, host, id).await).await?;
-    Ok(HttpResponse::Ok().json(ScheduleView::from(row.ok_or_else(|| no("schedule"))?)))
+    let row = row.ok_or_else(|| no("schedule"))?;
+    Ok(HttpResponse::Ok().insert_header(etag(&row)).json(ScheduleView::from(row)))
 }
 
 /// Removes a schedule
-#[utoipa::path(delete, path = "/v1/hosts/{id}/schedules/{schedule}", responses((status = 204)))]
-async fn delete(services: web::Data<Services>, path: web::Path<(String, String)>) -> Result<HttpResponse, Problem> {
+#[utoipa::path(delete, path = "/v1/hosts/{id}/schedules/{schedule}", responses((status = 412), (status = 204)))]
+async fn delete(
+    services: web::Data<Services>,
+    path: web::Path<(String, String)>,
+    if_match: IfMatch,
+) -> Result<HttpResponse, Problem> {
     let (host_id, id) = (path_id("host", &path.0)?, path_id("schedule", &path.1)?);
-    let gone = settled_settings(services, Delete { host_id, id, at: now() }, move |gone| gone.then_some(host_id));
+    let (thing, delete) = (Thing::Schedule(host_id, id), Delete { host_id, id, at: now() });
+    let gone = settled_settings(services, if_match, thing, delete, move |gone| gone.then_some(host_id));
     if gone.await? { Ok(HttpResponse::NoContent().finish()) } else { Err(no("schedule")) }
 }

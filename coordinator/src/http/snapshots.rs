@@ -1,12 +1,12 @@
 //! `/v1/hosts/{id}/snapshots`: what the host's agent last reported.
 
-use super::check::{no, path_id};
 use super::failures::read;
+use super::hosts::{self, in_service};
 use super::page::{CURSOR, LIMIT, List, Page, PageOfSnapshots};
 use super::params::Params;
 use super::problem::Problem;
 use super::routes::resource;
-use crate::db::hosts;
+use crate::db::hosts::Host;
 use crate::db::snapshots::{self, Position, SnapshotRow};
 use crate::services::Services;
 use actix_web::{HttpResponse, web};
@@ -17,11 +17,12 @@ use utoipa::{OpenApi, ToSchema};
 /// Adds the route.
 pub fn configure(config: &mut web::ServiceConfig) {
     config.service(resource("/hosts/{id}/snapshots", [web::get().to(list)], "GET"));
+    config.service(resource("/snapshots", [web::get().to(of_history)], "GET"));
 }
 
 /// What the document says of them.
 #[derive(OpenApi)]
-#[openapi(paths(list))]
+#[openapi(paths(list, of_history))]
 pub(super) struct Api;
 
 #[derive(Serialize, ToSchema)]
@@ -69,14 +70,27 @@ struct Snapshots {
 )]
 async fn list(services: web::Data<Services>, id: web::Path<String>, params: Params) -> Result<HttpResponse, Problem> {
     params.only(&[LIMIT, CURSOR])?;
-    let page: Page<Position> = Page::of(&params)?;
-    // A host that is out of service keeps its snapshots: somebody may have to restore from them.
-    let id = path_id("host", &id)?;
-    let found = read(&services, async |reader| {
-        let Some(host) = hosts::find(reader, id).await? else { return Ok(None) };
-        Ok(Some((host, snapshots::list(reader, id, page.after.as_ref(), page.rows()).await?)))
-    });
-    let (host, rows) = found.await?.ok_or_else(|| no("host"))?;
+    let host = in_service(&services, &id).await?;
+    page_of(&services, &host, &params).await
+}
+
+/// Snapshots of a host that may be out of service: somebody may have to restore from them
+#[utoipa::path(
+    get,
+    path = "/v1/snapshots",
+    params(PageOfSnapshots, ("host_id" = Uuid, Query)),
+    responses((status = 200, body = Snapshots), (status = 404, description = "There has been no such host."))
+)]
+async fn of_history(services: web::Data<Services>, params: Params) -> Result<HttpResponse, Problem> {
+    params.only(&["host_id", LIMIT, CURSOR])?;
+    let host = hosts::of_history(&services, &params).await?;
+    page_of(&services, &host, &params).await
+}
+
+async fn page_of(services: &Services, host: &Host, params: &Params) -> Result<HttpResponse, Problem> {
+    let page: Page<Position> = Page::of(params)?;
+    let rows = async |reader: &mut _| snapshots::list(reader, host.id, page.after.as_ref(), page.rows()).await;
+    let rows = read(services, rows).await?;
     let list = page.list(rows, |row| (row.time, row.id.clone()), SnapshotView::from);
     Ok(HttpResponse::Ok().json(Snapshots { list, refreshed_at: host.snapshots_as_of }))
 }

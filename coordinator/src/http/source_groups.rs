@@ -1,11 +1,12 @@
 //! `/v1/hosts/{id}/source-groups`.
 
-use super::body::Body;
+use super::body::{Body, Object};
 use super::check::{Check, HOOK, LINE, NAME, no};
 use super::clock::now;
 use super::failures::{read, settled_settings};
 use super::hosts::in_service;
 use super::idempotency::gone_since;
+use super::if_match::{IfMatch, etag};
 use super::openapi::schemas;
 use super::page::{CURSOR, LIMIT, List, Page, PageOfNames};
 use super::params::Params;
@@ -14,6 +15,7 @@ use super::routes::resource;
 use crate::db::hosts::Host;
 use crate::db::json::Json;
 use crate::db::source_groups::{self, Delete, Deleted, Put, SourceGroup, Stored};
+use crate::db::tags::Thing;
 use crate::paths::is_absolute;
 use crate::request;
 use crate::services::Services;
@@ -78,14 +80,15 @@ impl From<Retention> for RetentionPolicy {
 pub(super) struct GroupBody {
     #[schema(value_type = Option<schemas::GroupName>)]
     name: Option<String>,
-    /// Absolute paths, as the host's system writes them.
-    #[schema(value_type = Vec<schemas::HostPath>, min_items = 1, max_items = 10000)]
+    /// Absolute paths, as the host's system writes them; at most 10,000.
+    #[schema(value_type = Vec<schemas::HostPath>, min_items = 1)]
     includes: Vec<String>,
     #[serde(default)]
-    #[schema(value_type = Option<Vec<schemas::FilledText>>, max_items = 10000)]
+    #[schema(value_type = Option<Vec<schemas::FilledText>>)]
     excludes: Option<Vec<String>>,
     /// Without one nothing is ever forgotten.
-    retention: Option<Retention>,
+    #[schema(value_type = Option<Retention>)]
+    retention: Option<Object<Retention>>,
     #[schema(minimum = 0, maximum = 100)]
     retry_max: Option<i64>,
     #[schema(minimum = 0, maximum = 604800)]
@@ -146,7 +149,7 @@ impl GroupBody {
 
     /// The row of this group, with what is wrong in it noted; whether its paths are those of the host's system is not looked at.
     pub(super) fn checked(self, check: &mut Check, host_id: Uuid, name: String) -> SourceGroup {
-        let retention = self.retention.map(RetentionPolicy::from);
+        let retention = self.retention.map(|Object(retention)| RetentionPolicy::from(retention));
         let excludes = self.excludes.unwrap_or_default();
         let retry_max = self.retry_max.unwrap_or(0);
         let retry_backoff_seconds = self.retry_backoff_seconds.unwrap_or(USUAL_BACKOFF);
@@ -238,7 +241,7 @@ fn check_retention(check: &mut Check, policy: &RetentionPolicy) {
     path = "/v1/hosts/{id}/source-groups",
     request_body = schemas::NewSourceGroup,
     responses(
-        (status = 201, body = GroupView, headers(("Location" = String))),
+        (status = 201, body = GroupView, headers(("ETag" = String), ("Location" = String))),
         (status = 409, description = "The host has one of this name, or another system.")
     )
 )]
@@ -255,7 +258,7 @@ async fn create(
         return Ok(created(own.ok_or_else(gone_since)?));
     }
     let group = body.into_row(&host, name)?;
-    store(services, Put { group, replace: false }).await
+    store(services, IfMatch(None), Put { group, replace: false }).await
 }
 
 /// Adds a source group, or replaces it
@@ -265,14 +268,16 @@ async fn create(
     params(("name" = schemas::GroupName, Path)),
     request_body = GroupBody,
     responses(
-        (status = 200, body = GroupView),
-        (status = 201, body = GroupView, headers(("Location" = String))),
+        (status = 412),
+        (status = 200, body = GroupView, headers(("ETag" = String))),
+        (status = 201, body = GroupView, headers(("ETag" = String), ("Location" = String))),
         (status = 409, description = "The host has another system, or the body another name.")
     )
 )]
 async fn put(
     services: web::Data<Services>,
     path: web::Path<(String, String)>,
+    if_match: IfMatch,
     Body(body): Body<GroupBody>,
 ) -> Result<HttpResponse, Problem> {
     let (id, name) = path.into_inner();
@@ -281,15 +286,17 @@ async fn put(
         return Err(Problem::conflicting_field("/name", "must be the name in the URL: a group can't be renamed"));
     }
     let group = body.into_row(&host, name)?;
-    store(services, Put { group, replace: true }).await
+    store(services, if_match, Put { group, replace: true }).await
 }
 
 /// Stores it, and has the agent told, whose schedules carry it.
-async fn store(services: web::Data<Services>, put: Put) -> Result<HttpResponse, Problem> {
+async fn store(services: web::Data<Services>, if_match: IfMatch, put: Put) -> Result<HttpResponse, Problem> {
     let host = put.group.host_id;
-    match settled_settings(services, put, move |stored| matches!(stored, Stored::Replaced(_)).then_some(host)).await? {
+    let thing = Thing::SourceGroup(host, put.group.name.clone());
+    let replaced = move |stored: &Stored| matches!(stored, Stored::Replaced(_)).then_some(host);
+    match settled_settings(services, if_match, thing, put, replaced).await? {
         Stored::Created(row) => Ok(created(row)),
-        Stored::Replaced(row) => Ok(HttpResponse::Ok().json(GroupView::from(row))),
+        Stored::Replaced(row) => Ok(HttpResponse::Ok().insert_header(etag(&row)).json(GroupView::from(row))),
         Stored::Taken => Err(Problem::conflict("the host has a source group of this name: PUT replaces it")),
         Stored::NoHost => Err(no("host")),
     }
@@ -297,7 +304,8 @@ async fn store(services: web::Data<Services>, put: Put) -> Result<HttpResponse, 
 
 fn created(row: SourceGroup) -> HttpResponse {
     let location = format!("/v1/hosts/{}/source-groups/{}", row.host_id, segment(&row.name));
-    HttpResponse::Created().insert_header((LOCATION, location)).json(GroupView::from(row))
+    let mut answer = HttpResponse::Created();
+    answer.insert_header((LOCATION, location)).insert_header(etag(&row)).json(GroupView::from(row))
 }
 
 /// A name as one segment of a URL's path.
@@ -334,7 +342,7 @@ async fn list(services: web::Data<Services>, id: web::Path<String>, params: Para
     get,
     path = "/v1/hosts/{id}/source-groups/{name}",
     params(("name" = schemas::GroupName, Path)),
-    responses((status = 200, body = GroupView))
+    responses((status = 200, body = GroupView, headers(("ETag" = String))))
 )]
 async fn get(services: web::Data<Services>, path: web::Path<(String, String)>) -> Result<HttpResponse, Problem> {
     let (id, name) = path.into_inner();
@@ -342,7 +350,8 @@ async fn get(services: web::Data<Services>, path: web::Path<(String, String)>) -
     // No group has such a name, and the database can't be asked for it.
     check_group_name(&name).map_err(|_| no_group())?;
     let row = read(&services, async |reader| source_groups::find(reader, host, &name).await).await?;
-    Ok(HttpResponse::Ok().json(GroupView::from(row.ok_or_else(no_group)?)))
+    let row = row.ok_or_else(no_group)?;
+    Ok(HttpResponse::Ok().insert_header(etag(&row)).json(GroupView::from(row)))
 }
 
 /// Removes a source group
@@ -350,13 +359,18 @@ async fn get(services: web::Data<Services>, path: web::Path<(String, String)>) -
     delete,
     path = "/v1/hosts/{id}/source-groups/{name}",
     params(("name" = schemas::GroupName, Path)),
-    responses((status = 204), (status = 409, description = "A schedule has it."))
+    responses((status = 412), (status = 204), (status = 409, description = "A schedule has it."))
 )]
-async fn delete(services: web::Data<Services>, path: web::Path<(String, String)>) -> Result<HttpResponse, Problem> {
+async fn delete(
+    services: web::Data<Services>,
+    path: web::Path<(String, String)>,
+    if_match: IfMatch,
+) -> Result<HttpResponse, Problem> {
     let (id, name) = path.into_inner();
     let host = in_service(&services, &id).await?.id;
     check_group_name(&name).map_err(|_| no_group())?;
-    match settled_settings(services, Delete::new(host, name), |_| None).await? {
+    let thing = Thing::SourceGroup(host, name.clone());
+    match settled_settings(services, if_match, thing, Delete::new(host, name), |_| None).await? {
         Deleted::Gone => Ok(HttpResponse::NoContent().finish()),
         Deleted::NotFound => Err(no_group()),
         Deleted::Scheduled => Err(Problem::conflict("a schedule has this group: take it out of that first")),

@@ -4,7 +4,8 @@ use super::body::Body;
 use super::check::{Check, NAME, no, path_id};
 use super::clock::now;
 use super::enrollment::secret_answer;
-use super::failures::{read, to_the_end, write_for_sure};
+use super::failures::{read, to_the_end, write_for_sure, write_if};
+use super::if_match::{IfMatch, etag};
 use super::openapi::schemas;
 use super::page::{CURSOR, LIMIT, List, Page, PageOfTimes};
 use super::params::Params;
@@ -12,6 +13,7 @@ use super::problem::Problem;
 use super::routes::resource;
 use crate::access::{Labels, Scope};
 use crate::db::json::Json;
+use crate::db::tags::Thing;
 use crate::db::tokens::{self, ApiToken, Create, Revoke};
 use crate::request;
 use crate::services::Services;
@@ -128,7 +130,7 @@ struct MadeView {
     path = "/v1/tokens",
     request_body = NewToken,
     responses(
-        (status = 201, body = MadeView, headers(("Location" = String), ("Cache-Control" = String))),
+        (status = 201, body = MadeView, headers(("ETag" = String), ("Location" = String), ("Cache-Control" = String))),
         (status = 409, description = "There is a token of this name.")
     )
 )]
@@ -158,8 +160,9 @@ async fn create(services: web::Data<Services>, Body(new): Body<NewToken>) -> Res
             services.api_tokens.add(row.clone());
         }
         let location = (LOCATION, format!("/v1/tokens/{}", row.id));
+        let tag = etag(&row);
         let view = TokenView::new(&services, row);
-        Ok(secret_answer().insert_header(location).json(MadeView { token, view }))
+        Ok(secret_answer().insert_header(location).insert_header(tag).json(MadeView { token, view }))
     })
     .await
 }
@@ -180,20 +183,25 @@ async fn list(services: web::Data<Services>, params: Params) -> Result<HttpRespo
 }
 
 /// A token
-#[utoipa::path(get, path = "/v1/tokens/{id}", responses((status = 200, body = TokenView)))]
+#[utoipa::path(get, path = "/v1/tokens/{id}", responses((status = 200, body = TokenView, headers(("ETag" = String)))))]
 async fn get(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     let id = path_id("token", &id)?;
     let row = read(&services, async |reader| tokens::find(reader, id).await).await?;
-    Ok(HttpResponse::Ok().json(TokenView::new(&services, row.ok_or_else(|| no("token"))?)))
+    let row = row.filter(|row| row.revoked_at.is_none()).ok_or_else(|| no("token"))?;
+    Ok(HttpResponse::Ok().insert_header(etag(&row)).json(TokenView::new(&services, row)))
 }
 
 /// Once this is answered the token opens nothing, and what it had open has ended.
-#[utoipa::path(delete, path = "/v1/tokens/{id}", responses((status = 204)))]
-async fn revoke(services: web::Data<Services>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
+#[utoipa::path(delete, path = "/v1/tokens/{id}", responses((status = 412), (status = 204)))]
+async fn revoke(
+    services: web::Data<Services>,
+    id: web::Path<String>,
+    if_match: IfMatch,
+) -> Result<HttpResponse, Problem> {
     let id = path_id("token", &id)?;
     to_the_end(async move {
         let _changing = services.api_tokens.changing().await;
-        if !write_for_sure(&services, Revoke { id, at: now() }).await?? {
+        if !write_if(&services, if_match, Thing::Token(id), Revoke { id, at: now() }).await?? {
             return Err(no("token"));
         }
         services.api_tokens.revoke(id);

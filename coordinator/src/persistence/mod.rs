@@ -11,12 +11,14 @@ mod apart;
 mod batch;
 mod error;
 mod lock;
+mod matched;
 mod messages;
 mod requested;
 mod turn;
 
 pub use error::WriteError;
 pub use lock::{CoordinatorLock, LockError};
+pub use matched::{Condition, HasChanged, Matched};
 pub use messages::{Apart, Drain, Patience, Save, SaveAnswer, SaveHello, SaveJob, SavePresence, SaveRecords, Write};
 pub use requested::{Outcome, Requested};
 

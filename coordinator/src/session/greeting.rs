@@ -14,6 +14,9 @@ use actix::{ActorFutureExt, AsyncContext, WrapFuture};
 use fleet_wire::{Ack, CAPABILITY_ACK, Hello, JobId, JournalId};
 use std::time::Duration;
 
+/// How much of its version an agent may say, in characters.
+const LONGEST_VERSION: usize = 64;
+
 /// The pause between tries to read the settings.
 const READ_PAUSE: Duration = Duration::from_secs(1);
 
@@ -23,6 +26,7 @@ impl Session {
         self.stage = Stage::Greeting;
         self.set_timer(None, context);
         self.ack = hello.can(CAPABILITY_ACK);
+        self.agent_version = hello.agent_version.chars().take(LONGEST_VERSION).collect::<String>().into();
         self.services.board.see(self.host_id);
         let (listed, journal) = (hello.jobs.clone(), hello.journal.clone());
         let (host_id, connection, session) = (self.host_id, self.connection, context.address());
@@ -54,8 +58,16 @@ impl Session {
             Self::send(context, Ack { up_to: 0.into() });
         }
         self.services.dispatcher.do_send(HostReady { host_id, connection, ack, journal, jobs, init, cloned, guards });
+        self.tell_release(context);
         self.settings_sent(context);
         self.hand_on(context);
+    }
+
+    /// Tells the agent of a newer one, if there is one.
+    pub(super) fn tell_release(&self, context: &mut Context) {
+        if let Some(news) = self.services.release.news_for(&self.agent_version) {
+            Self::send(context, news);
+        }
     }
 
     /// Lets go what waited for the settings, unless they have changed once more.

@@ -76,6 +76,22 @@ impl Handler<Reload> for Session {
     }
 }
 
+/// There is a new version of the agent, of which this one is told if it is older.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct TellRelease;
+
+impl Handler<TellRelease> for Session {
+    type Result = ();
+
+    fn handle(&mut self, _: TellRelease, context: &mut Context) {
+        // Who has yet to get its settings is told after them.
+        if self.stage == Stage::Live {
+            self.tell_release(context);
+        }
+    }
+}
+
 /// Nothing was heard of the host for too long, as the board has it: the session ends if it has not heard anything either.
 #[derive(Message)]
 #[rtype(result = "()")]

@@ -26,7 +26,7 @@ mod round;
 mod schedule_set;
 mod settings;
 
-pub use mailbox::{Close, EndIfSilent, Reload, Send};
+pub use mailbox::{Close, EndIfSilent, Reload, Send, TellRelease};
 
 use crate::metrics::Dropped;
 use crate::registry::{ConnectionId, HostGone, Leave};
@@ -85,6 +85,8 @@ pub struct Session {
     frames: Option<Frames<web::Payload>>,
     /// The agent understands `ack`.
     ack: bool,
+    /// The agent's version, as it says.
+    agent_version: Box<str>,
     /// Started for the first round.
     courier: Option<Courier>,
     handing_on: bool,
@@ -129,6 +131,7 @@ impl Session {
             frames: Some(Frames::new(payload, gate.clone(), codec)),
             gate,
             ack: false,
+            agent_version: Box::default(),
             courier: None,
             handing_on: false,
             reloading: None,

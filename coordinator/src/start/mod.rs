@@ -148,10 +148,10 @@ fn start_actors(
     let metrics = Arc::new(Metrics::new(config.metrics_groups));
     let persistence = Persistence::new(database.clone(), lock, lost).counted(&metrics.writes);
     let persistence = persistence.with_outbox(Arc::clone(&found.outbox)).start();
-    let Config { deadlines, maintenance, leases, secrets, .. } = config.clone();
+    let Config { deadlines, maintenance, leases, secrets, rates, .. } = config.clone();
     let lost_after = deadlines.agent_lost;
     let mailer = config.notifications.mailer.clone();
-    let rules = Rules { deadlines, maintenance, leases, secrets, mailer };
+    let rules = Rules { deadlines, maintenance, leases, secrets, mailer, rates };
     let services = Services::start(found, database, vault, persistence, admin_token, rules, metrics);
     services.dispatcher.do_send(ResumeOperations(operations));
     for host_id in removed {

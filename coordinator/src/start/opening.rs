@@ -9,8 +9,8 @@ use crate::clock;
 use crate::config::Config;
 use crate::db::operations::{Operation, Standing};
 use crate::db::{
-    Database, DatabaseError, Outlook, channels, history, hosts, jobs, operations, pauses, repositories, settings,
-    tokens,
+    Database, DatabaseError, Outlook, agent_release, channels, history, hosts, jobs, operations, pauses, repositories,
+    settings, tokens,
 };
 use crate::notify::Outbox;
 use crate::pauses::Pauses;
@@ -74,7 +74,8 @@ async fn try_open(config: &Config, database: &Database, vault: &Vault) -> Result
         let pauses = Pauses::new(pauses::all(reader).await?);
         let (most_backups, api_tokens) = (repositories::most_backups(reader).await?, tokens::living(reader).await?);
         let outbox = Arc::new(Outbox::new(channels::wanted(reader).await?));
-        let found = Found { open, pauses, most_backups, api_tokens, outbox };
+        let release = agent_release::find(reader).await?;
+        let found = Found { open, pauses, most_backups, api_tokens, outbox, release };
         Ok((found, operations, hosts::online(reader).await?, hosts::removed_with_open_jobs(reader).await?))
     };
     let (found, operations, online, removed) = database.read(read).await?;

@@ -117,7 +117,12 @@ fn a_decommissioned_host_is_gone_but_for_its_history() {
         rig.get(&format!("{path}/source-groups")).await.is(404);
         assert_eq!(rig.get("/v1/hosts").await.body["items"], json!([]));
         assert_eq!(hosts::by_token(&mut rig.reader().await, &hash_token(&token)).await.expect("read"), None);
-        rig.get(&format!("{path}/snapshots")).await.is(200);
+        rig.get(&format!("{path}/snapshots")).await.is(404);
+        // What it has done is told by lists.
+        for list in ["snapshots", "runs", "jobs"] {
+            rig.get(&format!("/v1/{list}?host_id={id}")).await.is(200);
+        }
+        assert_eq!(rig.get("/v1/hosts?status=decommissioned").await.is(200).each("id"), [id.as_str()]);
         // Its name is free again, and nothing keeps the repository.
         rig.host("one", json!({"repository_id": repository})).await;
         let jobs = diesel::sql_query("SELECT 1 FROM hosts WHERE decommissioned_at IS NOT NULL");

@@ -2,6 +2,7 @@
 
 mod enrollment;
 mod errors;
+mod filters;
 mod hosts;
 mod maintenance;
 mod openapi;

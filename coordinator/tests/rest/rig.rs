@@ -8,7 +8,7 @@ use actix_web::{test, web};
 use diesel::QueryableByName;
 use diesel::sql_types::Text;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use fleet_coordinator::config::{Deadlines, Leases, Maintenance, SecretSources};
+use fleet_coordinator::config::{Deadlines, Leases, Maintenance, Rates, SecretSources};
 use fleet_coordinator::db::{Database, pauses};
 use fleet_coordinator::http;
 use fleet_coordinator::metrics::Metrics;
@@ -37,8 +37,10 @@ const LEASES: Leases =
 
 const SECRETS: SecretSources = SecretSources { directory: None, prefix: String::new() };
 
+const RATES: Rates = Rates { token: None, address: None };
+
 const RULES: Rules =
-    Rules { deadlines: LIMITS, maintenance: MAINTENANCE, leases: LEASES, secrets: SECRETS, mailer: None };
+    Rules { deadlines: LIMITS, maintenance: MAINTENANCE, leases: LEASES, secrets: SECRETS, mailer: None, rates: RATES };
 
 /// Runs `test` with an application over a fresh database.
 pub(crate) fn with_rig(test: impl AsyncFnOnce(Rig)) {

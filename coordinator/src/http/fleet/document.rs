@@ -1,7 +1,7 @@
 //! Reads a document: every part by itself, so that all that is wrong is said at once. The parts are those of the single routes,
 //! checked where these are.
 
-use super::super::body::{escaped, told};
+use super::super::body::{self, escaped, told};
 use super::super::check::{Check, NAME};
 use super::super::hosts::HostPatch;
 use super::super::maintenance::MaintenanceBody;
@@ -165,7 +165,7 @@ struct RepositoryBody {
     username: Option<String>,
     password: Value,
     credential: Option<Value>,
-    admin: Option<AdminBody>,
+    admin: Option<body::Object<AdminBody>>,
     #[serde(default)]
     append_only: bool,
     max_backups: Option<i64>,
@@ -200,7 +200,7 @@ fn repository(check: &mut Check, name: &str, item: Value, sources: &Places<'_>) 
     };
     let password = secret(check, "/password", SecretColumn::Password, Some(body.password));
     let credential = secret(check, "/credential", SecretColumn::Credential, body.credential);
-    let admin = body.admin.map(|admin| {
+    let admin = body.admin.map(|body::Object(admin)| {
         let password = secret(check, "/admin/password", SecretColumn::AdminPassword, admin.password);
         let credential = secret(check, "/admin/credential", SecretColumn::AdminCredential, admin.credential);
         (filled(admin.url), filled(admin.username), password, credential)
@@ -214,12 +214,12 @@ fn repository(check: &mut Check, name: &str, item: Value, sources: &Places<'_>) 
         password: hidden(password),
         credential: hidden(credential),
         admin: admin.as_ref().map_or(Patch::Absent, |(url, username, password, credential)| {
-            Patch::Value(AdminPatch {
+            Patch::Value(body::Object(AdminPatch {
                 url: given(url),
                 username: given(username),
                 password: hidden(password.clone()),
                 credential: hidden(credential.clone()),
-            })
+            }))
         }),
         max_backups: body.max_backups.map_or(Patch::Absent, Patch::Value),
         name: Patch::Absent,
@@ -365,7 +365,7 @@ fn template(check: &mut Check, pointer: String, item: Value) -> Option<Template>
     }
     let selector = fields.remove("selector").unwrap_or_default();
     let selector = named(check, "selector", |check| {
-        let selector: SelectorBody = part(check, selector)?;
+        let body::Object(selector): body::Object<SelectorBody> = part(check, selector)?;
         let said = !selector.labels.is_empty() || selector.repository.is_some();
         if said == selector.all {
             check.wrong("", "must say which hosts: by labels or repository, or all of them by all: true");

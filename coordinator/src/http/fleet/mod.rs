@@ -6,6 +6,7 @@ mod format;
 use super::body::collect_up_to;
 use super::clock::now;
 use super::failures::{read, settings_changed, to_the_end, write_for_sure};
+use super::if_match::IfMatch;
 use super::openapi::schemas;
 use super::params::{Params, bad_param};
 use super::problem::{FieldError, Problem};
@@ -18,9 +19,10 @@ use crate::fleet::export::{export, tag};
 use crate::fleet::ledger::Ledger;
 use crate::fleet::plan::{Action, Fault, Plan, Work, plan};
 use crate::fleet::wanted::Wanted;
+use crate::persistence::Condition;
 use crate::request;
 use crate::services::Services;
-use actix_web::http::header::{CONTENT_TYPE, ETAG, HeaderMap, IF_MATCH};
+use actix_web::http::header::{CONTENT_TYPE, ETAG};
 use actix_web::{HttpRequest, HttpResponse, web};
 use diesel_async::AsyncPgConnection;
 use format::Format;
@@ -114,11 +116,11 @@ fn flag(params: &Params, name: &str) -> Result<bool, Problem> {
 }
 
 /// The names that an `If-Match` asks for; nothing if anything will do.
-fn only_if(headers: &HeaderMap) -> Option<Vec<String>> {
-    let given: Vec<&str> = headers.get_all(IF_MATCH).filter_map(|value| value.to_str().ok()).collect();
-    let tags: Vec<String> =
-        given.iter().flat_map(|value| value.split(',')).map(|tag| tag.trim().trim_matches('"').to_owned()).collect();
-    (!tags.is_empty() && !tags.iter().any(|tag| tag == "*")).then_some(tags)
+fn only_if(IfMatch(condition): IfMatch) -> Option<Vec<String>> {
+    match condition {
+        Some(Condition::OneOf(tags)) => Some(tags),
+        Some(Condition::Any) | None => None,
+    }
 }
 
 /// Makes the fleet as a document says
@@ -137,7 +139,7 @@ fn only_if(headers: &HeaderMap) -> Option<Vec<String>> {
         (schemas::FleetDocument = "application/yaml"),
     )),
     responses(
-        (status = 200, body = schemas::FleetPlan),
+        (status = 200, body = schemas::FleetPlan, headers(("ETag" = String))),
         (status = 409, description = "It does not go with what there is, or a secret is not where it is said to be."),
         (status = 412, description = "The fleet, or what would be changed of it, is not any more as it was seen."),
     )
@@ -146,11 +148,12 @@ async fn put(
     services: web::Data<Services>,
     request: HttpRequest,
     params: Params,
+    if_match: IfMatch,
     payload: web::Payload,
 ) -> Result<HttpResponse, Problem> {
     params.only(&["dry_run", "delete"])?;
     let (dry_run, delete) = (flag(&params, "dry_run")?, flag(&params, "delete")?);
-    let (format, only_if) = (Format::of_body(request.headers()), only_if(request.headers()));
+    let (format, only_if) = (Format::of_body(request.headers()), only_if(if_match));
     let bytes = collect_up_to(LARGEST, payload.into_inner()).await?;
     let secrets = Arc::clone(&services.secrets);
     let wanted = on_a_thread(move || document::read(format.read(&bytes)?, &secrets)).await?;
@@ -211,7 +214,7 @@ async fn carry_out(services: &Services, apply: Apply) -> Result<Done, Problem> {
 }
 
 fn changed() -> Problem {
-    Problem::precondition_failed(
+    Problem::has_changed(
         "the fleet, or what this document would change of it, is not any more as it was seen: plan anew",
     )
 }

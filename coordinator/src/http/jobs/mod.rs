@@ -4,7 +4,7 @@ mod list;
 mod run;
 mod view;
 
-pub(super) use list::list_of;
+pub(super) use list::{FILTERS, JobFilter, list_of};
 pub(super) use view::JobView;
 
 use super::failures::told_in_time;

@@ -12,6 +12,8 @@ Backups of a fleet with restic. JSON, UTF-8; times are RFC 3339 in UTC; ids are 
 Each answer has the request's id in `X-Request-Id`. What goes wrong is told as a problem (RFC 9457) with a stable `type`; \
 a method that a resource does not have is answered with 405, `/problems/method-not-allowed` and `Allow`.\n\n\
 A POST may carry an `Idempotency-Key`: the same request again under that key is not done again, and answered as it was.\n\n\
+What can be changed has an `ETag` of its settings. A change with `If-Match` is made only if it still has that tag, and else \
+answered with 412, `/problems/has-changed`.\n\n\
 Lists come in pages: `next_cursor` is the `cursor` of the next one, and `null` on the last.";
 
 const PROBLEM: &str = "application/problem+json";
@@ -109,6 +111,12 @@ pub(super) fn optional_headers() -> Value {
             "description": "A name for this request: see above. On every POST.",
             "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
         },
+        "IfMatch": {
+            "name": "If-Match",
+            "in": "header",
+            "description": "`*`, or tags of states that may be changed: see above. On every change that can be answered with 412.",
+            "schema": {"type": "string", "pattern": "^(\\*|(W/)?\"[^\"]*\"(, *(W/)?\"[^\"]*\")*)$"},
+        },
     })
 }
 
@@ -183,7 +191,7 @@ fn add_path_parameters(path: &str, operation: &mut Value) {
 /// The statuses of the problems that such an operation can have.
 fn problems_of(path: &str, method: &str, operation: &Value, is_public: bool) -> BTreeSet<u16> {
     let Some(route) = path.strip_prefix("/v1/") else { return BTreeSet::new() };
-    let mut problems = BTreeSet::from([500, 503]);
+    let mut problems = BTreeSet::from([429, 500, 503]);
     if !is_public {
         problems.insert(401);
         let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap_or_default();

@@ -12,8 +12,9 @@ pub(super) mod schemas;
 
 use super::routes::resource;
 use super::{
-    agent_connect, audit, channels, deliveries, enrollment, fleet as fleet_document, health, hosts, jobs, logs,
-    maintenance, metrics, operations, pauses, repositories, runs, schedules, snapshots, source_groups, stats, tokens,
+    agent_connect, agent_release, audit, channels, deliveries, enrollment, fleet as fleet_document, health, hosts,
+    jobs, logs, maintenance, metrics, operations, pauses, repositories, runs, schedules, snapshots, source_groups,
+    stats, tokens,
 };
 use actix_web::web::{self, Bytes};
 use actix_web::{HttpResponse, http::header::ContentType};
@@ -51,6 +52,7 @@ fn parts() -> Vec<(&'static str, &'static str, utoipa::openapi::OpenApi)> {
         ("audit", "Who has changed what.", audit::Api::openapi()),
         ("channels", "Who is told what is wrong.", channels::Api::openapi()),
         ("deliveries", "What was sent to them, and what came of it.", deliveries::Api::openapi()),
+        ("agent_release", "The newest agent.", agent_release::Api::openapi()),
         ("agents", "The agents' socket.", agent_connect::Api::openapi()),
         ("health", "For machines that watch the coordinator.", health::Api::openapi()),
         ("metrics", "What is counted.", metrics::Api::openapi()),

@@ -1,6 +1,7 @@
 //! The shapes of single values, as the document states them: made of the rules by which they are judged.
 
 use super::super::check::{HIGHEST_CAP, HOOK, LABELS, LINE, NAME};
+use super::super::hosts::LISTED;
 use super::super::tokens::RESERVED;
 use crate::db::jobs::Origin;
 use crate::db::{audit, deliveries, runs};
@@ -48,6 +49,7 @@ shape! {
     JobOrigin: "Why there is a job.", words(Origin::ALL.iter().map(|origin| origin.as_str()));
     RunOutcome: "What became of a run that was due.", words(runs::Outcome::ALL.iter().map(|outcome| outcome.as_str()));
     HostStatus: "Whether a host's agent was heard of within 90 seconds.", words(["online", "offline"]);
+    ListedStatus: "By what hosts are listed.", words(LISTED);
     HostOs: "An operating system.", words(Os::ALL.iter().map(|os| os.as_str()));
     HostArch: "A processor architecture.", words(Arch::ALL.iter().map(|arch| arch.as_str()));
     PauseScope: "What is paused.", words(["fleet", "repository", "host"]);
@@ -63,7 +65,7 @@ shape! {
         text(0, LINE).pattern(Some(format!("^[^:{CONTROL}]*$")));
     SecretLine: "A secret on one line. It is never shown again.",
         text(1, LINE).pattern(Some("^[^\\u0000\\n\\r]+$")).write_only(true);
-    Token: "A token that was made for an agent or a script.", text(0, LINE).pattern(Some(NO_NUL));
+    GivenToken: "A token that was made for an agent or a script.", text(0, LINE).pattern(Some(NO_NUL));
     GroupName: "The name of a source group, which is the tag of its snapshots.",
         text(1, NAME).pattern(Some(group_name()));
     TimeZone: "The name of a zone in the IANA database.", words(Zone::names());
