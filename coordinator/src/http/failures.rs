@@ -195,6 +195,14 @@ where
     Ok(outcome)
 }
 
+/// Writes to the database what no constraint can be in the way of.
+///
+/// # Errors
+/// 503 if it is not done, or not known to be done.
+pub async fn write<W: Write>(services: &Services, write: W) -> Result<W::Output, Problem> {
+    Ok(try_write(services, write).await??)
+}
+
 /// Tells the sessions of these hosts that settings have changed. What is committed stays so even if nobody listens.
 pub async fn settings_changed(services: &Services, hosts: Vec<Uuid>) {
     if hosts.is_empty() {
