@@ -225,10 +225,10 @@ fn prometheus_can_read_the_queries_of_the_dashboard() {
 #[test]
 fn rules_and_dashboard_name_what_there_is() {
     let (sandbox, mut host) = eventful();
-    host.agent().send_text("[]").unwrap();
     let api = sandbox.api();
-    until(&api, "fleet_agent_messages_dropped_total", &[("reason", "malformed")], 1.0);
-    let all = series(&scrape(&api));
+    let mut all = series(&until(&api, "fleet_jobs_waiting", &[("reason", "repository")], 2.0));
+    host.agent().send_text("[]").unwrap();
+    all.extend(series(&until(&api, "fleet_agent_messages_dropped_total", &[("reason", "malformed")], 1.0)));
     let known: BTreeSet<&str> = all.iter().flat_map(|series| series.labels.keys().map(String::as_str)).collect();
     let read = |name: &str| fs::read_to_string(monitoring().join(name)).unwrap();
     for (what, text) in [

@@ -2,6 +2,7 @@
 
 use super::ledger::{KnownHost, KnownRepository, Ledger};
 use super::settings::{of_group, of_host, of_maintenance, of_repository, of_schedule, of_secret};
+use crate::db::hosts::Host;
 use crate::db::schedules::Schedule;
 use crate::maintenance::forget_limit;
 use serde_json::{Map, Value, json};
@@ -74,9 +75,18 @@ pub fn tag(ledger: &Ledger) -> String {
             hash.update(Sha256::digest(sealed.map(Vec::as_slice).unwrap_or_default()));
         }
     }
+    // A document tells hosts apart by their names, and two without a repository may have the same.
     for known in &ledger.hosts {
-        hash.update(known.row.id);
-        known.schedules.iter().for_each(|row| hash.update(row.id));
+        let Host { id, labels, hook_shell, pre_hook, post_hook, .. } = &known.row;
+        let caps = (known.row.bandwidth_up_kbps, known.row.bandwidth_down_kbps);
+        hash.update(format!("{:?}", (id, labels, hook_shell, pre_hook, post_hook, caps)));
+        known.groups.iter().for_each(|group| hash.update(format!("{group:?}")));
+        for schedule in &known.schedules {
+            let Schedule { id, name, cron, timezone, enabled, source_groups, catch_up_seconds, .. } = schedule;
+            let caps = (schedule.bandwidth_up_kbps, schedule.bandwidth_down_kbps);
+            let all = (id, name, cron, timezone, enabled, source_groups, catch_up_seconds, caps);
+            hash.update(format!("{all:?}"));
+        }
     }
     short(&hash.finalize())
 }

@@ -126,7 +126,9 @@ mod tests {
         let recipients = vec!["Ops <ops@example.org>".to_owned(), "b@example.org".to_owned()];
         let due =
             Due { recipients: Some(Json(recipients)), ..Due::sample(Uuid::from_u128(1), Uuid::from_u128(2), "email") };
-        let made = || String::from_utf8(mailer.message(&[due.clone()]).expect("a message").formatted()).expect("text");
+        let made = || {
+            String::from_utf8(mailer.message(std::slice::from_ref(&due)).expect("a message").formatted()).expect("text")
+        };
         let message = made();
         assert!(message.contains("ops@example.org") && message.contains("b@example.org"), "{message}");
         let id = |message: &str| message.lines().find(|line| line.starts_with("Message-ID")).map(str::to_owned);

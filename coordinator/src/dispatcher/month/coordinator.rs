@@ -255,7 +255,7 @@ impl Month {
 
     /// As `dispatcher/retry` makes attempts.
     fn retry(&mut self, now: Timestamp) {
-        for run in self.ledger.to_retry(now) {
+        for run in self.ledger.attempts_due(now) {
             let of = run.host_id.expect("a host");
             let made_at = self.now;
             let failed = self.attempts.iter_mut().find(|attempt| Some(attempt.job) == run.job_id);

@@ -65,7 +65,7 @@ fn agent(number: u128, begin: Timestamp) -> Agent {
 
 /// Half of them have a runner, which is away now and then.
 fn repository(number: u128) -> Repository {
-    let runner_host_id = (number % 2 == 0).then(|| host(number));
+    let runner_host_id = number.is_multiple_of(2).then(|| host(number));
     Repository { runner_host_id, ..Repository::sample(repository_of(number)) }
 }
 

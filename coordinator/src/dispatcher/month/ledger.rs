@@ -75,7 +75,7 @@ impl Ledger {
     }
 
     /// As in `to_retry`.
-    pub(super) fn to_retry(&mut self, now: Timestamp) -> Vec<Run> {
+    pub(super) fn attempts_due(&mut self, now: Timestamp) -> Vec<Run> {
         let rows = &self.rows;
         self.retry_at.retain(|id, _| is_one(&rows[id], &[Outcome::Retrying]));
         self.retry_at.iter().filter(|(_, at)| **at <= now).map(|(id, _)| rows[id].clone()).collect()

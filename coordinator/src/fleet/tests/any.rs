@@ -3,6 +3,11 @@
 use super::model::set_secret;
 use super::*;
 
+/// A host's name, and that of its repository.
+type Named = (&'static str, Option<&'static str>);
+/// Its labels, groups and schedules, and whether those have their names.
+type Settings = (Labels, BTreeMap<String, SourceGroup>, BTreeMap<String, Schedule>, bool);
+
 fn secret() -> impl Strategy<Value = (Source, Secret)> {
     prop::sample::select(vec!["one", "two"]).prop_map(|name| (Source::File(name.to_owned()), Secret::new(name)))
 }
@@ -112,7 +117,7 @@ prop_compose! {
         let template = |(layer, labels, repository): (Layer, Labels, Option<&str>)| {
             Template { layer, selector: Selector { labels, repository: repository.map(str::to_owned) } }
         };
-        let host = |((hostname, repository), (mut layer, labels)): ((&str, Option<&str>), (Layer, Option<Labels>))| {
+        let host = |((hostname, repository), (mut layer, labels)): (Named, (Layer, Option<Labels>))| {
             layer.settings.labels = labels.map(Json);
             WantedHost { layer, ..wanted_host(hostname, repository) }
         };
@@ -153,7 +158,7 @@ prop_compose! {
             known.entries = entries.into_iter().map(|entry| Entry { repository_id, ..entry }).collect();
             known
         }).collect();
-        let host = |((hostname, repository), (labels, groups, schedules, named)): ((&str, Option<&str>), (Labels, BTreeMap<String, SourceGroup>, BTreeMap<String, Schedule>, bool))| {
+        let host = |((hostname, repository), (labels, groups, schedules, named)): (Named, Settings)| {
             number += 1;
             let repository = repository.and_then(|name| repositories.iter().find(|known| known.row.name == name));
             let mut host = known_host(100 + number, hostname, repository);
