@@ -558,7 +558,8 @@ fn a_channel_of_mail_needs_a_mail_server_and_addresses() {
         let latest = deliveries(&api, &id).into_iter().next().filter(|delivery| delivery["tries"] == 1);
         latest.ok_or_else(|| Failure::new("not tried yet"))
     };
-    let failed = eventually("the second test to be tried", LIMIT, failed).unwrap();
+    // A channel of mail is written to once a minute.
+    let failed = eventually("the second test to be tried", 3 * LIMIT, failed).unwrap();
     assert!(failed["attempts"][0]["error"].as_str().unwrap().contains("FLEET_SMTP_URL"), "{failed}");
 }
 

@@ -151,7 +151,7 @@ fn a_change_of_an_operation() {
         rig.repository("for-the-dump").await;
         rig.sql(
             "INSERT INTO operations (id, kind, request, created_at, jobs, skipped)
-             SELECT ('00000000-0000-0000-0000-00000000000' || n)::uuid, 'check', '{}', now(), 0, 0
+             SELECT ('00000000-0000-0000-0000-00000000000' || n)::uuid, 'check', '{\"selector\": {}, \"per\": \"repository\"}', now(), 0, 0
              FROM generate_series(1, 2) AS n",
         )
         .await;
