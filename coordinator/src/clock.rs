@@ -3,7 +3,7 @@
 //! A clock that was set, or read wrongly once, must not spoil what can't be mended: jobs that run would be cancelled,
 //! firings refused, history deleted. So the machine's clock is compared with one that nobody sets. While they go together it
 //! is the machine's that counts. When it jumps, the coordinator's goes on without the jump; what the machine shows then
-//! is believed once it has stood for [`BELIEVED_AFTER`]. Until then the clock is in doubt, and nothing is deleted for its age.
+//! is believed once it has stood for an hour (`BELIEVED_AFTER`). Until then the clock is in doubt, and nothing is deleted for its age.
 //!
 //! After a start there is only the ledger to compare with. A clock behind what it has noted last, or far ahead of that, may be
 //! wrong, and so may the ledger: the clock is followed, jumps too, but nothing is deleted until it has stood for as long.

@@ -2,7 +2,7 @@
 //! to come back.
 //!
 //! A bucket fills evenly up to what two seconds bring, and each request takes from it. A token's bucket is its own, so there are
-//! no more than tokens; addresses have [`ADDRESSES`] buckets at most, and those that are full are forgotten first: nobody can
+//! no more than tokens; addresses have `ADDRESSES` buckets at most, and those that are full are forgotten first: nobody can
 //! tell a full bucket from a new one.
 
 use crate::config::Rates as Rules;

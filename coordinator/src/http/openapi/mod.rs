@@ -1,7 +1,7 @@
 //! `/openapi.json`: the REST API as an OpenAPI 3.1 document, generated from the code.
 //!
 //! Each handler is annotated with what it takes and gives, each resource's module has an `Api` that lists its handlers, and
-//! [`parts`] lists the modules. What holds of all routes of a kind (tokens, problems, ids in paths, the request's id) is
+//! `parts` lists the modules. What holds of all routes of a kind (tokens, problems, ids in paths, the request's id) is
 //! written down once, in `common`.
 
 mod common;
