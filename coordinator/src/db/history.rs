@@ -29,9 +29,9 @@ pub(super) use is_over_since;
 macro_rules! is_newest_success {
     () => {
         "(jobs.kind = 'backup' AND jobs.outcome = 'succeeded'
-             AND EXISTS (
-                 SELECT FROM source_groups AS its WHERE its.host_id = jobs.host_id AND its.name = jobs.source_group
-             )
+             AND coalesce((
+                 SELECT true FROM source_groups AS its WHERE its.host_id = jobs.host_id AND its.name = jobs.source_group
+             ), false)
              AND NOT EXISTS (
                  SELECT FROM jobs AS newer
                  WHERE newer.host_id = jobs.host_id AND newer.kind = 'backup' AND newer.outcome = 'succeeded'
