@@ -25,7 +25,8 @@ macro_rules! is_over_since {
 
 pub(super) use is_over_since;
 
-/// Whether a row of `jobs` is the newest success of a source group that there is.
+/// Whether a row of `jobs` is the newest success of a source group that there is. Its group is a value, for an `EXISTS` may be
+/// answered by reading the groups of all hosts.
 macro_rules! is_newest_success {
     () => {
         "(jobs.kind = 'backup' AND jobs.outcome = 'succeeded'

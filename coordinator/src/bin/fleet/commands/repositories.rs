@@ -51,7 +51,7 @@ enum Command {
 struct Add {
     /// What it shall be called
     name: String,
-    /// Where it is, as restic names it, without credentials: rest:https://backup.example.org/main
+    /// Where it is, as restic names it, without credentials: `rest:https://backup.example.org/main`
     address: String,
     #[command(flatten)]
     access: Access,
