@@ -274,7 +274,15 @@ fn a_database_that_is_away_and_a_coordinator_that_is_down() {
     let before = Scrape::take(&sandbox.api());
     server.stop().unwrap();
     host.log(&job, 0, "a line that waits");
-    let after = once(&sandbox.api(), "fleet_persistence_waiting_writes", &[]);
+    let api = sandbox.api();
+    once(&api, "fleet_persistence_waiting_writes", &[]);
+    // What was counted a moment ago is told for some seconds.
+    let away = || match scrape(&api) {
+        text if value(&text, "fleet_database_up", &[]) > 0.0 => Err(Failure::new(text)),
+        _ => Ok(()),
+    };
+    eventually("the database to be known as away", LIMIT, away).unwrap();
+    let after = Scrape::take(&api);
     fires(&before, After::Stays(&after), &["FleetDatabaseDown", "FleetPersistenceStuck"]);
     sandbox.take_down();
     fires(&before, After::Silence, &["FleetCoordinatorDown"]);
